@@ -82,7 +82,7 @@ def test_prepare_data_leaves_no_trace_and_setup_tokenizes_nothing_again(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     before = dict(vars(attached))
     attached.prepare_data()
-    assert vars(attached) == before
+    assert vars(attached) == before and attached.splits == {}
     assert len(mapped) == 3
     attached.prepare_data()
     for stage, splits in [("fit", {"train", "validation"}), ("test", {"train", "validation", "test"})]:

@@ -230,6 +230,19 @@ def test_ctrl_c_comes_out_and_works_the_next_time(home: Path, tmp_path: Path) ->
     assert resumed.log.rows == whole.log.rows
 
 
+def test_ctrl_c_before_training_comes_out_and_works_the_next_time(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(with_lightning.StoryDataModule, "setup", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(lightning_run(tmp_path, home))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_the_command_exits_with_130_after_ctrl_c(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     hook = interrupt_after(2)
@@ -288,11 +301,14 @@ def test_a_killed_command_that_is_resumed_makes_the_model_of_one_that_was_not(
     assert rows == expected
 
 
-def test_prints_nothing_without_a_terminal(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_says_nothing_without_a_terminal(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     run = lightning_run(tmp_path, home, max_steps=12, early_stopping_patience=5)
     capfd.readouterr()
     train(run)
     assert capfd.readouterr() == ("", "")
+    assert [record.getMessage() for record in caplog.records if "lightning" in record.name] == []
 
 
 @pytest.mark.filterwarnings("error:.*:UserWarning")
