@@ -72,6 +72,12 @@ def old_transformers_python() -> str:
 
 
 @pytest.fixture(scope="session")
+def last4_transformers_python() -> str:
+    """Path of the Python of an environment with the last transformers 4."""
+    return _other_python("SENTENCE_ORDERING_LAST4_TRANSFORMERS_PYTHON", "the last transformers 4 and torch")
+
+
+@pytest.fixture(scope="session")
 def datasets5_python() -> str:
     """Path of the Python of an environment with datasets 5, which has no loading scripts any more."""
     return _other_python("SENTENCE_ORDERING_DATASETS5_PYTHON", "datasets 5")

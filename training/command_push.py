@@ -1,12 +1,59 @@
-"""`sentence-ordering push`."""
+"""`sentence-ordering push`, and the flags by which `train` and `build` push what they have made."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from .command_line import PROGRAM, OneLineErrors
-from .publishing import is_model_folder, push_folder
+from .publishing import Publication, Pushed, push_folder
+from .trained_model import is_trained_model
+
+
+def add_push_arguments(parser: argparse.ArgumentParser, repository_flag: str = "--push_to_hub") -> None:
+    """Adds the flags that say where on the Hub something goes, and how; `publication` reads them."""
+    required = repository_flag == "--repo_id"
+    parser.add_argument(
+        repository_flag,
+        dest="repo_id",
+        metavar="USER/NAME",
+        required=required,
+        help=f"repository on the Hub{'' if required else ' to push to in the end'}; made if there is none",
+    )
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
+    parser.add_argument("--create_pr", action="store_true", help="open a pull request instead")
+    parser.add_argument("--commit_message", metavar="TEXT", help="message of the commit")
+
+
+def publication(options: argparse.Namespace) -> Publication | None:
+    """What the flags of `add_push_arguments` say; None if nothing is to be pushed.
+
+    Raises:
+        ValueError: for a flag that is of no use without a repository.
+    """
+    if options.repo_id is None:
+        for name in ("private", "revision", "create_pr", "commit_message"):
+            if getattr(options, name):
+                raise ValueError(f"--{name} says how to push, but not where to: add --push_to_hub USER/NAME")
+        return None
+    return Publication(
+        options.repo_id,
+        private=options.private,
+        revision=options.revision,
+        create_pr=options.create_pr,
+        commit_message=options.commit_message,
+    )
+
+
+def say_where(pushed: Pushed, repo_type: str = "model") -> None:
+    """Prints where it is now, and how to use it."""
+    print(f"pushed {pushed.repo_id}: {pushed.url}")
+    if repo_type == "model":
+        print(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}", trust_remote_code=True)')
+    else:
+        print(f'next: load_dataset("{pushed.repo_id}"), or {PROGRAM} train --data {pushed.repo_id}')
 
 
 def _parser() -> OneLineErrors:
@@ -17,11 +64,7 @@ def _parser() -> OneLineErrors:
         allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="the model's folder")
-    parser.add_argument("--repo_id", required=True, metavar="USER/NAME", help="the repository; made if there is none")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
-    parser.add_argument("--create_pr", action="store_true", help="open a pull request instead")
-    parser.add_argument("--commit_message", default="Upload sentence ordering model", help="message of the commit")
+    add_push_arguments(parser, "--repo_id")
     return parser
 
 
@@ -29,16 +72,9 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     options = _parser().parse_args(list(arguments))
     folder = Path(options.model)
-    if not is_model_folder(folder):
+    if not folder.is_dir() or not is_trained_model(options.model):
         raise ValueError(f"--model {folder} is not the folder of a sentence ordering model")
-    pushed = push_folder(
-        folder,
-        options.repo_id,
-        private=True if options.private else None,
-        revision=options.revision,
-        create_pr=options.create_pr,
-        commit_message=options.commit_message,
-    )
-    print(f"pushed {pushed.repo_id}: {pushed.url}")
-    print(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}", trust_remote_code=True)')
+    where = publication(options)
+    assert where is not None  # the parser requires it
+    say_where(push_folder(folder, where))
     return 0

@@ -6,12 +6,15 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from .command_line import PROGRAM, OneLineErrors
+from .command_push import add_push_arguments, publication, say_where
+from .publishing import check_publication, push_folder
 from .recipe import Recipe, read_recipe_file
 from .training_session import run_recipe
 
@@ -48,14 +51,25 @@ class RecipeParser(OneLineErrors, HfArgumentParser):
 
 def parse_recipe(arguments: Sequence[str]) -> Recipe:
     """The recipe of `sentence-ordering train` with these arguments; see `RecipeParser.parse_recipe`."""
+    return _parser().parse_recipe(arguments)[0]
+
+
+def _parser() -> RecipeParser:
     parser = RecipeParser("train", "Train a model on stories. Writes a folder that is a complete Hub repository.")
-    return parser.parse_recipe(arguments)[0]
+    add_push_arguments(parser)
+    return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    recipe = parse_recipe(arguments)
+    recipe, others = _parser().parse_recipe(arguments)
+    where = publication(argparse.Namespace(**others))
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    if where is not None:
+        where = dataclasses.replace(where, repo_id=check_publication(where))
     run_recipe(recipe)
+    if where is not None:
+        again = f"{PROGRAM} push --model {recipe.output_dir} --repo_id {where.repo_id} pushes the trained model again"
+        say_where(push_folder(Path(recipe.output_dir), where, again=again))
     return 0

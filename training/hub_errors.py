@@ -1,8 +1,16 @@
-"""What went wrong when transformers could not load something: the name it was given, or the way to the Hub."""
+"""What goes wrong on the way to the Hub: told from other errors, tried again where that helps, said in one line."""
 
 from __future__ import annotations
 
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+TRIES = 4
+Answer = TypeVar("Answer")
 
 
 def is_unreachable(error: BaseException) -> bool:
@@ -18,3 +26,27 @@ def is_unreachable(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """The first line of a message that goes on with advice for programmers."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def persistently(call: Callable[[], Answer], tries: int = TRIES) -> Answer:
+    """Calls again after what may pass: a lost connection or answer, an overloaded server.
+
+    The client does not try `create_repo` and `create_commit` again by itself; both may be repeated safely.
+    """
+    for attempt in range(1, tries + 1):
+        try:
+            return call()
+        except Exception as error:
+            if attempt == tries or not _may_pass(error):
+                raise
+            time.sleep(min(2.0 ** (attempt - 1), 8.0) * float(os.environ.get("SENTENCE_ORDERING_RETRY_SECONDS", "1")))
+    raise AssertionError("unreachable")
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        status = getattr(error.response, "status_code", 0)
+        return status == 429 or status >= 500
+    # The client's own library for HTTP has changed over its versions: its transport errors are known by their base.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, (ConnectionError, TimeoutError)) or bool(kinds & {"TransportError", "RequestException"})

@@ -16,18 +16,15 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
-from transformers import PretrainedConfig
 
 from modeling_sentence_ordering import (
-    SentenceOrderingConfig,
     SentenceOrderingModel,
     SentenceOrderingOutput,
     StoryTokenizer,
     in_order,
 )
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
 
-from .encoders import PACKAGED_ENCODERS, build_model
+from .encoders import build_model
 from .evaluation import Predictions, judge
 from .lightning_checkpoints import RECORD, model_from_record, model_record
 from .metrics import LABEL_PADDING
@@ -128,8 +125,8 @@ class SentenceOrderingModule(LightningModule):
         Args:
             encoder: an encoder as `sentence-ordering train` takes it, or the folder or id of a trained model.
             stories: sentences to train a tokenizer on; read for the `cnn` and `rnn` encoders only.
-            objective: training objective, of a new model.
-            target_scale: what `mse` regresses on, of a new model.
+            objective: training objective; a trained model goes on with it, too.
+            target_scale: what `mse` regresses on.
             encoder_config: fields of a `cnn` or `rnn` encoder as JSON.
             learning_rate: if None, 3e-5, and 1e-3 for `cnn` and `rnn`.
             seed: decides the weights that are new, and dropout.
@@ -147,7 +144,7 @@ class SentenceOrderingModule(LightningModule):
             seed=seed,
             bf16=False,
         ).resolved()
-        model, tokenizer = load_trained_model(encoder) if _is_trained(encoder) else build_model(recipe, stories)
+        model, tokenizer = build_model(recipe, stories)
         return cls(model, tokenizer, learning_rate=recipe.learning_rate or 0.0, seed=seed, **fields)
 
     @property
@@ -291,16 +288,6 @@ def recipe_fields() -> list[str]:
     """The fields of the recipe that `SentenceOrderingModule` takes."""
     arguments = inspect.signature(SentenceOrderingModule).parameters.values()
     return [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
-
-
-def _is_trained(name: str) -> bool:
-    """Whether this is a model of ours and no encoder."""
-    if name in SCRATCH_ENCODERS or name in PACKAGED_ENCODERS:
-        return False
-    try:
-        return PretrainedConfig.get_config_dict(name)[0].get("model_type") == SentenceOrderingConfig.model_type
-    except OSError:
-        return False  # what is wrong is said by whoever loads it
 
 
 def _joined(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:

@@ -1,22 +1,27 @@
-"""Pushes a model's folder to the Hub: checked first by loading it elsewhere, then uploaded in one commit."""
+"""Pushes a folder to the Hub: completed, checked by loading it elsewhere, and uploaded in one commit."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+import shutil
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from model_card.renewal import renewed_card
+from modeling_sentence_ordering import SentenceOrderingModel
+from modeling_sentence_ordering.sharing_sentence_ordering import STALE_WEIGHTS
 
 from . import repository
+from .clean_process import check_in_clean_process
+from .hub_errors import TRIES, first_line, persistently
 
 # What a training run keeps for itself: checkpoints, and logs that carry the machine's name in theirs.
 KEPT_BACK = [
@@ -30,27 +35,40 @@ KEPT_BACK = [
     "*.ckpt",
     "__pycache__/*",
 ]
-# Weights of an earlier push. A push adds and never removes, so shards beside a single file would win over it, or lose.
-STALE_WEIGHTS = ["model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*"]
-
-_TRIES = 4
-_CHECK = """
-import json, sys
-for name in ("modeling_sentence_ordering", "dataset_builder", "training", "model_card"):
-    sys.modules[name] = None
-from transformers import AutoConfig, AutoModel, AutoTokenizer, pipeline
-folder = sys.argv[1]
-AutoConfig.from_pretrained(folder, trust_remote_code=True)
-model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-answer = pipeline("sentence-ordering", model=folder, trust_remote_code=True)(["The end.", "It began."])
-assert sorted(answer["order"]) == [0, 1]
-"""
-Answer = TypeVar("Answer")
+_STALE = {"model": STALE_WEIGHTS, "dataset": ["*.parquet"]}
+_CARD = "README.md"
 
 
 class PushFailed(RuntimeError):
     """A push that did not go through; the message is one line and says which state the repository is in."""
+
+
+class PushInterrupted(KeyboardInterrupt):
+    """A push that was broken off by the person who waited for it; the message is one as of `PushFailed`."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where something goes on the Hub, and how.
+
+    Attributes:
+        repo_id: `user/name` or `organisation/name`; a bare name is the user's own.
+        private: make a new repository private; a public one is refused. Without it the owner's default holds.
+        revision: branch to commit to, made if there is none.
+        create_pr: open a pull request instead of committing.
+        commit_message: first line of the commit.
+        token: of the Hub; by default the one that the person is logged in with.
+    """
+
+    repo_id: str
+    private: bool = False
+    revision: str | None = None
+    create_pr: bool = False
+    commit_message: str | None = None
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Publication({self.repo_id!r})"  # never the token
 
 
 @dataclass(frozen=True)
@@ -68,149 +86,213 @@ class Pushed:
     url: str
 
 
+def check_publication(publication: Publication, repo_type: str = "model") -> str:
+    """Finds out what can be found out before there is anything to push, so that hours of training are not for nothing.
+
+    Returns:
+        The repository's id, its owner included.
+
+    Raises:
+        ValueError: if the id is none, or a repository that is to be private is public.
+        PushFailed: if nobody is logged in, or the Hub cannot be reached.
+    """
+    try:
+        validate_repo_id(publication.repo_id)
+    except ValueError as error:
+        raise ValueError(f"{publication.repo_id} is no id of a repository: {first_line(error)}") from None
+    api = HfApi(token=publication.token)
+    try:
+        name = persistently(lambda: api.whoami())["name"]
+        repo_id = publication.repo_id if "/" in publication.repo_id else f"{name}/{publication.repo_id}"
+        if publication.private and _is_public(api, repo_id, repo_type):
+            raise ValueError(
+                f"{repo_id} is a public repository, and --private makes only a new one private: choose another, "
+                "or change its visibility in its settings on the Hub"
+            )
+    except LocalTokenNotFoundError:
+        raise PushFailed("nobody is logged in to the Hub: run hf auth login, or set HF_TOKEN") from None
+    except ValueError:
+        raise
+    except Exception as error:
+        raise PushFailed(f"nothing can be pushed to {publication.repo_id}: {first_line(error)}") from error
+    return repo_id
+
+
 def push_folder(
     folder: Path,
-    repo_id: str,
+    publication: Publication,
     *,
     repo_type: str = "model",
-    private: bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    commit_message: str = "Upload with sentence-ordering",
-    token: str | None = None,
+    again: str = "the same command can be repeated",
     report: Callable[[str], None] = print,
 ) -> Pushed:
-    """Uploads a folder in one commit; weights of an earlier push that no longer belong are deleted in it.
+    """Uploads a folder in one commit; weights or data of an earlier push that no longer belong are deleted in it.
+
+    What a person has written into the card on the Hub stays; its generated section is renewed. A repository is
+    either as it was or wholly the new one, whatever happens on the way.
 
     Args:
         folder: a model's folder, complete; or a data set's.
-        repo_id: `user/name` or `organisation/name`; a bare name is the user's own.
+        publication: where to, and how.
         repo_type: `"model"` or `"dataset"`.
-        private: whether a new repository is private; None for the owner's default.
-        revision: branch to commit to, made if there is none.
-        create_pr: open a pull request instead.
-        commit_message: first line of the commit.
-        token: of the Hub; by default the one that the person is logged in with.
+        again: in words, how to try again.
         report: called with each line for the person who waits.
 
     Raises:
-        ValueError: if the model in the folder cannot be loaded.
+        ValueError: if the model in the folder cannot be loaded, or the publication makes no sense.
         PushFailed: if the Hub refuses or cannot be reached.
+        PushInterrupted: if the person who waits interrupts it.
     """
-    if repo_type == "model":
-        report("checking that the folder loads in a process without this package")
-        check_in_clean_process(folder)
-    api = HfApi(token=token)
-    before: str | None = None
-    try:
-        created = _persistently(lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True))
-        repo_id = created.repo_id
-        before = _head(api, repo_id, repo_type, revision)
-        if revision is not None and not revision.startswith("refs/"):
-            _persistently(lambda: api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True))
+    repo_id = check_publication(publication, repo_type)
+    push = _Push(HfApi(token=publication.token), repo_id, repo_type, publication, again)
+    with _copy_to_push(folder) as staging:
+        if repo_type == "model":
+            report("checking that the folder loads in a process without this package")
+            check_in_clean_process(staging, folder)
         report(f"uploading to {repo_id}")
-        # A pull request is not tried twice: where only the answer was lost, there would be two.
-        commit = _persistently(
-            lambda: api.upload_folder(
-                repo_id=repo_id,
-                repo_type=repo_type,
-                folder_path=folder,
-                commit_message=commit_message,
-                revision=revision,
-                create_pr=create_pr,
-                ignore_patterns=KEPT_BACK,
-                delete_patterns=STALE_WEIGHTS if repo_type == "model" else ["*.parquet"],
-            ),
-            tries=1 if create_pr else _TRIES,
-        )
-    except Exception as error:
-        raise PushFailed(f"{_state(api, repo_id, repo_type, revision, before)}: {_reason(error)}") from error
+        try:
+            commit = push.upload(staging)
+        except KeyboardInterrupt:
+            raise PushInterrupted(f"interrupted: {push.state()}") from None
+        except Exception as error:
+            raise PushFailed(f"{push.state()}: {first_line(error)}") from error
     return Pushed(repo_id, commit.oid, commit.pr_url or commit.repo_url.url)
 
 
-def check_in_clean_process(folder: Path) -> None:
-    """Loads config, model, tokenizer and pipeline from a folder where none of our packages can be imported.
+def push_model(
+    model: SentenceOrderingModel,
+    tokenizer: Any,
+    publication: Publication,
+    *,
+    card: Callable[[Path], None] | None = None,
+    report: Callable[[str], None] = print,
+) -> Pushed:
+    """Uploads a model that is in memory, as a complete repository; see `push_folder`.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        publication: where to, and how.
+        card: writes what else belongs into the folder beside the model, such as its card.
+        report: called with each line for the person who waits.
 
     Raises:
-        ValueError: with the last line of what went wrong.
+        ValueError, PushFailed, PushInterrupted: as `push_folder`.
     """
-    with tempfile.TemporaryDirectory() as elsewhere:
-        environment = {
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "HF_MODULES_CACHE": elsewhere,
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", _CHECK, str(folder.resolve())],
-            cwd=elsewhere,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / publication.repo_id.rpartition("/")[2]
+        repository.save_model(model, tokenizer, folder)
+        if card is not None:
+            card(folder)
+        return push_folder(folder, publication, report=report)
+
+
+@contextmanager
+def _copy_to_push(folder: Path) -> Iterator[Path]:
+    """A copy of what is to be pushed, in which the card may be changed; large files are links where links are."""
+    with tempfile.TemporaryDirectory() as parent:
+        copy = Path(parent) / "repository"
+        shutil.copytree(folder, copy, ignore=_ignored, copy_function=_link_or_copy)
+        yield copy
+
+
+def _ignored(folder: str, names: list[str]) -> set[str]:
+    tops = {repository.CHECKPOINTS, repository.TENSORBOARD}
+    return {name for name in names if name in tops or name.startswith(".")}
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """A symbolic link, but for small text: what is changed in the copy must not change in the folder."""
+    if os.path.basename(source) == _CARD:
+        shutil.copyfile(source, target)
+    else:
+        os.symlink(os.path.realpath(source), target)
+
+
+@dataclass
+class _Push:
+    """One push, step by step, and what it has left behind where it stopped."""
+
+    api: HfApi
+    repo_id: str
+    repo_type: str
+    publication: Publication
+    again: str
+    before: str | None = None
+    began: bool = False
+
+    def upload(self, folder: Path) -> CommitInfo:
+        """All requests that change the repository."""
+        api = self.api
+        where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self.repo_type}
+        branch, asks = self.publication.revision, self.publication.create_pr
+        private = True if self.publication.private else None
+        persistently(lambda: api.create_repo(**where, private=private, exist_ok=True))
+        if branch is not None and not branch.startswith("refs/"):
+            persistently(lambda: api.create_branch(**where, branch=branch, exist_ok=True))
+        self.before, self.began = self._head(), True
+        self._keep_what_a_person_wrote(folder)
+        # A pull request is not tried twice: where only the answer was lost, there would be two.
+        return persistently(
+            lambda: api.upload_folder(
+                **where,
+                folder_path=folder,
+                commit_message=self.publication.commit_message or "Upload with sentence-ordering",
+                revision=branch,
+                create_pr=asks,
+                ignore_patterns=KEPT_BACK,
+                delete_patterns=_STALE[self.repo_type],
+            ),
+            tries=1 if asks else TRIES,
         )
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        raise ValueError(f"{folder} does not load by itself and was not pushed: {lines[-1].strip()}")
 
-
-def _persistently(call: Callable[[], Answer], tries: int = _TRIES) -> Answer:
-    """Calls again after what may pass: a lost connection or answer, an overloaded server.
-
-    The client does not try `create_repo` and `create_commit` again by itself; both may be repeated safely.
-    """
-    for attempt in range(1, tries + 1):
+    def state(self) -> str:
+        """In words, what a push that stopped has left on the Hub."""
+        if self.publication.create_pr and self.began:
+            return (
+                f"the push failed and {self.repo_id} is as it was; look there for a pull request before you try again"
+            )
         try:
-            return call()
-        except Exception as error:
-            if attempt == tries or not _may_pass(error):
-                raise
-            time.sleep(min(2.0 ** (attempt - 1), 8.0) * float(os.environ.get("SENTENCE_ORDERING_RETRY_SECONDS", "1")))
-    raise AssertionError("unreachable")
+            changed = self.began and self._head() != self.before
+        except Exception:
+            return f"the push failed, and whether it changed {self.repo_id} is not known; {self.again}"
+        if changed:
+            return f"the push went through, only its end was lost, and {self.repo_id} is complete; {self.again}"
+        return f"the push failed and the repository {self.repo_id} is as it was; {self.again}"
+
+    def _head(self) -> str | None:
+        """The commit that the branch stands at, or None if there is none."""
+        try:
+            refs = persistently(lambda: self.api.list_repo_refs(self.repo_id, repo_type=self.repo_type))
+        except RepositoryNotFoundError:
+            return None
+        heads: dict[str, Any] = {branch.name: branch.target_commit for branch in refs.branches}
+        return heads.get(self.publication.revision or "main")
+
+    def _keep_what_a_person_wrote(self, folder: Path) -> None:
+        """Takes over the card that is on the Hub, with the generated section of the new one."""
+        card = folder / _CARD
+        if not card.is_file():
+            return
+        with tempfile.TemporaryDirectory() as download:
+            try:
+                path = persistently(
+                    lambda: self.api.hf_hub_download(
+                        self.repo_id,
+                        _CARD,
+                        repo_type=self.repo_type,
+                        revision=self.before or self.publication.revision,
+                        local_dir=download,
+                    )
+                )
+            except EntryNotFoundError:
+                return
+            there = Path(path).read_text(encoding="utf-8")
+        card.write_text(renewed_card(there, card.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, HfHubHTTPError):
-        status = getattr(error.response, "status_code", 0)
-        return status == 429 or status >= 500
-    # The client's own library for HTTP has changed over its versions: its transport errors are known by their base.
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, (ConnectionError, TimeoutError)) or bool(kinds & {"TransportError", "RequestException"})
-
-
-def _head(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> str | None:
-    """The commit that a branch stands at, or None if there is none yet."""
+def _is_public(api: HfApi, repo_id: str, repo_type: str) -> bool:
     try:
-        refs = _persistently(lambda: api.list_repo_refs(repo_id, repo_type=repo_type))
+        return not persistently(lambda: api.repo_info(repo_id, repo_type=repo_type)).private
     except RepositoryNotFoundError:
-        return None
-    heads: dict[str, Any] = {branch.name: branch.target_commit for branch in refs.branches}
-    return heads.get(revision or "main")
-
-
-def _state(api: HfApi, repo_id: str, repo_type: str, revision: str | None, before: str | None) -> str:
-    """In words, what a failed push has left on the Hub."""
-    try:
-        after = _head(api, repo_id, repo_type, revision)
-    except Exception:
-        return "the push failed, and whether it changed the repository is not known; the same command can be repeated"
-    if after != before and before is not None:
-        return f"the push went through (the repository is the new one), but its end failed; {repo_id} is complete"
-    return "the push failed and the repository is as it was; the same command can be repeated"
-
-
-def _reason(error: BaseException) -> str:
-    """One line without anything secret: the client's messages hold URLs and ids, never the token."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether a folder holds a sentence ordering model."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return False
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("model_type") == "sentence_ordering")
-    except (ValueError, AttributeError):
         return False

@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import PretrainedConfig
 
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 
 from .device import fastest_device
 from .hub_errors import first_line, is_unreachable
+
+
+def is_trained_model(name_or_path: str) -> bool:
+    """Whether a folder or an id on the Hub is a sentence ordering model; false also where nothing can be read."""
+    try:
+        fields = PretrainedConfig.get_config_dict(name_or_path)[0]
+    except (OSError, ValueError):
+        return False  # what is wrong is said by whoever loads it
+    return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
 
 
 def load_trained_model(name_or_path: str) -> tuple[SentenceOrderingModel, Any]:
