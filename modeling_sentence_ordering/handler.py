@@ -29,9 +29,12 @@ class EndpointHandler:
         Returns:
             The pipeline's answer or list of answers; `{"error": ...}` for a request that makes no sense.
         """
-        if "inputs" not in data:
+        if not isinstance(data, dict) or "inputs" not in data:
             return {"error": "the request has no 'inputs': one story (a list of sentences) or a list of stories"}
+        parameters = data.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            return {"error": f"'parameters' is a mapping of names to values, not {type(parameters).__name__}"}
         try:
-            return self.order(data["inputs"], **(data.get("parameters") or {}))
+            return self.order(data["inputs"], **parameters)
         except (TypeError, ValueError) as error:
             return {"error": str(error)}

@@ -233,7 +233,7 @@ def test_ctrl_c_comes_out_and_works_the_next_time(home: Path, tmp_path: Path) ->
 def test_ctrl_c_before_training_comes_out_and_works_the_next_time(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     handler = signal.getsignal(signal.SIGINT)

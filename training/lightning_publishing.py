@@ -1,0 +1,57 @@
+"""Pushes a model to the Hub when Lightning has trained it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from .lightning_checkpoints import checkpoint_to_folder
+from .publishing import Publication, Pushed, push_folder, push_model
+
+
+class PushToHubCallback(Callback):
+    """Pushes the model, whole, when `fit` has come to its end: the best checkpoint's, or the last state.
+
+        trainer = Trainer(max_epochs=3, callbacks=[PushToHubCallback("user/my-model", private=True)])
+        trainer.fit(module, datamodule=stories)
+
+    Args:
+        repo_id: `user/name` or `organisation/name`; a bare name is the user's own.
+        weights: `"best"`, by the trainer's `ModelCheckpoint`, if that watches a metric; or `"last"`.
+        **options: what else `Publication` has.
+
+    Attributes:
+        pushed: where it is now; None until then, and in all processes but the first.
+
+    Raises:
+        ValueError, PushFailed: as `check_publication`, before the training begins, and as `push_folder`.
+    """
+
+    def __init__(self, repo_id: str, *, weights: str = "best", **options: Any) -> None:
+        if weights not in ("best", "last"):
+            raise ValueError(f"weights must be 'best' or 'last', not {weights!r}")
+        self.publication = Publication(repo_id, **options)
+        self.weights = weights
+        self.pushed: Pushed | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds out whether anything can be pushed before there is anything."""
+        if trainer.is_global_zero:
+            check_publication(self.publication)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pushes, from one process."""
+        if not trainer.is_global_zero:
+            return
+        checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        monitors = getattr(trainer.checkpoint_callback, "monitor", None) is not None
+        if self.weights == "last" or not (checkpoint and monitors):
+            self.pushed = push_model(pl_module.model, pl_module.tokenizer, self.publication)
+            return
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent) / "repository"
+            checkpoint_to_folder(checkpoint, folder)
+            self.pushed = push_folder(folder, self.publication)
