@@ -87,8 +87,8 @@ def _guarded(command: Callable[[], int]) -> int:
         return command()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else _BAD_INPUT if stop.code else _DONE
-    except KeyboardInterrupt:
-        complain("interrupted")
+    except KeyboardInterrupt as interrupt:
+        complain(str(interrupt) or "interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has enough of it. Python would complain once more when it closes standard output.

@@ -1,7 +1,7 @@
-"""What an Inference Endpoint of the Hub does with a repository: downloads it, takes `handler.py` out of it, answers HTTP.
+"""What an Inference Endpoint of the Hub does with a repository: takes `handler.py` out of it, and answers HTTP with it.
 
-Run as a script with the id of a repository. Prints the port it listens on at 127.0.0.1, and answers JSON with JSON until
-its standard input ends. As in https://huggingface.co/docs/inference-endpoints/guides/custom_handler: the class is made
+Run as a script with the id of a repository. Prints the port it listens on at 127.0.0.1, and answers JSON until its
+standard input ends. As in https://huggingface.co/docs/inference-endpoints/guides/custom_handler: the class is made
 with the repository's folder, and called with what the request's JSON holds.
 """
 
