@@ -75,8 +75,8 @@ def test_the_model_package_is_flat_and_stands_alone(module: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "above"),
     [
-        ("dataset_builder", {"modeling_sentence_ordering", "training", "model_card"}),
         ("model_card", {"dataset_builder", "training"}),
+        ("dataset_builder", {"modeling_sentence_ordering", "training"}),
     ],
 )
 def test_imports_point_one_way(package: str, above: set[str]) -> None:
