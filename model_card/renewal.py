@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,16 +81,28 @@ def renewed_card(existing: str | None, generated: str) -> str:
     return f"{opening}{block}{closing}{text}"
 
 
-def write_card(path: Path, generated: str) -> None:
-    """Writes a card, or renews the one that is there (see `renewed_card`); under another name until it is complete."""
+def write_card(path: Path, generated: str) -> bool:
+    """Writes a card, or renews the one that is there (see `renewed_card`); under another name until it is complete.
+
+    Returns:
+        Whether it has the generated section; a card that a person wrote without markers does not.
+    """
     # Bytes that are no UTF-8 are a person's, too: they go through as they are.
     existing = path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else None
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        unfinished.write_bytes(renewed_card(existing, generated).encode("utf-8", "surrogateescape"))
+        card = renewed_card(existing, generated)
+        unfinished.write_bytes(card.encode("utf-8", "surrogateescape"))
         os.replace(unfinished, path)
+        return _SECTION.search(card) is not None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def edited_section(card: str, edit: Callable[[str], str]) -> str:
+    """A card whose generated section is changed; the same card if it has none."""
+    section = _SECTION.search(card)
+    return card if section is None else _replaced(card, section, edit(section[0]))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
+from .card_options import CardOptions, add_card_flags, card_options
 from .command_line import PROGRAM, OneLineErrors
 from .recipe import Recipe, read_recipe_file
 from .training_session import run_recipe
@@ -46,16 +47,18 @@ class RecipeParser(OneLineErrors, HfArgumentParser):
         return Recipe(**fields), values
 
 
-def parse_recipe(arguments: Sequence[str]) -> Recipe:
-    """The recipe of `sentence-ordering train` with these arguments; see `RecipeParser.parse_recipe`."""
+def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions]:
+    """What `sentence-ordering train` is to do; see `RecipeParser.parse_recipe` and `card_options` for errors."""
     parser = RecipeParser("train", "Train a model on stories. Writes a folder that is a complete Hub repository.")
-    return parser.parse_recipe(arguments)[0]
+    add_card_flags(parser)
+    recipe, others = parser.parse_recipe(arguments)
+    return recipe, card_options(others)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    recipe = parse_recipe(arguments)
+    recipe, card = parse_train(arguments)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    run_recipe(recipe)
+    run_recipe(recipe, card=card)
     return 0
