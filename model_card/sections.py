@@ -12,6 +12,10 @@ from .facts import METRICS, Example, ModelFacts
 from .markdown import as_text, fenced, listed, number, table
 
 MOST_COLUMNS = 12  # of positions, and rows of numbers of sentences; beyond, neighbours are joined
+_EXPLAINED = """\
+*Kendall's tau* compares the order given with the true one, pair by pair: 1 is the same order, -1 the reverse. \
+*Accuracy* is the share of a story's sentences that are at their true place, *perfect match ratio* the share of \
+stories wholly in order. *Random order* is what chance gets on average."""
 _FRAMEWORKS = {"trainer": "transformers' `Trainer`", "lightning": "Lightning", "poutyne": "Poutyne"}
 
 
@@ -28,7 +32,6 @@ def results(facts: ModelFacts) -> str:
     intervals = found["intervals"]
     certain = "kendalls_tau" in intervals
     metrics = facts.results[split]
-    share = f"{intervals['level']:.0%}".replace("%", " %")
     before = facts.results.get("before_training", {})
     rows = [["**This model**", *(_with_interval(metrics[name], intervals.get(name)) for name in METRICS)]]
     if before.get("split") == split:
@@ -36,9 +39,9 @@ def results(facts: ModelFacts) -> str:
     rows.append(["Sentences left as shown", *_numbers(found["baselines"]["input_order"])])
     rows.append(["Random order", *_numbers(found["baselines"]["random_order"])])
     confidence = (
-        f" In brackets are {share} confidence intervals: percentiles of {intervals['resamples']:,} bootstrap resamples "
-        "of the stories (Efron & Tibshirani 1993). They tell what other stories of this kind would change, not what "
-        "another training run would."
+        f" In brackets are {intervals['level']:.0%} confidence intervals: percentiles of {intervals['resamples']:,} "
+        "bootstrap resamples of the stories (Efron & Tibshirani 1993). They tell what other stories of this kind would "
+        "change, not what another training run would."
     )
     return "\n\n".join(
         [
@@ -46,9 +49,7 @@ def results(facts: ModelFacts) -> str:
             f"On the {metrics['stories']:,} stories of the {split} split ({metrics['sentences']:,} sentences), each "
             "shuffled once, by a fixed seed:",
             table(["", *METRICS.values()], rows),
-            "*Kendall's tau* compares the order given with the true one, pair by pair: 1 is the same order, -1 the "
-            "reverse. *Accuracy* is the share of a story's sentences that are at their true place, *perfect match "
-            f"ratio* the share of stories wholly in order. *Random order* is what chance gets on average.{confidence if certain else ''}",
+            f"{_EXPLAINED}{confidence if certain else ''}",
             *_remarks(facts, metrics, intervals),
             "### By position",
             _by_position(found["by_position"]),
@@ -156,7 +157,7 @@ def examples(facts: ModelFacts) -> str:
         [
             "## Examples",
             f"Not picked by hand: of {chosen_from}, {names} by Kendall's tau. The licence of the stories is "
-            f"`{facts.quoted_under}`. *Given* is the place that the model gave a sentence, *true* its place in the story.",
+            f"`{facts.quoted_under}`. *Given* is the place that the model gave a sentence, *true* its own.",
             *(_example(example) for example in facts.examples),
         ]
     )
@@ -212,7 +213,8 @@ def training(facts: ModelFacts) -> str:
             "makes of each sentence into one number, and the sentences are sorted by it.",
             "\n".join(["| | |", "|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]),
             *([f"![Loss and Kendall's tau during training]({facts.curves})"] if facts.curves else []),
-            "The recipe in full; `sentence-ordering train --config recipe.yaml` with the same data follows it again:",
+            "The recipe in full; with the same data, `sentence-ordering train --config recipe.yaml --output_dir DIR` "
+            "follows it again:",
             fenced(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), "yaml"),
             f"Versions: {', '.join(versions)}.",
         ]
