@@ -228,6 +228,7 @@ def rank_counts(
         of_this_rank = ordered[ordered[:, true_rank] < np.inf]
         lower = (of_this_rank < of_this_rank[:, [true_rank]]).sum(axis=1)
         equal = (of_this_rank == of_this_rank[:, [true_rank]]).sum(axis=1)
-        for rank in range(size):
-            counts[true_rank, rank] = (1 / equal[(lower <= rank) & (rank < lower + equal)]).sum()
+        for tied in range(equal.max()):
+            shares = equal > tied
+            counts[true_rank] += np.bincount((lower + tied)[shares], 1 / equal[shares], minlength=size)
     return counts
