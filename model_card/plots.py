@@ -1,4 +1,4 @@
-"""Pictures of a training run, drawn without a display and the same, byte for byte, for the same values."""
+"""Pictures of a training run and its results, drawn without a display and the same, byte for byte, each time."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ GRID, QUIET, INK = "#e3e6ea", "#6b7280", "#1f2937"
 TRAINING: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.65}
 # Hollow markers, so that runs which agree to the last digit can still be told apart.
 EVALUATION: dict[str, Any] = {"linewidth": 1.8, "markersize": 6, "markerfacecolor": "none"}
+MOST_NUMBERED = 12  # positions of a heatmap whose cells have numbers
 LEGEND_CHARACTERS = 88  # as many as fit side by side below the plot
 
 
@@ -59,6 +60,51 @@ def plot_loss_curves(runs: Mapping[str, Sequence[Row]], path: str | os.PathLike[
     _style(tau, "Order on the evaluation data: 0 is random, 1 is perfect", "Kendall's tau")
     tau.set_xlabel("Optimizer step", color=INK)
     _legends(figure, loss, list(runs), columns)
+    _save(figure, Path(path))
+
+
+def plot_position_heatmap(positions: Sequence[Sequence[float]], path: str | os.PathLike[str]) -> None:
+    """Draw where the sentences of each true position were put, as a PNG: shares in percent, by true position.
+
+    One hue from light to dark, so that it reads the same for the colour-blind and in grey; numbers in the cells where
+    there is room for them.
+
+    Args:
+        positions: Square; row the true position, column the position given, each value a number of sentences.
+        path: The file to write. It appears when it is complete: until then it stands beside it under another name.
+
+    Raises:
+        ValueError: There is no position, or one without sentences.
+    """
+    rows = [[float(count) for count in row] for row in positions]
+    if not rows or any(sum(row) <= 0 for row in rows):
+        raise ValueError("there is nothing to plot: every true position needs at least one sentence")
+    shares = [[count / sum(row) for count in row] for row in rows]
+    size = len(shares)
+    side = min(7.0, max(3.2, 0.5 * size + 1.1))
+    figure = Figure(figsize=(side + 0.9, side), dpi=150, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if size <= MOST_NUMBERED:
+        for true, row in enumerate(shares):
+            for given, share in enumerate(row):
+                ink = "white" if share > 0.55 else INK
+                axes.text(given, true, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=9)
+        axes.set_xticks(range(size), [str(place + 1) for place in range(size)])
+        axes.set_yticks(range(size), [str(place + 1) for place in range(size)])
+    else:
+        ticks = list(range(0, size, math.ceil(size / MOST_NUMBERED)))
+        axes.set_xticks(ticks, [str(place + 1) for place in ticks])
+        axes.set_yticks(ticks, [str(place + 1) for place in ticks])
+    axes.set_title("Where sentences were put", loc="left", color=INK, fontsize=11, fontweight="bold", pad=10)
+    axes.set_xlabel("Position given by the model", color=INK)
+    axes.set_ylabel("True position", color=INK)
+    axes.tick_params(colors=QUIET, labelsize=9, length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda share, _: f"{share:.0%}")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=QUIET, labelsize=9, length=0)
     _save(figure, Path(path))
 
 

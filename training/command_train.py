@@ -12,9 +12,10 @@ from typing import Any
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
+from .card_options import CardOptions, add_card_flags, card_options
 from .command_line import PROGRAM, OneLineErrors
 from .command_push import add_push_arguments, publication, say_where
-from .publishing import check_publication, push_folder
+from .publishing import Publication, check_publication, push_folder
 from .recipe import Recipe, read_recipe_file
 from .training_session import run_recipe
 
@@ -49,26 +50,30 @@ class RecipeParser(OneLineErrors, HfArgumentParser):
         return Recipe(**fields), values
 
 
-def parse_recipe(arguments: Sequence[str]) -> Recipe:
-    """The recipe of `sentence-ordering train` with these arguments; see `RecipeParser.parse_recipe`."""
-    return _parser().parse_recipe(arguments)[0]
+def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions, Publication | None]:
+    """What `sentence-ordering train` is to do.
 
+    Returns:
+        The recipe, what is stated for the card, and where it is pushed to, if it is.
 
-def _parser() -> RecipeParser:
+    Raises:
+        ValueError: see `RecipeParser.parse_recipe`, `card_options` and `publication`.
+    """
     parser = RecipeParser("train", "Train a model on stories. Writes a folder that is a complete Hub repository.")
     add_push_arguments(parser)
-    return parser
+    add_card_flags(parser)
+    recipe, others = parser.parse_recipe(arguments)
+    return recipe, card_options(others), publication(argparse.Namespace(**others))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    recipe, others = _parser().parse_recipe(arguments)
-    where = publication(argparse.Namespace(**others))
+    recipe, card, where = parse_train(arguments)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if where is not None:
         where = dataclasses.replace(where, repo_id=check_publication(where))
-    run_recipe(recipe)
+    run_recipe(recipe, card=card)
     if where is not None:
         again = f"{PROGRAM} push --model {recipe.output_dir} --repo_id {where.repo_id} pushes the trained model again"
         say_where(push_folder(Path(recipe.output_dir), where, again=again))

@@ -204,3 +204,31 @@ def _expected_matches(
     # 1 / size! is the product of 1 / (1st, 2nd, ... place within its group).
     pmr = np.where(possible, 1 / (ranks - first + 1), ~sentence).prod(axis=1)
     return accuracy, pmr
+
+
+def rank_counts(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, sentence_mask: npt.ArrayLike | None = None
+) -> npt.NDArray[np.float64]:
+    """How often a sentence of each true rank was put at each rank, over all stories that have an order.
+
+    Args and errors are those of :func:`story_metrics`. Where scores tie, a sentence counts in equal parts at each of
+    the ranks that it shares.
+
+    Returns:
+        float64 (max_sentences, max_sentences): row the true rank among the story's surviving sentences, column the
+        rank given. Row i divided by its sum has at i the accuracy at this position.
+    """
+    score_array, label_array, survives = _checked(scores, labels, sentence_mask)
+    survives &= (survives.sum(axis=1) >= 2)[:, None]
+    in_true_order = np.argsort(np.where(survives, label_array, np.iinfo(np.int64).max), axis=1)
+    ordered = np.take_along_axis(np.where(survives, score_array, np.inf), in_true_order, axis=1)
+    size = int(survives.sum(axis=1).max(initial=0))
+    counts = np.zeros((size, size))
+    for true_rank in range(size):
+        of_this_rank = ordered[ordered[:, true_rank] < np.inf]
+        lower = (of_this_rank < of_this_rank[:, [true_rank]]).sum(axis=1)
+        equal = (of_this_rank == of_this_rank[:, [true_rank]]).sum(axis=1)
+        for tied in range(equal.max()):
+            shares = equal > tied
+            counts[true_rank] += np.bincount((lower + tied)[shares], 1 / equal[shares], minlength=size)
+    return counts

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,12 @@ from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer
 
 from . import repository
+from .analysis import analyse
+from .card_options import CardOptions
+from .description import describe, environment
 from .device import fastest_device
 from .encoders import build_model
-from .evaluation import evaluate
+from .evaluation import Predictions, judge, predict
 from .frameworks import Framework, load_framework, refuse_unsupported
 from .recipe import Recipe, RecipeError, read_recipe_file, shareable
 from .run import TrainingRun
@@ -36,7 +37,6 @@ _MAY_DIFFER = (
     "logging_steps",
     "save_total_limit",
 )
-_LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "pytorch-lightning", "poutyne")
 
 
 @dataclass
@@ -50,6 +50,7 @@ class _Session:
     tokenizer: Any
     tokenized: dict[str, TokenizedStories]
     report: Report
+    predictions: Predictions | None = None  # the last on the judged split
 
     @property
     def judged_split(self) -> str | None:
@@ -58,17 +59,21 @@ class _Session:
 
     def evaluate(self, split: str, when: str) -> dict[str, float | int]:
         """Metrics on a split."""
-        metrics = evaluate(self.model, self.tokenized[split], batch_size=self.recipe.per_device_eval_batch_size)
+        predictions = predict(self.model, self.tokenized[split], batch_size=self.recipe.per_device_eval_batch_size)
+        metrics = judge(predictions, self.model.config)
+        if split == self.judged_split:
+            self.predictions = predictions
         self.report(f"{split} {when}: {_in_words(metrics)}")
         return metrics
 
 
-def run_recipe(recipe: Recipe, report: Report = print) -> dict[str, Any]:
+def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None = None) -> dict[str, Any]:
     """Trains, evaluates and writes a model.
 
     Args:
         recipe: what to do; checked and resolved here.
         report: called with each line for the person who waits.
+        card: what the person states for the model card; checked by whoever made it.
 
     Returns:
         What `results.json` holds.
@@ -95,8 +100,10 @@ def run_recipe(recipe: Recipe, report: Report = print) -> dict[str, Any]:
     for split in ("validation", "test"):
         if split in session.tokenized:
             results[split] = session.evaluate(split, "after training")
-    results["environment"] = _environment(session.model)
-    _describe(session, results)
+    results["environment"] = environment(session.model)
+    if session.judged_split is not None and session.predictions is not None:
+        results["analysis"] = analyse(session.predictions)
+    session.report(describe(session, results, (card or CardOptions()).stated_for(recipe)))
     _show_example(session)
     return results
 
@@ -219,26 +226,6 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
     return {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.tokenized["train"])}
 
 
-def _describe(session: _Session, results: dict[str, Any]) -> None:
-    """Results, curves and card beside the model."""
-    from model_card.card import write_model_card
-    from model_card.plots import plot_loss_curves
-
-    folder = session.folder
-    repository.write_json(folder / repository.RESULTS_FILE, results)
-    rows = read_training_log(folder / repository.LOG_FILE)
-    plot_loss_curves({session.recipe.encoder_name: rows}, folder / repository.CURVES_FILE)
-    wrote_card = write_model_card(
-        folder,
-        base_model=session.model.config.base_model,
-        recipe=shareable(session.recipe),
-        results=results,
-        curves=repository.CURVES_FILE,
-    )
-    card = "a model card" if wrote_card else "left README.md as it was (delete it, and a new card takes its place)"
-    session.report(f"wrote {folder}: the model, its tokenizer and code, {repository.RESULTS_FILE}, and {card}")
-
-
 def _show_example(session: _Session) -> None:
     """Orders one story that the model has not been trained on, the first that it can take whole."""
     split = session.judged_split
@@ -271,8 +258,3 @@ def _in_words(metrics: dict[str, float | int]) -> str:
     if metrics["dropped_sentences"]:
         words += f" ({metrics['dropped_sentences']:,} sentences were beyond the encoder's limit)"
     return words
-
-
-def _environment(model: SentenceOrderingModel) -> dict[str, str]:
-    versions = {name: version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), **versions, "device": model.device.type}

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from model_card.plots import plot_loss_curves
+from model_card.plots import plot_loss_curves, plot_position_heatmap
 
 Rows = list[dict[str, float | None]]
 Runs = Mapping[str, Sequence[Mapping[str, float | None]]]
@@ -161,8 +161,55 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_pyplot_is_never_touched(tmp_path: Path) -> None:
     code = (
-        "import sys; from model_card.plots import plot_loss_curves; "
+        "import sys; from model_card.plots import plot_loss_curves, plot_position_heatmap; "
         f"plot_loss_curves({{'cnn': [{{'step': 1, 'loss': 1.0}}]}}, {str(tmp_path / 'loss.png')!r}); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+
+
+def heatmap(path: Path, positions: Sequence[Sequence[float]]) -> np.ndarray:
+    plot_position_heatmap(positions, path)
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_a_heatmap_shows_the_shares_of_each_true_position(tmp_path: Path, drawn: list[Figure]) -> None:
+    heatmap(tmp_path / "map.png", [[3, 1], [50, 150]])
+    axes = drawn[0].axes[0]
+    shown = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    assert shown == {(0, 0): "75%", (0, 1): "25%", (1, 0): "25%", (1, 1): "75%"}
+    assert np.asarray(axes.images[0].get_array()).tolist() == [[0.75, 0.25], [0.25, 0.75]]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("True position", "Position given by the model")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2"]
+
+
+def test_more_is_darker_also_without_colour(tmp_path: Path, drawn: list[Figure]) -> None:
+    heatmap(tmp_path / "map.png", [[3, 1], [1, 3]])
+    image = drawn[0].axes[0].images[0]
+    shades = np.asarray(image.to_rgba(np.linspace(0, 1, 21)[None]))[0, :, :3] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(shades) < 0).all()
+    assert [text.get_color() == "white" for text in drawn[0].axes[0].texts] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 13, 60])
+def test_heatmaps_of_any_size_fit(size: int, tmp_path: Path, drawn: list[Figure]) -> None:
+    pixels = heatmap(tmp_path / "map.png", (np.eye(size) + 0.5).tolist())
+    edge = np.concatenate([pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(), pixels[:, -3:].ravel()])
+    assert edge.min() == 255 and pixels.shape[1] <= 1300
+    axes = drawn[0].axes[0]
+    assert len(axes.texts) == (size**2 if size <= 12 else 0)
+    assert 1 <= len(axes.get_xticks()) <= 12
+
+
+def test_the_same_heatmap_is_the_same_file_and_nothing_unfinished_is_left(tmp_path: Path) -> None:
+    for name in ("one.png", "other.png"):
+        heatmap(tmp_path / name, [[3, 1], [1, 3]])
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["one.png", "other.png"]
+
+
+@pytest.mark.parametrize("positions", [[], [[1, 0], [0, 0]]])
+def test_a_heatmap_of_nothing_is_refused(positions: list[list[float]], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot_position_heatmap(positions, tmp_path / "map.png")
+    assert not os.listdir(tmp_path)

@@ -63,6 +63,11 @@ BAD: list[tuple[str, str, list[str]]] = [
     ),
     ("train: recipe that is no mapping", TRAIN + "--config {files}/list.yaml", ["list.yaml holds no mapping"]),
     ("train: impossible value in a recipe", TRAIN + "--config {files}/impossible.yaml", ["--test_size must be"]),
+    # The model card
+    ("train: no such licence", CNN + "--license cc-by-4", ["--license cc-by-4", "did you mean cc-by-4.0?"]),
+    ("train: no such licence of a model", CNN + "--model_license Apache2", ["--model_license", "apache-2.0?"]),
+    ("train: a licence that is none", CNN + "--license unknown", ["--license unknown permits nothing"]),
+    ("train: no such language", CNN + "--language english", ["--language english", "two or three letters"]),
     # Encoders
     ("train: no such encoder", TRAIN + "--encoder {files}/none --data {data}", ["{files}/none", "no such folder"]),
     ("train: encoder is a file", TRAIN + "--encoder {data} --data {data}", ["{data}", "no such folder"]),

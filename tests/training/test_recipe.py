@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.command_train import parse_recipe
+from training.command_train import parse_train
 from training.recipe import Recipe, RecipeError, computes_in_bf16, read_recipe_file, shareable
 
 NEEDED: dict[str, Any] = {"encoder": "org/encoder", "data": ["sample"], "output_dir": "out"}
@@ -26,7 +26,7 @@ def write(path: Path, text: str) -> str:
 
 
 def test_defaults_are_those_of_the_project() -> None:
-    recipe = parse_recipe(NEEDED_FLAGS)
+    recipe = parse_train(NEEDED_FLAGS)[0]
     assert recipe == Recipe(**NEEDED)
     expected: dict[str, Any] = {
         "framework": "trainer",
@@ -94,13 +94,13 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(name: str, tmp_p
     values = {"learning_rate": 1e-4, "seed": 7, "data": "mine.csv", "bf16": False, "eval_on_start": False}
     text = json.dumps(values) if name.endswith("json") else yaml.safe_dump(values)
     flags = ["--config", write(tmp_path / name, text), "--seed", "8", "--encoder", "cnn", "--output_dir", "out"]
-    recipe = parse_recipe(flags)
+    recipe = parse_train(flags)[0]
     assert (recipe.learning_rate, recipe.seed, recipe.data) == (1e-4, 8, ["mine.csv"])
     assert (recipe.bf16, recipe.eval_on_start, recipe.weight_decay) == (False, False, 0.01)
-    assert parse_recipe([*flags, "--bf16", "--eval_on_start", "true"]).bf16 is True
-    assert parse_recipe([*flags, "--eval_on_start", "true"]).eval_on_start is True
-    assert parse_recipe([*flags, "--data", "sample", "b.csv"]).data == ["sample", "b.csv"]
-    assert parse_recipe([f"--config={flags[1]}", *flags[2:]]) == recipe
+    assert parse_train([*flags, "--bf16", "--eval_on_start", "true"])[0].bf16 is True
+    assert parse_train([*flags, "--eval_on_start", "true"])[0].eval_on_start is True
+    assert parse_train([*flags, "--data", "sample", "b.csv"])[0].data == ["sample", "b.csv"]
+    assert parse_train([f"--config={flags[1]}", *flags[2:]])[0] == recipe
 
 
 @pytest.mark.parametrize(

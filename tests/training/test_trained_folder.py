@@ -66,7 +66,8 @@ def test_the_folder_is_complete_and_nothing_unfinished_is_left(trained: Trained)
     names = {path.name for path in trained.folder.iterdir()}
     assert names == CODE | {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "recipe.yaml",
-        "results.json", "training_log.csv", "loss_curves.png", "training_stories.txt", "tensorboard", "checkpoints",
+        "results.json", "training_log.csv", "loss_curves.png", "position_heatmap.png", "training_stories.txt",
+        "tensorboard", "checkpoints",
     }  # fmt: skip
     assert not [path for path in trained.folder.rglob("*") if "unfinished" in path.name]
 
@@ -107,7 +108,7 @@ def test_it_loads_in_another_process_without_our_packages(trained: Trained, tmp_
 
 def test_the_results_say_how_it_was_before_and_after(trained: Trained) -> None:
     results = trained.results
-    assert list(results) == ["before_training", "training", "validation", "test", "environment"]
+    assert list(results) == ["before_training", "training", "validation", "test", "environment", "analysis"]
     assert results["before_training"]["split"] == "test"
     assert results["training"]["stories"] == 48
     assert results["training"]["seconds"] > 0
@@ -162,8 +163,9 @@ def test_tensorboard_shows_what_the_log_holds(trained: Trained) -> None:
         assert shown == [(step, pytest.approx(value)) for step, value in logged]
 
 
-def test_the_curves_are_a_picture(trained: Trained) -> None:
-    with Image.open(trained.folder / "loss_curves.png") as picture:
+@pytest.mark.parametrize("name", ["loss_curves.png", "position_heatmap.png"])
+def test_curves_and_heatmap_are_pictures(name: str, trained: Trained) -> None:
+    with Image.open(trained.folder / name) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 300
 
@@ -208,7 +210,7 @@ def test_no_evaluation_while_training_is_possible_too(train: Any, tmp_path: Path
     result = train("--eval_strategy", "no", "--no_eval_on_start", "--max_steps", "3")
     assert result.code == 0, result.err
     results = json.loads((tmp_path / "model" / "results.json").read_text(encoding="utf-8"))
-    assert list(results) == ["training", "validation", "test", "environment"]
+    assert list(results) == ["training", "validation", "test", "environment", "analysis"]
     assert [row["step"] for row in rows_of(tmp_path / "model")] == [2, 3]
 
 
@@ -232,14 +234,14 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(train: Any, tmp
 def test_what_is_replaced_is_the_run_and_not_the_readme(train: Any, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     assert train("--max_steps", "2").code == 0
-    (folder / "README.md").write_text("Mine.", encoding="utf-8")
+    (folder / "README.md").write_text("Mine.", encoding="utf-8")  # whole: without the markers of a generated section
     (folder / "notes.txt").write_text("Mine, too.", encoding="utf-8")
     (folder / "model-00001-of-00002.safetensors").write_text("old shard")
     weights = (folder / "model.safetensors").read_bytes()
     result = train("--overwrite_output_dir", "--max_steps", "3")
     assert result.code == 0, result.err
-    assert (folder / "README.md").read_text(encoding="utf-8") == "Mine."
-    assert "left README.md as it was" in result.out
+    assert (folder / "README.md").read_text(encoding="utf-8").endswith("\n---\nMine.")
+    assert "and the metadata of README.md" in result.out
     assert (folder / "notes.txt").exists()
     assert not (folder / "model-00001-of-00002.safetensors").exists()
     assert (folder / "model.safetensors").read_bytes() != weights
@@ -274,7 +276,7 @@ def test_the_model_is_written_before_anything_else_can_go_wrong(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(training_session, "evaluate", fail)
+    monkeypatch.setattr(training_session, "predict", fail)
     result = train("--eval_strategy", "no", "--no_eval_on_start", "--max_steps", "2")
     assert (result.code, result.err) == (1, "sentence-ordering: the disk is full\n")
     assert (tmp_path / "model" / "model.safetensors").exists()
