@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT
 
 from .configurations import CONFIGURATIONS, Configuration
@@ -265,11 +265,9 @@ def _table(header: str, rule: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text as a cell of a table shows it, character by character: no Markdown, no HTML, no line end."""
-    text = " ".join(text.split())
-    if len(text) > _LONGEST_SENTENCE:
-        text = text[:_LONGEST_SENTENCE].rstrip() + " …"
-    return re.sub(r"([\\`*_{}\[\]()<>#|!~$&:@])", r"\\\1", text)
+    """Somebody's words as a cell of a table shows them, cut off where they go on and on."""
+    cut_off = len(text) > _LONGEST_SENTENCE
+    return as_text(text[:_LONGEST_SENTENCE]) + (" …" if cut_off else "")
 
 
 def _size_category(stories: int) -> str:

@@ -10,6 +10,7 @@ from .rocstories_layout import in_rocstories_layout
 from .sources import is_sample
 
 SAMPLE_LICENSE, SAMPLE_LANGUAGE = "apache-2.0", "en"
+_NO_LICENSE = (None, "unknown")  # an id on the Hub that permits nothing
 
 
 def all_sample(sources: Sequence[str]) -> bool:
@@ -30,7 +31,7 @@ def may_be_quoted(sources: Sequence[str], *, license: str | None = None, allow_r
     """
     if all_sample(sources):
         return True
-    return license is not None and (allow_rocstories or not in_rocstories_layout(sources))
+    return license not in _NO_LICENSE and (allow_rocstories or not in_rocstories_layout(sources))
 
 
 def check_push_of_rocstories(sources: Sequence[str], *, allow_rocstories: bool = False) -> None:
@@ -54,7 +55,7 @@ def check_public_push(sources: Sequence[str], *, license: str | None = None) -> 
         ValueError: naming the sources.
     """
     others = [os.path.basename(os.path.abspath(source)) for source in sources if not is_sample(os.fspath(source))]
-    if others and license is None:
+    if others and license in _NO_LICENSE:
         raise ValueError(
             f"a public repository needs the licence of {_list(others)}: name it with --license ID, such as cc-by-4.0, "
             "or keep the repository private with --private"

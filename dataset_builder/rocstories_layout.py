@@ -69,10 +69,12 @@ def _is_said_on_card(source: str) -> bool:
     card = os.path.join(source, "README.md")
     if not os.path.exists(source):
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
         try:
             card = hf_hub_download(source, "README.md", repo_type="dataset")
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:
             return False
+        except LocalEntryNotFoundError:  # without a network nobody can tell
+            return True
     return os.path.isfile(card) and TAG in Path(card).read_text(encoding="utf-8", errors="replace")

@@ -111,7 +111,7 @@ def test_who_may_be_quoted(write_roc: WriteRoc, tmp_path: Path) -> None:
     roc, other = str(write_roc(10)), str(write(tmp_path / "other.jsonl", [4], plain))
     assert may_be_quoted(["sample"]) and may_be_quoted([SAMPLE_FILE])
     assert not may_be_quoted([other]) and not may_be_quoted(["sample", other])
-    assert may_be_quoted([other], license="mit")
+    assert may_be_quoted([other], license="mit") and not may_be_quoted([other], license="unknown")
     assert not may_be_quoted([roc], license="mit") and not may_be_quoted([roc, other], license="mit")
     assert may_be_quoted([roc], license="mit", allow_rocstories=True)
     assert not may_be_quoted([roc], allow_rocstories=True)
@@ -127,3 +127,5 @@ def test_who_may_be_pushed(write_roc: WriteRoc, tmp_path: Path) -> None:
     check_public_push([other], license="mit")
     with pytest.raises(ValueError, match=r"licence of other\.jsonl: name it with --license ID"):
         check_public_push(["sample", other])
+    with pytest.raises(ValueError, match=r"licence of other\.jsonl"):
+        check_public_push([other], license="unknown")

@@ -188,6 +188,22 @@ def test_rocstories_go_where_somebody_answers_for_it(hub: Hub, tmp_path: Path) -
     assert DatasetCard(cards["public"]).data.to_dict()["license"] == "cc-by-4.0"
 
 
+def test_rocstories_on_the_hub_are_still_rocstories(hub: Hub, tmp_path: Path) -> None:
+    """Without ids and titles it is the card alone that tells."""
+    stories, private = tmp_path / "stories.tsv", f"{hub.user}/private"
+    stories.write_text("".join("\t".join(f"Sentence {place} of {n}." for place in range(5)) + "\n" for n in range(20)))
+    with builder(hub, tmp_path) as build:
+        push = ("--push_to_hub", private, "--private", "--allow_rocstories")
+        assert build("--data", stories, "--output_dir", tmp_path / "a", *push).code == 0
+        done = build("--data", private, "--output_dir", tmp_path / "b", "--push_to_hub", "public", *LICENSE)
+        assert done.code == 2 and f"{private} (train)" in one_line(done) and "--allow_rocstories" in one_line(done)
+        assert not (tmp_path / "b").exists()
+        # Not pushed, it may be built; but nothing of it is quoted.
+        assert build("--data", private, "--output_dir", tmp_path / "b", *LICENSE).code == 0
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "Sentence 0" not in card and "rocstories-layout" in card
+
+
 def test_nothing_of_an_earlier_push_is_left(hub: Hub, tmp_path: Path, stories: Path, datasets5_python: str) -> None:
     repo_id = f"{hub.user}/stories"
     with builder(hub, tmp_path) as build:

@@ -1,0 +1,34 @@
+"""Pieces of Markdown as GitHub and the Hub render it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first column is aligned left, the others right. Cells are Markdown without line ends."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def as_text(words: str) -> str:
+    """Anybody's words on one line, for a cell or behind other words, where nothing in them is markup."""
+    return re.sub(r"([\\`*_\[\]<>#|~$&])", r"\\\1", " ".join(words.split()))
+
+
+def fenced(code: str, language: str) -> str:
+    """A block of code, with a fence that does not occur in it."""
+    longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{code.rstrip()}\n{fence}"
+
+
+def number(value: float) -> str:
+    """Three decimals, and no minus before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b` or `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
