@@ -104,7 +104,7 @@ def build_dataset(
     unfinished.mkdir(parents=True)
     try:
         described = BuiltStories(
-            sources=[(part.title, part.split) for part in parts],
+            sources=[(part.title, part.kind, part.split) for part in parts],
             lengths={split: _counts(some) for split, some in lengths.items()},
             shared_stories=shared,
             files={

@@ -50,7 +50,7 @@ class BuiltStories:
     """What the card tells of a data set.
 
     Attributes:
-        sources: name of each file or data set, without its path, and the split that it brings, if any.
+        sources: name of each file or data set, without its path; its kind; and the split that it brings, if any.
         lengths: by split, how many stories have how many sentences.
         files: by configuration and split, what was written as `<configuration>/<split>-*.parquet`.
         seed, test_size, validation_size: of the three-way split and the shuffles.
@@ -62,7 +62,7 @@ class BuiltStories:
         repo_id: the repository on the Hub for which the card is made.
     """
 
-    sources: Sequence[tuple[str, str | None]]
+    sources: Sequence[tuple[str, str, str | None]]
     lengths: Mapping[str, Mapping[int, int]]
     files: Mapping[str, Mapping[str, WrittenSplit]]
     seed: int
@@ -213,12 +213,12 @@ def _examples(examples: Sequence[Example]) -> str:
 
 def _origin(built: BuiltStories) -> str:
     rows = [
-        (_plain(name), f"brings `{split}`" if split else "brings no split")
-        for name, split in built.sources[:_LONGEST_TABLE]
+        (_plain(name), kind, f"`{split}`" if split else "none") for name, kind, split in built.sources[:_LONGEST_TABLE]
     ]
     if len(built.sources) > len(rows):
-        rows.append((f"and {len(built.sources) - len(rows)} more", ""))
-    text = f"## Where the stories are from\n\n{_table('Source | ', '---|---', rows)}"
+        rows.append((f"and {len(built.sources) - len(rows)} more", "", ""))
+    table = _table("Source | Kind | Split that it brings", "---|---|---", rows)
+    text = f"## Where the stories are from\n\n{table}"
     if built.rocstories:
         text += (
             "\n\nStories in the layout of ROCStories (Mostafazadeh et al. 2016) are among them: "
@@ -235,7 +235,7 @@ def _splits(built: BuiltStories) -> str:
 
 
 def _how_it_was_split(built: BuiltStories) -> Iterator[str]:
-    kept = [split for _, split in built.sources if split]
+    kept = [split for *_, split in built.sources if split]
     if kept:
         yield "Sources that bring splits keep them."
     if len(kept) < len(built.sources):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample"
 SAMPLE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "sample_stories.csv")
+_KINDS = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet", "text": "text"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -30,6 +31,7 @@ class Part:
     Attributes:
         name: for messages.
         title: for cards: the name of the file or the id on the Hub, and never the path to it.
+        kind: for cards: the format, or where a data set is.
         split: `train`, `validation`, `test`, or None if the source brings no split.
         key: tells the content apart from every other, for the cache.
         read: gives the stories, in order.
@@ -38,6 +40,7 @@ class Part:
 
     name: str
     title: str
+    kind: str
     split: str | None
     key: Any
     read: Callable[[], Iterator[Story]]
@@ -85,12 +88,12 @@ def _parts(source: str) -> list[Part]:
 
 def _file_part(path: str, name: str | None = None) -> Part:
     name = name or path
-    format_of_name(name)
     status = os.stat(path)
     key = (name, status.st_size, status.st_mtime_ns)
     return Part(
         name=name,
         title=os.path.basename(name),
+        kind=_KINDS[format_of_name(name)],
         split=split_of_name(name),
         key=key,
         read=partial(read_stories, path, name=name),
@@ -140,11 +143,14 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
         hint = did_you_mean(source)
         raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
     splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
-    title = os.path.basename(os.path.abspath(source)) if os.path.isdir(source) else source
+    title, kind = source, "data set on the Hub"
+    if os.path.isdir(source):
+        title, kind = os.path.basename(os.path.abspath(source)), "data set"
     return [
         Part(
             name=f"{source} ({split})",
             title=f"{title} ({split})",
+            kind=kind,
             split=split_of_name(str(split)),
             key=(source, str(split), dataset._fingerprint),
             read=partial(_stories_of_dataset, dataset, f"{source} ({split})"),

@@ -24,7 +24,11 @@ def card_of(**values: Any) -> str:
     """The card of made-up values."""
     lengths = values.setdefault("lengths", {"train": {3: 10}})
     written = {split: WrittenSplit(sum(counts.values()), 500, 200) for split, counts in lengths.items()}
-    described: dict[str, Any] = {"sources": [("a.jsonl", None)], "files": {"shuffled": written}, "seed": 42}
+    described: dict[str, Any] = {
+        "sources": [("a.jsonl", "JSON Lines", None)],
+        "files": {"shuffled": written},
+        "seed": 42,
+    }
     return dataset_card(BuiltStories(**{**described, "test_size": 0.2, "validation_size": 0.3, **values}))
 
 
@@ -52,10 +56,11 @@ def test_of_a_table_of_five_sentences(write_roc: WriteRoc, tmp_path: Path) -> No
         assert f"| `{split}` | {count:,} | {5 * count:,} | 5 |" in text
     for column in ("storyid", "storytitle", "sentences", "labels", "sentence1", "so_targets", "text"):
         assert f"| `{column}` |" in text
-    for said in ("with seed 9.", "same seed, 9:", "`test_size=0.2`", "1,000 rows", "| stories.csv | brings no split |",
+    for said in ("with seed 9.", "same seed, 9:", "`test_size=0.2`", "1,000 rows", "| stories.csv | CSV | none |",
                  "No story stands in more than one split.", "asks its users to register",
                  "@inproceedings{mostafazadeh"):  # fmt: skip
         assert said in text, said
+    assert "keep them" not in text, "there were no splits"
     assert "Sentence 0, of" not in text, "no licence, no examples"
     assert str(tmp_path) not in card.content
     assert check_card(card.content, "dataset") == ([], [])
@@ -103,7 +108,7 @@ def test_kept_splits_and_shared_stories_are_told(tmp_path: Path) -> None:
     sources = [write_stories(tmp_path / f"{split}.jsonl", same) for split in ("train", "test")]
     build_dataset(sources, tmp_path / "built")
     text = DatasetCard.load(tmp_path / "built" / "README.md").text
-    assert "| train.jsonl | brings `train` |\n| test.jsonl | brings `test` |" in text
+    assert "| train.jsonl | JSON Lines | `train` |\n| test.jsonl | JSON Lines | `test` |" in text
     assert "Sources that bring splits keep them." in text and "train_test_split" not in text
     assert "3 stories stand in more than one split" in text
     assert "| `test` | 3 | 9 | 2 to 4, 3.0 on average |" in text
@@ -131,7 +136,9 @@ def test_size_categories(count: int, category: str) -> None:
 
 def test_stories_cannot_break_the_card() -> None:
     nasty = ["a | b\n---\n# c", END, "<script>x</script>", "[link](http://x) `code` *bold* $x$", "x" * 5_000]
-    card = card_of(examples=[Example("A\n| title", nasty, [0, 1, 2, 3, 4])], sources=[("a|b.csv", None)], license="mit")
+    card = card_of(
+        examples=[Example("A\n| title", nasty, [0, 1, 2, 3, 4])], sources=[("a|b.csv", "CSV", None)], license="mit"
+    )
     assert r"| 0 | a \| b --- \# c |" in card and "| a\\|b.csv |" in card
     assert card.count(END) == card.count(BEGIN) == 1 and r"\<script\>" in card and "x" * 500 not in card
     assert r"\[link\](http" in card and "`code`" not in card.replace("\\`", "")

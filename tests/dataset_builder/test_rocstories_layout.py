@@ -81,6 +81,9 @@ def test_csv_and_folders(write_roc: WriteRoc, tmp_path: Path) -> None:
     assert in_rocstories_layout([str(seven), str(tmp_path / "folder")]) == ["train.csv"]
     path.rename(path.with_name("train.txt")).write_text("One.\nTwo.\n")
     assert in_rocstories_layout([str(tmp_path / "folder")]) == []
+    write(tmp_path / "folder" / "my_RocStories.jsonl", [3], plain)
+    assert in_rocstories_layout([str(tmp_path / "folder")]) == ["my_RocStories.jsonl"]
+    (tmp_path / "folder" / "my_RocStories.jsonl").unlink()
     (tmp_path / "folder").rename(tmp_path / "rocstories")
     assert in_rocstories_layout([str(tmp_path / "rocstories")]) == ["test.jsonl", "train.txt"]
 
