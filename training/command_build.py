@@ -6,11 +6,17 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from dataset_builder.build import BuiltDataset, build_dataset
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from dataset_builder.build import build_dataset
 from dataset_builder.rights import check_public_push, check_push_of_rocstories
 from model_card.licences import check_licence
 
 from .command_line import PROGRAM, OneLineErrors
+from .command_push import add_push_arguments, publication, say_where
+from .hub_errors import first_line, persistently
+from .publishing import Publication, PushFailed, check_publication, push_folder
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}|multilingual")
 
@@ -38,24 +44,16 @@ def _parser() -> OneLineErrors:
         action="store_true",
         help="push stories in the layout of ROCStories, too, which asks its users not to pass it on",
     )
-    parser.add_argument("--push_to_hub", metavar="REPO", help="upload it to this data set repository, with the card")
-    _add_push_arguments(parser)
+    add_push_arguments(parser)
     return parser
-
-
-def _add_push_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
-    parser.add_argument("--create_pr", action="store_true", help="open a pull request instead")
-    parser.add_argument("--commit_message", metavar="TEXT", help="message of the commit")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    parser = _parser()
-    options = parser.parse_args(list(arguments))
-    _check(parser, options)
-    repo_id = None if options.push_to_hub is None else _checked_target(options)
+    options = _parser().parse_args(list(arguments))
+    where = publication(options)
+    _check(options)
+    repo_id = None if where is None else _checked_target(where, options)
     built = build_dataset(
         options.data,
         options.output_dir,
@@ -69,54 +67,48 @@ def run(arguments: Sequence[str]) -> int:
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in built.stories.items())
     print(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")
-    if repo_id is None:
+    if where is None:
         print(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
     else:
-        _push(built, repo_id, options)
+        say_where(push_folder(built.output_dir, where, repo_type="dataset"), "dataset")
     return 0
 
 
-def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuses flags that do not go together, and licences and languages that the Hub would refuse when all is built."""
-    if options.push_to_hub is None:
-        for flag in ("private", "revision", "create_pr", "commit_message"):
-            if getattr(options, flag):
-                parser.error(f"--{flag} needs --push_to_hub REPO")
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what the Hub would refuse when all is built.
+
+    Raises:
+        ValueError: naming the flag.
+    """
     if options.license is not None:
         check_licence("--license", options.license)
     for code in options.language:
         if not _LANGUAGE.fullmatch(code):
-            parser.error(f"--language {code}: a code of two or three letters is expected, such as en, or multilingual")
+            raise ValueError(f"--language {code} is no language code of two or three letters, such as en")
 
 
-def _checked_target(options: argparse.Namespace) -> str:
+def _checked_target(where: Publication, options: argparse.Namespace) -> str:
     """The full id of the repository, if these stories may go there.
 
     Raises:
         ValueError: if they may not.
         PushFailed: if the Hub cannot be asked.
     """
-    from .push_target import push_target
-
     check_push_of_rocstories(options.data, allow_rocstories=options.allow_rocstories)
-    target = push_target(options.push_to_hub, repo_type="dataset", private=options.private)
-    if target.public:
+    repo_id = check_publication(where, "dataset")
+    if _will_be_public(where, repo_id):
         check_public_push(options.data, license=options.license)
-    return target.repo_id
+    return repo_id
 
 
-def _push(built: BuiltDataset, repo_id: str, options: argparse.Namespace) -> None:
-    from .publishing import push_folder
-
-    pushed = push_folder(
-        built.output_dir,
-        repo_id,
-        repo_type="dataset",
-        private=True if options.private else None,
-        revision=options.revision,
-        create_pr=options.create_pr,
-        commit_message=options.commit_message or "Upload shuffled stories",
-    )
-    print(f"pushed {pushed.repo_id}: {pushed.url}")
-    revision = f", revision={options.revision!r}" if options.revision else ""
-    print(f"next: load_dataset({pushed.repo_id!r}{revision}), or {PROGRAM} train --data {pushed.repo_id}")
+def _will_be_public(where: Publication, repo_id: str) -> bool:
+    """Whether everybody will see what is pushed; a repository that is there stays what it is."""
+    if where.private:  # a public one has been refused
+        return False
+    api = HfApi(token=where.token)
+    try:
+        return not persistently(lambda: api.dataset_info(repo_id)).private
+    except RepositoryNotFoundError:
+        return True
+    except Exception as error:
+        raise PushFailed(f"nothing can be pushed to {repo_id}: {first_line(error)}") from error

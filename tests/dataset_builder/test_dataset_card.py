@@ -148,6 +148,8 @@ def test_what_a_person_wrote_survives_a_renewal() -> None:
     old = renewed_card(None, card_of(license="mit", lengths={"train": {3: 10}, "test": {3: 2}}))
     edited = old.replace("# Shuffled stories", "# My stories\n\nThe best ones.").replace("tags:\n", "tags:\n- mine\n")
     new = renewed_card(edited, card_of(license="mit", lengths={"train": {4: 2_000}}))
+    from_a_folder = renewed_card(None, card_of(license="mit", lengths={"train": {4: 2_000}}))
+    assert renewed_card(edited, from_a_folder) == new, "as a push renews the card on the Hub"
     data = DatasetCard(new).data.to_dict()
     assert "# My stories\n\nThe best ones." in new and set(data["tags"]) == {"mine", "sentence-ordering"}
     assert "| `train` | 2,000 | 8,000 | 4 |" in new and "| `test` |" not in new

@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from tests.hub_server import Hub
+from tests.hub_server.cards import check_card
 from tests.hub_server.failures import How
 from tests.training.conftest import Command
 from tests.training.made_up import made_up_stories, write_jsonl
@@ -85,7 +86,7 @@ def test_what_is_pushed_loads_without_a_script_row_for_row(
     with builder(hub, tmp_path) as build:
         done = build("--data", stories, "--output_dir", tmp_path / "a", "--push_to_hub", made_up, *LICENSE)
         assert done.code == 0, done.err
-        assert f"pushed {made_up}: " in done.out and f"load_dataset('{made_up}')" in done.out
+        assert f"pushed {made_up}: " in done.out and f'load_dataset("{made_up}")' in done.out
         # A bare name is one of the user's own.
         done = build("--data", "sample", "--output_dir", tmp_path / "b", "--push_to_hub", "sample", "--data_seed", "7")
         assert done.code == 0, done.err
@@ -159,9 +160,9 @@ def test_refusals_come_before_anything_is_built_or_sent(hub: Hub, stories: Path,
         assert "did you mean cc-by-4.0?" in refusal("--data", stories, *push, "--license", "cc-by-4")
         # A repository that is public stays public.
         assert "--license ID" in refusal("--data", stories, "--push_to_hub", public)
-        assert "is public" in refusal("--data", stories, "--push_to_hub", public, "--private")
+        assert "is a public repository" in refusal("--data", stories, "--push_to_hub", public, "--private")
         assert "is no id of a repository" in refusal("--data", "sample", "--push_to_hub", "a/b/c")
-        assert "--private needs --push_to_hub" in refusal("--data", stories, "--private")
+        assert "add --push_to_hub" in refusal("--data", stories, "--private")
         assert "--language English" in refusal("--data", stories, "--language", "English")
     with pytest.raises(KeyError):
         hub.repository(repo_id, "dataset")
@@ -169,7 +170,7 @@ def test_refusals_come_before_anything_is_built_or_sent(hub: Hub, stories: Path,
     with builder(hub, tmp_path, token=False) as build:
         done = build("--data", "sample", *push, "--output_dir", built)
         assert done.code == 1 and not built.exists()
-        assert "nothing was built or pushed" in one_line(done)
+        assert "nobody is logged in" in one_line(done)
 
 
 def test_rocstories_go_where_somebody_answers_for_it(hub: Hub, tmp_path: Path) -> None:
@@ -216,6 +217,28 @@ def test_nothing_of_an_earlier_push_is_left(hub: Hub, tmp_path: Path, stories: P
     assert expected["train"][1] == 32
     for python in (sys.executable, datasets5_python):
         assert load(hub, tmp_path, python, path=repo_id) == expected
+
+
+def test_a_card_that_a_person_edited_stays(hub: Hub, tmp_path: Path, stories: Path, datasets5_python: str) -> None:
+    repo_id = f"{hub.user}/stories"
+    with builder(hub, tmp_path) as build:
+        assert build("--data", "sample", "--output_dir", tmp_path / "a", "--push_to_hub", repo_id).code == 0
+        card = hub.repo_files(repo_id, repo_type="dataset")["README.md"].decode()
+        edited = card.replace("# Shuffled sample stories\n", "# Stories of mine\n\nI like them.\n")
+        edited = edited.replace("tags:\n", "tags:\n- mine\n").replace("pretty_name:", "pretty_name: Mine #")
+        code = f"import sys; from huggingface_hub import HfApi; HfApi().upload_file(path_or_fileobj=sys.stdin.read()" \
+               f".encode(), path_in_repo='README.md', repo_id={repo_id!r}, repo_type='dataset')"  # fmt: skip
+        subprocess.run([sys.executable, "-c", code], env=hub.environment(tmp_path), input=edited, text=True, check=True)
+        assert build("--data", stories, "--output_dir", tmp_path / "b", "--push_to_hub", repo_id, *LICENSE).code == 0
+    card = hub.repo_files(repo_id, repo_type="dataset")["README.md"].decode()
+    data = DatasetCard(card).data.to_dict()
+    assert "# Stories of mine\n\nI like them.\n" in card and card.count("# Where the stories are from") == 1
+    assert (data["pretty_name"], data["license"]) == ("Mine", "cc-by-4.0")
+    assert set(data["tags"]) == {"mine", "sentence-ordering"}
+    assert "sample_stories" not in card.replace("\\", "") and "| stories.jsonl |" in card
+    assert check_card(card, "dataset") == ([], [])
+    for python in (sys.executable, datasets5_python):
+        assert load(hub, tmp_path, python, path=repo_id)["train"][1] == 32
 
 
 STAGES = {
