@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
     from .loading import load_all, load_stories
     from .readers import read_stories
+    from .rights import may_be_quoted
+    from .rocstories_layout import in_rocstories_layout
     from .shuffled_rocstories import ShuffledRocstories
     from .story import BadRecord, Story, story_hash
 
@@ -21,8 +23,10 @@ __all__ = [
     "ShuffledRocstories",
     "Story",
     "build_dataset",
+    "in_rocstories_layout",
     "load_all",
     "load_stories",
+    "may_be_quoted",
     "read_stories",
     "story_hash",
 ]
@@ -33,7 +37,9 @@ _MODULES = {
     "Story": "story",
     "build_dataset": "build",
     "load_all": "loading",
+    "in_rocstories_layout": "rocstories_layout",
     "load_stories": "loading",
+    "may_be_quoted": "rights",
     "read_stories": "readers",
     "story_hash": "story",
 }

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from model_card.renewal import BEGIN, write_card
+
+from . import rights
 from .configurations import CONFIGURATIONS, Configuration
-from .dataset_card import dataset_card
+from .dataset_card import BuiltStories, Example, dataset_card
 from .loading import Splits, plan_splits
+from .parquet_files import WrittenSplit, write_split
+from .rocstories_layout import in_rocstories_layout
+from .sources import resolve_sources
 from .splitting import warn_of_shared_stories
-from .story_table import record_batches
 
 if TYPE_CHECKING:
     import numpy as np
+
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -45,24 +54,36 @@ def build_dataset(
     seed: int = 42,
     test_size: float | int = 0.2,
     validation_size: float | int = 0.3,
+    license: str | None = None,
+    language: Sequence[str] = (),
+    allow_rocstories: bool = False,
+    repo_id: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> BuiltDataset:
     """Write the shuffled stories of some sources to `output_dir`, as Parquet by configuration and split.
 
     The rows are those of the loading script, in its order. Everything is written to a folder beside `output_dir`
-    that takes its name when it is complete.
+    that takes its name when it is complete. Nothing is sent anywhere.
 
     Args:
         sources, seed, test_size, validation_size, cache_dir: as in `load_stories`.
-        output_dir: must not exist, or be empty.
+        output_dir: must not exist, or be empty; with `repo_id` it may also hold this very data set, of a build that
+            could not be pushed.
+        license: id of the licence of the stories, for the card, which quotes none without; the sample's is known.
+        language: codes of the languages of the stories, such as `en`; the sample's is known.
+        allow_rocstories: whether the card may quote stories that look like ROCStories (see `may_be_quoted`).
+        repo_id: the repository on the Hub that the folder is for; the card shows how to load it from there.
 
     Raises:
         ValueError: `output_dir` has something in it; or as in `load_stories`.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
-    splits = plan_splits(sources, seed=seed, test_size=test_size, validation_size=validation_size, cache_dir=cache_dir)
+    in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
+    taken = ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
+    if in_use and (repo_id is None or not _was_built(output_dir)):
+        raise taken
+    parts = resolve_sources(sources)
+    splits = plan_splits(parts, seed=seed, test_size=test_size, validation_size=validation_size, cache_dir=cache_dir)
     shared = warn_of_shared_stories(splits)
     lengths = {split: _lengths(splits, split) for split in splits}
     configurations = [
@@ -77,21 +98,35 @@ def build_dataset(
         configurations=tuple(configuration.name for configuration in configurations),
         shared_stories=shared,
     )
+    is_sample = rights.all_sample(sources)
+    quoted = rights.may_be_quoted(sources, license=license, allow_rocstories=allow_rocstories)
     unfinished = output_dir.absolute().parent / f".{output_dir.absolute().name}.unfinished-{os.getpid()}"
     unfinished.mkdir(parents=True)
     try:
-        for configuration in configurations:
-            _write_configuration(unfinished / configuration.name, configuration, splits, seed)
-        card = dataset_card(
-            configurations,
-            built.stories,
-            built.sentences,
+        described = BuiltStories(
+            sources=[(part.title, part.kind, part.split) for part in parts],
+            lengths={split: _counts(some) for split, some in lengths.items()},
+            shared_stories=shared,
+            files={
+                configuration.name: _write_configuration(unfinished / configuration.name, configuration, splits, seed)
+                for configuration in configurations
+            },
             seed=seed,
             test_size=test_size,
             validation_size=validation_size,
-            is_sample=list(sources) == ["sample"],
+            is_sample=is_sample,
+            rocstories=in_rocstories_layout(sources),
+            license=license or (rights.SAMPLE_LICENSE if is_sample else None),
+            language=list(language) or ([rights.SAMPLE_LANGUAGE] if is_sample else []),
+            examples=list(_examples(splits, seed)) if quoted else [],
+            repo_id=repo_id,
         )
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        write_card(unfinished / "README.md", dataset_card(described))
+        if in_use:
+            if not _same_files(unfinished, output_dir):
+                raise taken
+            shutil.rmtree(unfinished)
+            return built
         if output_dir.exists():
             output_dir.rmdir()
         os.replace(unfinished, output_dir)
@@ -99,6 +134,17 @@ def build_dataset(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return built
+
+
+def _was_built(folder: Path) -> bool:
+    """Whether a folder has a card of ours."""
+    card = folder / "README.md"
+    return card.is_file() and BEGIN[: -len(" -->")] in card.read_text(encoding="utf-8", errors="replace")
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    names, others = ({str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()} for top in (one, other))
+    return names == others and not any(filecmp.cmpfiles(one, other, names, shallow=False)[1:])
 
 
 def _lengths(splits: Splits, split: str) -> np.ndarray:
@@ -114,14 +160,41 @@ def _lengths(splits: Splits, split: str) -> np.ndarray:
     )
 
 
-def _write_configuration(folder: Path, configuration: Configuration, splits: Splits, seed: int) -> None:
-    import pyarrow.parquet as pq
+def _counts(lengths: np.ndarray) -> dict[int, int]:
+    """How many stories have how many sentences."""
+    import numpy as np
+
+    values, counts = np.unique(lengths, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _rows(configuration: Configuration, splits: Splits, split: str, seed: int) -> Iterator[dict[str, Any]]:
+    return (row for portion in splits[split] for row in configuration.rows_of_portion(portion, seed))
+
+
+def _examples(splits: Splits, seed: int) -> Iterator[Example]:
+    """The first stories of the first split: training data, so that no card gives test stories away."""
+    for row in islice(_rows(CONFIGURATIONS["shuffled"], splits, next(iter(splits)), seed), _EXAMPLES):
+        yield Example(row["storytitle"], row["sentences"], row["labels"])
+
+
+def _write_configuration(
+    folder: Path, configuration: Configuration, splits: Splits, seed: int
+) -> dict[str, WrittenSplit]:
+    from tqdm import tqdm
 
     folder.mkdir()
     # Without the metadata that `datasets` adds to the schema: version 3 cannot read what version 5 writes there.
     schema = configuration.features.arrow_schema.remove_metadata()
+    written = {}
     for split, portions in splits.items():
-        rows = (row for portion in portions for row in configuration.rows_of_portion(portion, seed))
-        with pq.ParquetWriter(folder / f"{split}-00000-of-00001.parquet", schema) as writer:
-            for batch in record_batches(rows, schema):
-                writer.write_batch(batch)
+        rows = tqdm(
+            _rows(configuration, splits, split, seed),
+            desc=f"Writing {configuration.name}/{split}",
+            total=sum(len(portion.rows) for portion in portions),
+            unit="",
+            disable=None,
+            delay=2,
+        )
+        written[split] = write_split(folder, split, iter(rows), schema)
+    return written

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from .configurations import Configuration
+from model_card.markdown import as_text
+from model_card.renewal import BEGIN, END, HINT
+
+from .configurations import CONFIGURATIONS, Configuration
+from .parquet_files import WrittenSplit
+from .rocstories import CITATION, HOMEPAGE, TERMS
+from .rocstories_layout import TAG as ROCSTORIES_TAG
 
 _KINDS = {"text": "string", "texts": "list of strings", "numbers": "list of int64"}
 _COLUMNS = {
@@ -17,105 +24,250 @@ _COLUMNS = {
     "so_targets": "`so_targets[i]` is the place (from 0) of the i-th sentence of `text` in the story",
     "text": "the sentences, shuffled, each behind `[CLS]`",
 }
-_RIGHTS = """\
-The stories belong to those who wrote and collected them, and their terms hold for this data set as well. ROCStories
-(Mostafazadeh et al. 2016) asks its users to register and not to pass it on: if it is in here, keep the repository
-private."""
-_SAMPLE_RIGHTS = """\
-The stories are the sample bundled with sentence-ordering, written for it, under the Apache License 2.0."""
+_SHUFFLES = {
+    "shuffled": "in `shuffled`, the shuffle of a story hangs on the seed, its id and its text alone",
+    "guide": "in `guide`, the generator is seeded anew for each 1,000 rows of the source, before splitting",
+}
+_SAMPLE_RIGHTS = (
+    "The stories are the sample bundled with sentence-ordering, written for it, under the Apache License 2.0."
+)
+_RIGHTS = "The stories belong to those who wrote and collected them, and their terms hold for this data set as well."
+_LONGEST_TABLE = 15  # rows; stories and sources of more kinds are summed up
+_LONGEST_SENTENCE = 300  # characters of it that an example shows
 
 
-def dataset_card(
-    configurations: Sequence[Configuration],
-    stories: Mapping[str, int],
-    sentences: Mapping[str, int],
-    *,
-    seed: int,
-    test_size: float | int,
-    validation_size: float | int,
-    is_sample: bool,
-) -> str:
-    """The text of README.md, metadata block included.
+@dataclass(frozen=True)
+class Example:
+    """A story that the card shows: its title, its sentences in shuffled order, and the place of each (from 0)."""
 
-    Args:
-        configurations: those that are written, as `<configuration>/<split>-*.parquet`.
-        stories, sentences: numbers by split.
+    title: str
+    sentences: Sequence[str]
+    labels: Sequence[int]
+
+
+@dataclass(frozen=True)
+class BuiltStories:
+    """What the card tells of a data set.
+
+    Attributes:
+        sources: name of each file or data set, without its path; its kind; and the split that it brings, if any.
+        lengths: by split, how many stories have how many sentences.
+        files: by configuration and split, what was written as `<configuration>/<split>-*.parquet`.
         seed, test_size, validation_size: of the three-way split and the shuffles.
-        is_sample: whether the stories are the bundled ones, whose language and licence are known.
+        shared_stories: number of stories that stand in more than one split.
+        is_sample: whether the stories are the bundled ones.
+        rocstories: names of the sources that look like ROCStories.
+        license, language: ids as the Hub knows them, as far as they are known.
+        examples: stories to show; none unless they may be quoted.
+        repo_id: the repository on the Hub for which the card is made.
     """
+
+    sources: Sequence[tuple[str, str, str | None]]
+    lengths: Mapping[str, Mapping[int, int]]
+    files: Mapping[str, Mapping[str, WrittenSplit]]
+    seed: int
+    test_size: float | int
+    validation_size: float | int
+    shared_stories: int = 0
+    is_sample: bool = False
+    rocstories: Sequence[str] = ()
+    license: str | None = None
+    language: Sequence[str] = ()
+    examples: Sequence[Example] = field(default=(), repr=False)
+    repo_id: str | None = None
+
+    @property
+    def stories(self) -> dict[str, int]:
+        """Number of stories by split."""
+        return {split: sum(counts.values()) for split, counts in self.lengths.items()}
+
+
+def dataset_card(built: BuiltStories) -> str:
+    """The text of README.md: metadata, a title that a person may change, and the generated section."""
+    sections = [
+        _use(built),
+        _counts(built),
+        *(_columns(CONFIGURATIONS[name]) for name in built.files),
+        _examples(built.examples),
+        _origin(built),
+        _splits(built),
+        _rights(built),
+        f"## Citation\n\n```bibtex\n{CITATION}```" if built.rocstories else "",
+    ]
+    return "\n\n".join(
+        [
+            f"---\n{_metadata(built)}\n---",
+            f"# {_title(built)}",
+            HINT,
+            BEGIN,
+            *filter(None, sections),
+            f"{END}\n",
+        ]
+    )
+
+
+def _title(built: BuiltStories) -> str:
+    return "Shuffled sample stories" if built.is_sample else "Shuffled stories"
+
+
+def _metadata(built: BuiltStories) -> str:
     from huggingface_hub import DatasetCardData
 
-    known: dict[str, Any] = {"language": "en", "license": "apache-2.0"} if is_sample else {}
+    known: dict[str, Any] = {"language": list(built.language), "license": built.license}
     data = DatasetCardData(
-        **known,
-        pretty_name="Shuffled stories",
-        size_categories=_size_category(sum(stories.values())),
-        tags=["sentence-ordering"],
+        **{key: value for key, value in known.items() if value},
+        pretty_name=_title(built),
+        size_categories=[_size_category(sum(built.stories.values()))],
+        tags=["sentence-ordering", *([ROCSTORIES_TAG] if built.rocstories else [])],
         configs=[
             {
-                "config_name": configuration.name,
-                "data_files": [
-                    {"split": split, "path": f"{configuration.name}/{split}-*.parquet"} for split in stories
-                ],
-                **({"default": True} if configuration.name == "shuffled" else {}),
+                "config_name": name,
+                "data_files": [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits],
+                **({"default": True} if name == "shuffled" else {}),
             }
-            for configuration in configurations
+            for name, splits in built.files.items()
+        ],
+        # Without the features, which versions 3 and 5 of `datasets` spell differently; the Parquet files have them.
+        dataset_info=[
+            {
+                "config_name": name,
+                "splits": [
+                    {"name": split, "num_bytes": some.memory_bytes, "num_examples": some.rows}
+                    for split, some in splits.items()
+                ],
+                "download_size": sum(some.file_bytes for some in splits.values()),
+                "dataset_size": sum(some.memory_bytes for some in splits.values()),
+            }
+            for name, splits in built.files.items()
         ],
     )
+    return str(data.to_yaml())
+
+
+def _use(built: BuiltStories) -> str:
+    where = f'load_dataset("{built.repo_id}")'
+    if built.repo_id is None:
+        where = 'load_dataset("path/to/this/folder")  # or the id of this repository'
     return f"""\
----
-{data.to_yaml()}
----
-
-# Shuffled stories
-
 Stories whose sentences are shuffled, to learn putting them back in order from. Written by `sentence-ordering build`.
 
 ```python
 from datasets import load_dataset
 
-stories = load_dataset("path/to/this/folder")  # or the id of this repository
-story = stories["{"test" if "test" in stories else next(iter(stories))}"][0]
+stories = {where}
+story = stories["{"test" if "test" in built.stories else next(iter(built.stories))}"][0]
 in_order = [sentence for _, sentence in sorted(zip(story["labels"], story["sentences"]))]
-```
-
-| Split | Stories | Sentences |
-|---|---:|---:|
-{_table([(f"`{split}`", f"{stories[split]:,}", f"{sentences[split]:,}") for split in stories])}
-
-{"".join(map(_section, configurations))}
-## How it was made
-
-Sources that bring a validation or test split keep it. Everything else was joined and split with
-`Dataset.train_test_split`: `test_size={test_size}`, then `validation_size={validation_size}` of what was held out, both
-with seed {seed}. In `shuffled`, the shuffle of a story hangs on the seed, its id and its text alone.
-
-## Rights
-
-{_SAMPLE_RIGHTS if is_sample else _RIGHTS}
-"""
+```"""
 
 
-def _section(configuration: Configuration) -> str:
+def _counts(built: BuiltStories) -> str:
+    stories = [
+        (
+            f"`{split}`",
+            f"{built.stories[split]:,}",
+            f"{sum(length * count for length, count in counts.items()):,}",
+            _range(counts),
+        )
+        for split, counts in built.lengths.items()
+    ]
+    text = _table("Split | Stories | Sentences | Sentences in a story", "---|---:|---:|---", stories)
+    present = sorted(set().union(*built.lengths.values()))
+    if len(present) == 1:
+        return text
+    shown = present if len(present) <= _LONGEST_TABLE else present[: _LONGEST_TABLE - 1]
+    rows = [(str(length), *(f"{counts.get(length, 0):,}" for counts in built.lengths.values())) for length in shown]
+    if rest := present[len(shown) :]:
+        sums = (sum(counts.get(length, 0) for length in rest) for counts in built.lengths.values())
+        rows.append((f"{rest[0]} to {rest[-1]}", *(f"{total:,}" for total in sums)))
+    splits = " | ".join(f"`{split}`" for split in built.lengths)
+    return f"{text}\n\n{_table(f'Sentences in a story | {splits}', '---:|' + '---:|' * len(built.lengths), rows)}"
+
+
+def _range(counts: Mapping[int, int]) -> str:
+    if len(counts) == 1:
+        return str(*counts)
+    mean = sum(length * count for length, count in counts.items()) / sum(counts.values())
+    return f"{min(counts)} to {max(counts)}, {mean:.1f} on average"
+
+
+def _columns(configuration: Configuration) -> str:
     rows = [
         (f"`{column}`", _KINDS[kind], _COLUMNS[column])
         for column, kind in configuration.columns.items()
         if column in _COLUMNS
     ]
-    return f"""\
-## Configuration `{configuration.name}`
-
-{configuration.description}
-
-| Column | Type | |
-|---|---|---|
-{_table(rows)}
-
-"""
+    table = _table("Column | Type | ", "---|---|---", rows)
+    return f"## Configuration `{configuration.name}`\n\n{configuration.description}\n\n{table}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def _examples(examples: Sequence[Example]) -> str:
+    if not examples:
+        return ""
+    shown = []
+    for number, example in enumerate(examples, 1):
+        rows = [(str(label), _plain(text)) for label, text in zip(example.labels, example.sentences, strict=True)]
+        title = _plain(example.title) or f"Story {number}"
+        shown.append(f"**{title}**\n\n{_table('Label | Sentence', '---:|---', rows[:_LONGEST_TABLE])}")
+    return "\n\n".join(["## Examples", *shown])
+
+
+def _origin(built: BuiltStories) -> str:
+    rows = [
+        (_plain(name), kind, f"`{split}`" if split else "none") for name, kind, split in built.sources[:_LONGEST_TABLE]
+    ]
+    if len(built.sources) > len(rows):
+        rows.append((f"and {len(built.sources) - len(rows)} more", "", ""))
+    table = _table("Source | Kind | Split that it brings", "---|---|---", rows)
+    text = f"## Where the stories are from\n\n{table}"
+    if built.rocstories:
+        text += (
+            "\n\nStories in the layout of ROCStories (Mostafazadeh et al. 2016) are among them: "
+            f"{', '.join(map(_plain, built.rocstories[:_LONGEST_TABLE]))}. {TERMS}: register at <{HOMEPAGE}>."
+        )
+    return text
+
+
+def _splits(built: BuiltStories) -> str:
+    sentences = list(_how_it_was_split(built))
+    shuffles = "; ".join(_SHUFFLES[name] for name in built.files)
+    sentences.append(f"The shuffles have the same seed, {built.seed}: {shuffles}.")
+    return "## How it was made\n\n" + "\n\n".join(sentences)
+
+
+def _how_it_was_split(built: BuiltStories) -> Iterator[str]:
+    kept = [split for *_, split in built.sources if split]
+    if kept:
+        yield "Sources that bring splits keep them."
+    if len(kept) < len(built.sources):
+        yield (
+            f"{'Everything else' if kept else 'All of it'} was joined and split with `Dataset.train_test_split`: "
+            f"`test_size={built.test_size}`, then `test_size={built.validation_size}` of what was held out (its "
+            f"held-out part is `validation`, the rest `test`), both with seed {built.seed}."
+        )
+    if built.shared_stories:
+        count = f"{built.shared_stories:,} stories stand" if built.shared_stories > 1 else "1 story stands"
+        yield f"{count} in more than one split, so that scores on the later one flatter a model."
+    elif len(built.lengths) > 1:
+        yield "No story stands in more than one split."
+
+
+def _rights(built: BuiltStories) -> str:
+    text = _SAMPLE_RIGHTS if built.is_sample else _RIGHTS
+    if built.license and not built.is_sample:
+        text += f" Whoever published it states the licence `{built.license}`."
+    if built.rocstories:
+        text += f" {TERMS}."
+    return f"## Rights\n\n{text}"
+
+
+def _table(header: str, rule: str, rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join([f"| {header.rstrip()} |", f"|{rule.strip('|')}|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _plain(text: str) -> str:
+    """Somebody's words as a cell of a table shows them, cut off where they go on and on."""
+    cut_off = len(text) > _LONGEST_SENTENCE
+    return as_text(text[:_LONGEST_SENTENCE]) + (" …" if cut_off else "")
 
 
 def _size_category(stories: int) -> str:

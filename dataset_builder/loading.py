@@ -51,7 +51,11 @@ def load_stories(
         splits = {"train": [whole_table(train)], "validation": [whole_table(validation)]}
     else:
         splits = plan_splits(
-            sources, seed=seed, test_size=test_size, validation_size=validation_size, cache_dir=cache_dir
+            resolve_sources(sources),
+            seed=seed,
+            test_size=test_size,
+            validation_size=validation_size,
+            cache_dir=cache_dir,
         )
     warn_of_shared_stories(splits)
     return as_dataset_dict(splits)
@@ -66,7 +70,7 @@ def load_all(sources: Sequence[str], *, cache_dir: str | os.PathLike[str] | None
 
 
 def plan_splits(
-    sources: Sequence[str],
+    parts: Sequence[Part],
     *,
     seed: int,
     test_size: float | int,
@@ -76,7 +80,7 @@ def plan_splits(
     """Which rows of which tables each split is made of; tables are in file order."""
     kept: dict[str, list[Part]] = {}
     pool: list[Part] = []
-    for part in resolve_sources(sources):
+    for part in parts:
         if part.split is None:
             pool.append(part)
         else:

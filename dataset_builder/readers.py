@@ -50,6 +50,12 @@ def read_stories(
     return _stories_of_file(path, name, file_format, as_given, on_error)
 
 
+def read_records(path: str, name: str) -> Iterator[tuple[int, dict[str, Any]] | BadRecord]:
+    """The records of a file as they stand in it, before they are stories: `(row, fields)`, or what is wrong."""
+    with _open(path) as stream:
+        yield from records_of(stream, name, format_of_name(name))
+
+
 def _stories_of_file(
     path: str, name: str, file_format: str, as_given: bool, on_error: Callable[[BadRecord], None] | None
 ) -> Iterator[Story]:

@@ -31,6 +31,7 @@ from .configurations import CONFIGURATIONS
 from .formats import SUFFIXES
 from .readers import read_stories
 from .records import ROC_SENTENCES
+from .rocstories import CITATION, HOMEPAGE
 from .splitting import Portion, split_rows, split_table, warn_of_shared_stories, whole_table
 from .story import BadRecord
 from .story_files import SPLITS, did_you_mean, files_in_folder, split_of_name
@@ -40,21 +41,9 @@ from .story_table import stories_of_files, story_table
 __all__ = ["BadRecord", "ROC_SENTENCES", "SUFFIXES", "ShuffledRocstories", "ShuffledRocstoriesConfig", "read_stories"]
 
 WHERE_TO_GET_IT = (
-    "no data_files: ROCStories may not be passed on, so ask for it at https://cs.rochester.edu/nlp/rocstories/ and "
+    f"no data_files: ROCStories may not be passed on, so ask for it at {HOMEPAGE} and "
     "pass the file you get, data_files='ROCStories_winter2017.csv', or its folder, data_dir='FOLDER'"
 )
-CITATION = """\
-@inproceedings{mostafazadeh-etal-2016-corpus,
-    title = "A Corpus and Cloze Evaluation for Deeper Understanding of Commonsense Stories",
-    author = "Mostafazadeh, Nasrin and Chambers, Nathanael and He, Xiaodong and Parikh, Devi and Batra, Dhruv and
-      Vanderwende, Lucy and Kohli, Pushmeet and Allen, James",
-    booktitle = "Proceedings of NAACL-HLT 2016",
-    year = "2016",
-    url = "https://aclanthology.org/N16-1098",
-    doi = "10.18653/v1/N16-1098",
-    pages = "839--849"
-}
-"""
 VERSION = datasets.Version("1.0.0")
 Files = tuple[tuple[str, str], ...]
 
@@ -120,7 +109,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(
             description=self.config.description,
             features=CONFIGURATIONS[self.config.name].features,
-            homepage="https://cs.rochester.edu/nlp/rocstories/",
+            homepage=HOMEPAGE,
             citation=CITATION,
         )
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .formats import SUFFIXES
-from .readers import read_stories
+from .readers import read_records, read_stories
 from .records import sentence_columns, story_from_record
-from .story import Story
+from .story import BadRecord, Story
 from .story_files import did_you_mean, files_in_folder, format_of_name, split_of_name, supported
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SAMPLE = "sample"
 SAMPLE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "sample_stories.csv")
+_KINDS = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet", "text": "text"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -28,15 +30,26 @@ class Part:
 
     Attributes:
         name: for messages.
+        title: for cards: the name of the file or the id on the Hub, and never the path to it.
+        kind: for cards: the format, or where a data set is.
         split: `train`, `validation`, `test`, or None if the source brings no split.
         key: tells the content apart from every other, for the cache.
         read: gives the stories, in order.
+        records: gives what the stories are read from, field by field, without the records that cannot be read.
     """
 
     name: str
+    title: str
+    kind: str
     split: str | None
     key: Any
     read: Callable[[], Iterator[Story]]
+    records: Callable[[], Iterator[Mapping[str, Any]]]
+
+
+def is_sample(source: str) -> bool:
+    """Whether a source is the bundled stories, under their name or as the file."""
+    return source == SAMPLE or (os.path.isfile(source) and os.path.samefile(source, SAMPLE_FILE))
 
 
 def resolve_sources(sources: Sequence[str]) -> list[Part]:
@@ -64,7 +77,7 @@ def _bring_splits(parts: Sequence[Part]) -> bool:
 
 
 def _parts(source: str) -> list[Part]:
-    if source == "sample":
+    if source == SAMPLE:
         return [_file_part(SAMPLE_FILE, "sample_stories.csv")]
     if os.path.isfile(source):
         return [_file_part(source)]
@@ -75,10 +88,21 @@ def _parts(source: str) -> list[Part]:
 
 def _file_part(path: str, name: str | None = None) -> Part:
     name = name or path
-    format_of_name(name)
     status = os.stat(path)
     key = (name, status.st_size, status.st_mtime_ns)
-    return Part(name, split_of_name(name), key, partial(read_stories, path, name=name))
+    return Part(
+        name=name,
+        title=os.path.basename(name),
+        kind=_KINDS[format_of_name(name)],
+        split=split_of_name(name),
+        key=key,
+        read=partial(read_stories, path, name=name),
+        records=partial(_records_of_file, path, name),
+    )
+
+
+def _records_of_file(path: str, name: str) -> Iterator[Mapping[str, Any]]:
+    return (item[1] for item in read_records(path, name) if not isinstance(item, BadRecord))
 
 
 def _folder_parts(folder: str) -> list[Part]:
@@ -119,21 +143,31 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
         hint = did_you_mean(source)
         raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
     splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
+    title, kind = source, "data set on the Hub"
+    if os.path.isdir(source):
+        title, kind = os.path.basename(os.path.abspath(source)), "data set"
     return [
         Part(
-            f"{source} ({split})",
-            split_of_name(str(split)),
-            (source, str(split), dataset._fingerprint),
-            partial(_stories_of_dataset, dataset, f"{source} ({split})"),
+            name=f"{source} ({split})",
+            title=f"{title} ({split})",
+            kind=kind,
+            split=split_of_name(str(split)),
+            key=(source, str(split), dataset._fingerprint),
+            read=partial(_stories_of_dataset, dataset, f"{source} ({split})"),
+            records=partial(_records_of_dataset, dataset),
         )
         for split, dataset in splits
     ]
 
 
-def _stories_of_dataset(dataset: Dataset, name: str) -> Iterator[Story]:
+def _records_of_dataset(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
     fields = {"storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents"}
     columns = [
         column for column in dataset.column_names if column in fields.union(sentence_columns(dataset.column_names))
     ]
-    for row, record in enumerate(dataset.with_format(None).select_columns(columns), start=1):
+    return iter(dataset.with_format(None).select_columns(columns))
+
+
+def _stories_of_dataset(dataset: Dataset, name: str) -> Iterator[Story]:
+    for row, record in enumerate(_records_of_dataset(dataset), start=1):
         yield story_from_record(record, file=name, row=row)

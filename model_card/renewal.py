@@ -59,7 +59,8 @@ def renewed_card(existing: str | None, generated: str) -> str:
     if not new.metadata or (new_section := _SECTION.search(new.text)) is None:
         raise ValueError("a generated card has metadata, and a section between the markers")
     begin = BEGIN.replace(" -->", f" ({' '.join(_fingerprints(new.metadata))}) -->")
-    section = begin + new_section[0][len(BEGIN) :]
+    # From the end of the marker on: that of a card in a folder, which is now to renew the one on the Hub, is longer.
+    section = begin + new_section[0].partition("-->")[2]
     if existing is None or not existing.strip("\ufeff \t\r\n"):
         return f"{new.opening}{new.block}{new.closing}{_replaced(new.text, new_section, section)}"
     old = _Card.read(existing)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Sequence
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
 from dataset_builder.build import build_dataset
+from dataset_builder.rights import check_public_push, check_push_of_rocstories
+from model_card.licences import check_licence
 
 from .command_line import PROGRAM, OneLineErrors
+from .command_push import add_push_arguments, publication, say_where
+from .hub_errors import first_line, persistently
+from .publishing import Publication, PushFailed, check_publication, push_folder
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}|multilingual")
 
 
 def _parser() -> OneLineErrors:
@@ -20,20 +32,83 @@ def _parser() -> OneLineErrors:
     parser.add_argument("--data_seed", type=int, default=42, help="seed of split and shuffles (default: 42)")
     parser.add_argument("--test_size", type=float, default=0.2, help="share held out (default: 0.2)")
     parser.add_argument("--validation_size", type=float, default=0.3, help="share of it to validate on (default: 0.3)")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence of the stories, by its id on the Hub; needed to push them to a public repository, and to quote "
+        "some on the card (the sample's is known)",
+    )
+    parser.add_argument("--language", nargs="+", default=[], metavar="CODE", help="language of the stories, such as en")
+    parser.add_argument(
+        "--allow_rocstories",
+        action="store_true",
+        help="push stories in the layout of ROCStories, too, which asks its users not to pass it on",
+    )
+    add_push_arguments(parser)
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     options = _parser().parse_args(list(arguments))
+    where = publication(options)
+    _check(options)
+    repo_id = None if where is None else _checked_target(where, options)
     built = build_dataset(
         options.data,
         options.output_dir,
         seed=options.data_seed,
         test_size=options.test_size,
         validation_size=options.validation_size,
+        license=options.license,
+        language=options.language,
+        allow_rocstories=options.allow_rocstories,
+        repo_id=repo_id,
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in built.stories.items())
     print(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")
-    print(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
+    if where is None:
+        print(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
+    else:
+        say_where(push_folder(built.output_dir, where, repo_type="dataset"), "dataset")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what the Hub would refuse when all is built.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    if options.license is not None:
+        check_licence("--license", options.license)
+    for code in options.language:
+        if not _LANGUAGE.fullmatch(code):
+            raise ValueError(f"--language {code} is no language code of two or three letters, such as en")
+
+
+def _checked_target(where: Publication, options: argparse.Namespace) -> str:
+    """The full id of the repository, if these stories may go there.
+
+    Raises:
+        ValueError: if they may not.
+        PushFailed: if the Hub cannot be asked.
+    """
+    check_push_of_rocstories(options.data, allow_rocstories=options.allow_rocstories)
+    repo_id = check_publication(where, "dataset")
+    if _will_be_public(where, repo_id):
+        check_public_push(options.data, license=options.license)
+    return repo_id
+
+
+def _will_be_public(where: Publication, repo_id: str) -> bool:
+    """Whether everybody will see what is pushed; a repository that is there stays what it is."""
+    if where.private:  # a public one has been refused
+        return False
+    api = HfApi(token=where.token)
+    try:
+        return not persistently(lambda: api.dataset_info(repo_id)).private
+    except RepositoryNotFoundError:
+        return True
+    except Exception as error:
+        raise PushFailed(f"nothing can be pushed to {repo_id}: {first_line(error)}") from error

@@ -14,8 +14,6 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builder import build_dataset
-from dataset_builder.configurations import CONFIGURATIONS
-from dataset_builder.dataset_card import dataset_card
 
 WriteRoc = Callable[..., Path]
 LoadScript = Callable[..., Any]
@@ -102,44 +100,6 @@ def test_stories_of_other_lengths_have_no_guide_configuration(tmp_path: Path) ->
     assert sum(built.sentences.values()) == 51
 
 
-def test_the_card(write_roc: WriteRoc, tmp_path: Path) -> None:
-    built = build_dataset([str(write_roc(1_200))], tmp_path / "built", seed=9)
-    card = DatasetCard.load(tmp_path / "built" / "README.md")
-    data = card.data.to_dict()
-    assert data["size_categories"] == "1K<n<10K"
-    assert data["tags"] == ["sentence-ordering"]
-    assert "license" not in data, "whose stories they are is not known"
-    assert [(config["config_name"], config.get("default")) for config in data["configs"]] == [
-        ("shuffled", True),
-        ("guide", None),
-    ]
-    text = card.text
-    for split, count in built.stories.items():
-        assert f"| `{split}` | {count:,} | {5 * count:,} |" in text
-    for column in ("storyid", "storytitle", "sentences", "labels", "sentence1", "so_targets", "text"):
-        assert f"| `{column}` |" in text
-    assert "with seed 9." in text
-    assert str(tmp_path) not in text
-
-
-@pytest.mark.parametrize(
-    ("count", "category"),
-    [(10, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (9_999, "1K<n<10K"), (10_000, "10K<n<100K"),
-     (98_161, "10K<n<100K"), (10**6, "1M<n<10M"), (10**8, "100M<n<1B"), (10**9, "n>1B")],
-)  # fmt: skip
-def test_size_categories(count: int, category: str) -> None:
-    counts, shuffled = {"train": count}, CONFIGURATIONS["shuffled"]
-    card = dataset_card([shuffled], counts, counts, seed=42, test_size=0.2, validation_size=0.3, is_sample=False)
-    assert DatasetCard(card).data.to_dict()["size_categories"] == category
-    assert 'stories["train"][0]' in card, "the example uses a split that exists"
-
-
-def test_the_sample_has_a_licence_and_a_language(tmp_path: Path) -> None:
-    build_dataset(["sample"], tmp_path / "built")
-    data = DatasetCard.load(tmp_path / "built" / "README.md").data
-    assert (data.license, data.language) == ("apache-2.0", "en")
-
-
 def test_the_code_on_the_card_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_dataset(["sample"], tmp_path / "path" / "to" / "this" / "folder")
     text = DatasetCard.load(tmp_path / "path" / "to" / "this" / "folder" / "README.md").text
@@ -161,6 +121,47 @@ def test_an_output_folder_with_something_in_it_is_refused(write_roc: WriteRoc, t
         build_dataset([path], path)
     build_dataset([path], tmp_path / "a" / "new" / "folder")
     assert (tmp_path / "a" / "new" / "folder" / "README.md").is_file()
+
+
+def test_a_build_that_could_not_be_pushed_is_taken_up_again(write_roc: WriteRoc, tmp_path: Path) -> None:
+    path, folder = str(write_roc(10)), tmp_path / "built"
+    first = build_dataset([path], folder, repo_id="alice/stories")
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert build_dataset([path], folder, repo_id="alice/stories") == first
+    others: list[dict[str, Any]] = [{"seed": 1}, {"repo_id": "alice/others"}, {"repo_id": None}]
+    for other in others:
+        with pytest.raises(ValueError, match="built: already exists and is not an empty folder"):
+            build_dataset([path], folder, **{"repo_id": "alice/stories", **other})
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == times
+    (folder / "mine.txt").touch()
+    with pytest.raises(ValueError, match="built: already exists"):
+        build_dataset([path], folder, repo_id="alice/stories")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("# Mine")
+    with pytest.raises(ValueError, match="mine: already exists"):
+        build_dataset([path], tmp_path / "mine", repo_id="alice/stories")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "mine", "stories.csv"], "no unfinished folder"
+
+
+def test_a_large_split_is_several_files(
+    write_roc: WriteRoc, load_script: LoadScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_roc(3_400))
+    built = build_dataset([path], tmp_path / "one")
+    monkeypatch.setattr("dataset_builder.parquet_files.SHARD_BYTES", 200_000)
+    assert build_dataset([path], tmp_path / "many").stories == built.stories
+    names = sorted(file.name for file in (tmp_path / "many" / "shuffled").iterdir())
+    assert names == [
+        "test-00000-of-00001.parquet",
+        *(f"train-{shard:05d}-of-00003.parquet" for shard in range(3)),
+        "validation-00000-of-00001.parquet",
+    ]
+    for name in ("shuffled", "guide"):
+        script = load_script(name, data_files=path)
+        loaded = datasets.load_dataset(str(tmp_path / "many"), name, cache_dir=str(tmp_path / "cache"))
+        assert {split: list(part) for split, part in loaded.items()} == {
+            split: list(part) for split, part in script.items()
+        }
 
 
 def test_nothing_is_left_of_a_build_that_fails(
