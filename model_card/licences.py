@@ -1,8 +1,9 @@
-"""The ids of licences that the Hub knows, for the metadata of models and data sets."""
+"""What the Hub takes for a licence and for a language in the metadata of models and data sets."""
 
 from __future__ import annotations
 
 import difflib
+import re
 
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = frozenset(
@@ -38,3 +39,13 @@ def check_licence(flag: str, licence: str) -> None:
             f"{flag} {licence}: the Hub knows no such licence; {hint} "
             "(see https://huggingface.co/docs/hub/repositories-licenses)"
         )
+
+
+def check_language(flag: str, code: str) -> None:
+    """Refuses what the Hub does not take for a language: it wants codes of ISO 639, or `multilingual`.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    if not re.fullmatch("[a-z]{2,3}|multilingual", code):
+        raise ValueError(f"{flag} {code} is no language code of two or three letters, such as en")

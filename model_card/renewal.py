@@ -58,7 +58,8 @@ def renewed_card(existing: str | None, generated: str) -> str:
     new = _Card.read(generated)
     if not new.metadata or (new_section := _SECTION.search(new.text)) is None:
         raise ValueError("a generated card has metadata, and a section between the markers")
-    begin = BEGIN.replace(" -->", f" ({' '.join(_fingerprints(new.metadata))}) -->")
+    words = new_section[1] or " ".join([*_fingerprints(new.metadata), _fingerprint_of_text(new.text, new_section)])
+    begin = BEGIN.replace(" -->", f" ({words}) -->")
     # From the end of the marker on: that of a card in a folder, which is now to renew the one on the Hub, is longer.
     section = begin + new_section[0].partition("-->")[2]
     if existing is None or not existing.strip("\ufeff \t\r\n"):
@@ -78,6 +79,18 @@ def renewed_card(existing: str | None, generated: str) -> str:
     opening = old.opening or f"---{line_end}"
     closing = old.closing if old.closing.endswith("\n") else f"---{line_end}"
     return f"{opening}{block}{closing}{text}"
+
+
+def is_edited(card: str) -> bool:
+    """Whether a person has changed a card since it was generated, in its metadata or outside of its section.
+
+    A card without a section, or of which it is not known what was generated, counts as a person's.
+    """
+    read = _Card.read(card)
+    section = _SECTION.search(read.text)
+    if section is None or not section[1]:
+        return True
+    return set(section[1].split()) != {*_fingerprints(read.metadata), _fingerprint_of_text(read.text, section)}
 
 
 def write_card(path: Path, generated: str) -> bool:
@@ -150,6 +163,12 @@ def _fingerprints(metadata: dict[Any, Any]) -> Iterator[str]:
     for key, value in metadata.items():
         # repr, because it tells 1 from True and survives what YAML can say and JSON cannot.
         yield f"{key}={hashlib.sha256(repr(value).encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _fingerprint_of_text(text: str, section: re.Match[str]) -> str:
+    """A word that changes with what stands outside of the section."""
+    free = f"{text[: section.start()].strip()}\n{text[section.end() :].strip()}".replace("\r\n", "\n")
+    return f"text:{hashlib.sha256(free.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _renewed_metadata(old: _Card, new: dict[Any, Any], fingerprints: set[str]) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_card.licences import UNKNOWN, check_licence
+from model_card.licences import UNKNOWN, check_language, check_licence
 
 from .recipe import Recipe
 
@@ -43,8 +42,7 @@ class CardOptions:
         if self.license == UNKNOWN:
             raise ValueError("--license unknown permits nothing: name the licence of the stories, or leave it out")
         for code in self.language or ():
-            if not re.fullmatch("[a-z]{2,3}|multilingual|code", code):
-                raise ValueError(f"--language {code} is no language code of two or three letters, such as en")
+            check_language("--language", code)
 
     def stated_for(self, recipe: Recipe) -> CardOptions:
         """The same, with what is known of the bundled stories and of encoders that bring no rights of others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 
 from huggingface_hub import HfApi
@@ -11,14 +10,12 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from dataset_builder.build import build_dataset
 from dataset_builder.rights import check_public_push, check_push_of_rocstories
-from model_card.licences import check_licence
+from model_card.licences import check_language, check_licence
 
 from .command_line import PROGRAM, OneLineErrors
 from .command_push import add_push_arguments, publication, say_where
 from .hub_errors import first_line, persistently
 from .publishing import Publication, PushFailed, check_publication, push_folder
-
-_LANGUAGE = re.compile(r"[a-z]{2,3}|multilingual")
 
 
 def _parser() -> OneLineErrors:
@@ -70,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     if where is None:
         print(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
     else:
-        say_where(push_folder(built.output_dir, where, repo_type="dataset"), "dataset")
+        say_where(push_folder(built.output_dir, where, repo_type="dataset"), where, "dataset")
     return 0
 
 
@@ -83,8 +80,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.license is not None:
         check_licence("--license", options.license)
     for code in options.language:
-        if not _LANGUAGE.fullmatch(code):
-            raise ValueError(f"--language {code} is no language code of two or three letters, such as en")
+        check_language("--language", code)
 
 
 def _checked_target(where: Publication, options: argparse.Namespace) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .command_line import PROGRAM, OneLineErrors
 from .publishing import Publication, Pushed, push_folder
-from .trained_model import is_trained_model
 
 
 def add_push_arguments(parser: argparse.ArgumentParser, repository_flag: str = "--push_to_hub") -> None:
@@ -47,13 +46,16 @@ def publication(options: argparse.Namespace) -> Publication | None:
     )
 
 
-def say_where(pushed: Pushed, repo_type: str = "model") -> None:
+def say_where(pushed: Pushed, where: Publication, repo_type: str = "model") -> None:
     """Prints where it is now, and how to use it."""
     print(f"pushed {pushed.repo_id}: {pushed.url}")
-    if repo_type == "model":
-        print(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}", trust_remote_code=True)')
+    revision = f', revision="{where.revision}"' if where.revision else ""
+    if where.create_pr:
+        print("next: look at the pull request, and merge it")
+    elif repo_type == "model":
+        print(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}"{revision}, trust_remote_code=True)')
     else:
-        print(f'next: load_dataset("{pushed.repo_id}"), or {PROGRAM} train --data {pushed.repo_id}')
+        print(f'next: load_dataset("{pushed.repo_id}"{revision}), or {PROGRAM} train --data {pushed.repo_id}')
 
 
 def _parser() -> OneLineErrors:
@@ -71,10 +73,12 @@ def _parser() -> OneLineErrors:
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     options = _parser().parse_args(list(arguments))
+    from .trained_model import is_trained_model  # only here: `build` pushes without torch
+
     folder = Path(options.model)
     if not folder.is_dir() or not is_trained_model(options.model):
         raise ValueError(f"--model {folder} is not the folder of a sentence ordering model")
     where = publication(options)
     assert where is not None  # the parser requires it
-    say_where(push_folder(folder, where))
+    say_where(push_folder(folder, where), where)
     return 0

@@ -76,5 +76,5 @@ def run(arguments: Sequence[str]) -> int:
     run_recipe(recipe, card=card)
     if where is not None:
         again = f"{PROGRAM} push --model {recipe.output_dir} --repo_id {where.repo_id} pushes the trained model again"
-        say_where(push_folder(Path(recipe.output_dir), where, again=again))
+        say_where(push_folder(Path(recipe.output_dir), where, again=again), where)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from .lightning_checkpoints import checkpoint_to_folder
-from .publishing import Publication, Pushed, push_folder, push_model
+from .publishing import Publication, Pushed, check_publication, push_folder, push_model
 
 
 class PushToHubCallback(Callback):

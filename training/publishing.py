@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from model_card.renewal import renewed_card
-from modeling_sentence_ordering import SentenceOrderingModel
-from modeling_sentence_ordering.sharing_sentence_ordering import STALE_WEIGHTS
+from model_card.card import name_repository
+from model_card.renewal import is_edited, write_card
 
 from . import repository
 from .clean_process import check_in_clean_process
 from .hub_errors import TRIES, first_line, persistently
+
+if TYPE_CHECKING:
+    from modeling_sentence_ordering import SentenceOrderingModel
 
 # What a training run keeps for itself: checkpoints, and logs that carry the machine's name in theirs.
 KEPT_BACK = [
@@ -35,7 +37,6 @@ KEPT_BACK = [
     "*.ckpt",
     "__pycache__/*",
 ]
-_STALE = {"model": STALE_WEIGHTS, "dataset": ["*.parquet"]}
 _CARD = "README.md"
 
 
@@ -241,10 +242,18 @@ class _Push:
                 revision=branch,
                 create_pr=asks,
                 ignore_patterns=KEPT_BACK,
-                delete_patterns=_STALE[self.repo_type],
+                delete_patterns=self._stale(),
             ),
             tries=1 if asks else TRIES,
         )
+
+    def _stale(self) -> list[str]:
+        """What an earlier push may have left and a loader would take: other weights, other Parquet, a script."""
+        if self.repo_type == "dataset":
+            return ["*.parquet", f"{self.repo_id.rpartition('/')[2]}.py"]
+        from modeling_sentence_ordering.sharing_sentence_ordering import STALE_WEIGHTS
+
+        return STALE_WEIGHTS
 
     def state(self) -> str:
         """In words, what a push that stopped has left on the Hub."""
@@ -270,9 +279,11 @@ class _Push:
         return heads.get(self.publication.revision or "main")
 
     def _keep_what_a_person_wrote(self, folder: Path) -> None:
-        """Takes over the card that is on the Hub, with the generated section of the new one."""
+        """Takes over the card that is on the Hub with the generated section of the new one, unless that was edited."""
         card = folder / _CARD
-        if not card.is_file():
+        if self.repo_type == "model":
+            name_repository(folder, self.repo_id)
+        if not card.is_file() or is_edited(new := card.read_bytes().decode("utf-8", "surrogateescape")):
             return
         with tempfile.TemporaryDirectory() as download:
             try:
@@ -287,8 +298,8 @@ class _Push:
                 )
             except EntryNotFoundError:
                 return
-            there = Path(path).read_text(encoding="utf-8")
-        card.write_text(renewed_card(there, card.read_text(encoding="utf-8")), encoding="utf-8")
+            shutil.copyfile(path, card)
+        write_card(card, new)
 
 
 def _is_public(api: HfApi, repo_id: str, repo_type: str) -> bool:

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from dataset_builder.story import story_hash
-from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
+if TYPE_CHECKING:
+    from modeling_sentence_ordering import SentenceOrderingModel
 
 RECIPE_FILE = "recipe.yaml"
 RESULTS_FILE = "results.json"
@@ -53,6 +54,8 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
     Everything is written beside it first. Weights of the old model that the new one does not overwrite (shards
     beside a single file) are removed.
     """
+    from modeling_sentence_ordering import save_tokenizer  # only here: it brings torch, which other writers do not need
+
     with _staged(folder) as staging:
         model.save_pretrained(staging)
         save_tokenizer(tokenizer, staging)

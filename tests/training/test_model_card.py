@@ -18,7 +18,6 @@ from model_card.markdown import number
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.card_options import CardOptions
-from training.quoting import may_be_quoted
 from training.recipe import Recipe
 
 QUICK = ["--max_steps", "2"]
@@ -114,19 +113,6 @@ def test_nor_where_they_only_validate(train: Any, tmp_path: Path) -> None:
     stories = write_rocstories(tmp_path / "dev.csv")
     train("--validation_data", tmp_path / "dev.csv", "--license", "mit")
     assert not quoted(tmp_path / "model", stories)
-
-
-def test_what_may_be_quoted(tmp_path: Path) -> None:
-    mine = write_jsonl(tmp_path / "mine.jsonl", made_up_stories(5))
-    named = write_jsonl(tmp_path / "ROC_stories.jsonl", made_up_stories(5))
-    table, others = tmp_path / "table.csv", tmp_path / "other.jsonl"
-    write_rocstories(table)
-    story = {"storyid": str(uuid.uuid4()), "sentences": [f"Tom baked {place}." for place in range(5)]}
-    others.write_text(json.dumps(story) + "\n")
-    assert may_be_quoted(["sample"]) and may_be_quoted(["sample", str(mine)], license="mit")
-    assert not may_be_quoted(["sample", str(mine)])
-    for source in (named, table, others, tmp_path):
-        assert not may_be_quoted([str(source)], license="mit"), source
 
 
 @pytest.mark.parametrize(
