@@ -146,17 +146,22 @@ def examples(facts: ModelFacts) -> str:
     if not facts.examples or facts.judged_split is None:
         return ""
     draw = facts.results["analysis"]["examples"]
+    these = "this is" if len(facts.examples) == 1 else "these are"
     names = listed([f"the {example.chosen}" for example in facts.examples])
-    longer = facts.results["analysis"]["by_sentences"][-1]["sentences"] > draw["longest"]
-    stories = f"{draw['drawn']:,} stories" + (f" with at most {draw['longest']} sentences" if longer else "")
-    if draw["drawn"] == facts.results[facts.judged_split]["stories"]:
-        chosen_from = f"the {stories} of the {facts.judged_split} split"
+    metrics, longest = facts.results[facts.judged_split], facts.results["analysis"]["by_sentences"][-1]["sentences"]
+    which = f"{draw['drawn']:,} stories"
+    if longest > draw["longest"]:
+        which += f" with at most {draw['longest']} sentences"
+    if metrics.get("dropped_sentences"):
+        which += " that the model could read whole"
+    if draw["drawn"] < draw["candidates"]:
+        chosen_from = f"{which}, drawn at random (seed {draw['seed']}) from the {facts.judged_split} split"
     else:
-        chosen_from = f"{stories} drawn at random (seed {draw['seed']}) from the {facts.judged_split} split"
+        chosen_from = f"the {which} in the {facts.judged_split} split"
     return "\n\n".join(
         [
             "## Examples",
-            f"Not picked by hand: of {chosen_from}, {names} by Kendall's tau. The licence of the stories is "
+            f"Not picked by hand: of {chosen_from}, {these} {names} by Kendall's tau. The licence of the stories is "
             f"`{facts.quoted_under}`. *Given* is the place that the model gave a sentence, *true* its own.",
             *(_example(example) for example in facts.examples),
         ]
@@ -184,8 +189,8 @@ def _what_went_wrong(order: Sequence[int]) -> str:
     off = place_of[true] - true
     places = "1 place" if abs(off) == 1 else f"{abs(off)} places"
     return (
-        f"{wrong} of {len(pairs)} pairs of sentences stand the wrong way round. Furthest from its place is sentence "
-        f"{true + 1}, {places} too {'late' if off > 0 else 'early'}."
+        f"{wrong} of {len(pairs)} pairs of sentences stand{'s' * (wrong == 1)} the wrong way round. Furthest from its "
+        f"place is sentence {true + 1}, {places} too {'late' if off > 0 else 'early'}."
     )
 
 

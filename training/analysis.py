@@ -103,9 +103,10 @@ def choose_examples(predictions: Predictions, stories: dict[str, np.ndarray]) ->
         stories: their metrics, as `story_metrics` gives them.
 
     Returns:
-        `drawn`, how many; `seed`, of the draw; `longest`, the most sentences that a story of it may have; and
-        `stories`: for each `chosen` (`best`, `median` or `worst`), `story` (its index in the split), its metrics, and
-        `order`: the true positions, from 0, in the order that the model gave.
+        `candidates`, how many could be drawn; `drawn`, how many were; `seed`, of the draw; `longest`, the most
+        sentences that a story of it may have; and `stories`: for each `chosen` (`best`, `median` or `worst`), `story`
+        (its index in the split), its metrics, and `order`: the true positions, from 0, in the order that the model
+        gave.
     """
     labelled = predictions.labels != LABEL_PADDING
     whole = (labelled == predictions.sentence_mask).all(axis=1) & np.isfinite(stories["kendalls_tau"])
@@ -126,7 +127,8 @@ def choose_examples(predictions: Predictions, stories: dict[str, np.ndarray]) ->
         }
         for index, name in sorted(taken.items(), key=lambda item: places[item[1]])
     ]
-    return {"drawn": len(ranked), "seed": SEED, "longest": LONGEST_EXAMPLE, "stories": shown}
+    counts = {"candidates": len(candidates), "drawn": len(ranked)}
+    return {**counts, "seed": SEED, "longest": LONGEST_EXAMPLE, "stories": shown}
 
 
 def _given_order(predictions: Predictions, index: int) -> list[int]:

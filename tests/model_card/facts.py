@@ -23,7 +23,7 @@ ANALYSIS: dict[str, Any] = {
     "by_position": [{"position": place, "accuracy": 0.5 + place / 100, "sentences": 7373} for place in range(1, 6)],
     "by_sentences": [{"sentences": 5, "stories": 7373, "accuracy": 0.61249, "kendalls_tau": 0.7125, "pmr": 0.25}],
     "positions": [[4000 if row == column else 843.25 for column in range(5)] for row in range(5)],
-    "examples": {"drawn": 100, "seed": 42, "longest": 10, "stories": []},
+    "examples": {"candidates": 7373, "drawn": 100, "seed": 42, "longest": 10, "stories": []},
 }  # fmt: skip
 RESULTS: dict[str, Any] = {
     "before_training": {"split": "test", **METRICS, "kendalls_tau": -0.0125},

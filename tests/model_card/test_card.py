@@ -174,7 +174,7 @@ def test_many_positions_are_joined_to_a_table_that_fits() -> None:
 
 def test_examples_are_shown_with_what_went_wrong_and_how_they_were_chosen() -> None:
     card = render(examples=[EXAMPLE], quoted_under="cc-by-4.0")
-    assert "of 100 stories drawn at random (seed 42) from the test split, the worst by Kendall's tau" in card
+    assert "of 100 stories, drawn at random (seed 42) from the test split, this is the worst by Kendall's tau" in card
     assert "`cc-by-4.0`" in card and "### The worst: tau -0.333" in card
     assert "2 of 3 pairs of sentences stand the wrong way round." in card
     assert "Furthest from its place is sentence 3, 2 places too early." in card
@@ -198,9 +198,11 @@ def test_what_went_wrong_is_counted(order: list[int], words: str) -> None:
 def test_where_not_all_stories_could_be_chosen_from_it_is_said() -> None:
     rows = [*ANALYSIS["by_sentences"], {**ANALYSIS["by_sentences"][0], "sentences": 11}]
     card = render(results=with_analysis(by_sentences=rows), examples=[EXAMPLE], quoted_under="mit")
-    assert "of 100 stories with at most 10 sentences drawn at random" in card
-    every = with_analysis(examples={**ANALYSIS["examples"], "drawn": METRICS["stories"]})
-    assert "of the 7,373 stories of the test split, the" in render(results=every, examples=[EXAMPLE])
+    assert "of 100 stories with at most 10 sentences, drawn at random" in card
+    every = with_analysis(examples={**ANALYSIS["examples"], "candidates": 100})
+    assert "of the 100 stories in the test split, this is" in render(results=every, examples=[EXAMPLE])
+    cut = {**RESULTS, "test": {**METRICS, "dropped_sentences": 1}}
+    assert "of 100 stories that the model could read whole, drawn" in render(results=cut, examples=[EXAMPLE])
 
 
 def test_the_recipe_is_there_to_be_used_again() -> None:

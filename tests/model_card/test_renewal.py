@@ -95,6 +95,13 @@ def test_tags_of_both_are_joined() -> None:
     assert metadata_of(renewed_card(FRESH, new))["tags"] == ["sentence-ordering", "cnn"]
 
 
+def test_a_key_that_goes_takes_its_line_and_leaves_a_comment() -> None:
+    for comment, left in (("", ""), (" # BERT", "# BERT\n")):
+        mine = FRESH.replace("base_model: org/encoder\n", f"base_model: org/encoder{comment}\n")
+        card = renewed_card(mine, generated(base_model=None))
+        assert f"\n- sentence-ordering\n{left}model-index:" in card.replace("\n # BERT", "\n# BERT")
+
+
 def test_comments_and_order_in_the_metadata_stay() -> None:
     mine = (
         "---\n# legal says so\nlicense: mit   # since May\nbase_model: org/old # pretrained\n\n"
