@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from datasets import DatasetDict
 
+from dataset_builder.rights import may_be_quoted
 from modeling_sentence_ordering import SentenceOrderingModel
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 
 from . import repository
 from .card_options import CardOptions
-from dataset_builder.rights import may_be_quoted
 from .recipe import Recipe, shareable
 from .stories import TokenizedStories
 from .training_log import read_training_log

@@ -70,10 +70,19 @@ def checkpoint_to_folder(checkpoint: str | os.PathLike[str], folder: str | os.Pa
     Raises:
         ValueError: if the file is no checkpoint of a `SentenceOrderingModule`.
     """
+    save_model(*model_of_checkpoint(checkpoint), Path(folder))
+
+
+def model_of_checkpoint(checkpoint: str | os.PathLike[str]) -> tuple[SentenceOrderingModel, Any]:
+    """The model in a `.ckpt`, in eval mode, and its tokenizer.
+
+    Raises:
+        ValueError: if the file is no checkpoint of a `SentenceOrderingModule`.
+    """
     content = read_checkpoint(checkpoint)
     model, tokenizer = model_from_record(content[RECORD])
     model.load_state_dict(model_weights(content))
-    save_model(model, tokenizer, Path(folder))
+    return model.eval(), tokenizer
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
-from .lightning_checkpoints import checkpoint_to_folder
-from .publishing import Publication, Pushed, check_publication, push_folder, push_model
+from .lightning_checkpoints import model_of_checkpoint
+from .lightning_module import SentenceOrderingModule
+from .publishing import Publication, Pushed, check_publication, push_model
 
 
 class PushToHubCallback(Callback):
@@ -37,21 +37,20 @@ class PushToHubCallback(Callback):
         self.weights = weights
         self.pushed: Pushed | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: SentenceOrderingModule) -> None:
         """Finds out whether anything can be pushed before there is anything."""
         if trainer.is_global_zero:
             check_publication(self.publication)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: SentenceOrderingModule) -> None:
         """Pushes, from one process."""
         if not trainer.is_global_zero:
             return
-        checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        monitors = getattr(trainer.checkpoint_callback, "monitor", None) is not None
-        if self.weights == "last" or not (checkpoint and monitors):
-            self.pushed = push_model(pl_module.model, pl_module.tokenizer, self.publication)
-            return
-        with tempfile.TemporaryDirectory() as parent:
-            folder = Path(parent) / "repository"
-            checkpoint_to_folder(checkpoint, folder)
-            self.pushed = push_folder(folder, self.publication)
+        metrics = {name.removeprefix("eval_"): value.item() for name, value in trainer.callback_metrics.items()}
+        model, tokenizer = pl_module.model, pl_module.tokenizer
+        kept = trainer.checkpoint_callback
+        if self.weights == "best" and isinstance(kept, ModelCheckpoint) and kept.monitor and kept.best_model_path:
+            # The other metrics of that moment are not kept anywhere.
+            metrics = {kept.monitor.removeprefix("eval_"): float(kept.best_model_score or 0)}
+            model, tokenizer = model_of_checkpoint(kept.best_model_path)
+        self.pushed = push_model(model, tokenizer, self.publication, framework="PyTorch Lightning", metrics=metrics)

@@ -15,6 +15,7 @@ from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingM
 from .device import fastest_device
 from .evaluation import Predictions, judge
 from .poutyne_adapters import MetricWrapper, ModelWrapper, model_loss
+from .publishing import Publication, Pushed, push_model
 
 METRICS = ("accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")
 
@@ -54,7 +55,7 @@ def build_experiment(
             lr_schedulers=[StepSchedule(get_linear_schedule_with_warmup, num_warmup_steps=9, num_training_steps=90)],
             callbacks=[PassEpoch(training), GradientClipping(1.0)],
         )
-        experiment.model.network.save_pretrained("my-model")
+        push_experiment(experiment, tokenizer, "user/my-model")
 
     Args:
         directory: for checkpoints and logs; if there are any, training goes on from them.
@@ -73,3 +74,23 @@ def build_experiment(
         epoch_metrics=[ordering_metric(model.config)],
         **{**defaults, **options},
     )
+
+
+def push_experiment(experiment: poutyne.ModelBundle, tokenizer: Any, repo_id: str, **options: Any) -> Pushed:
+    """Pushes the model of an experiment, whole: that of its best epoch, if it was validated, else as it is.
+
+    Args:
+        experiment: of `build_experiment`, trained.
+        tokenizer: the model's.
+        repo_id: `user/name` or `organisation/name`; a bare name is the user's own.
+        **options: what else `Publication` has.
+
+    Raises:
+        ValueError, PushFailed: as `push_model`.
+    """
+    publication = Publication(repo_id, **options)
+    stats: Mapping[str, Any] = {}
+    if experiment.monitoring and experiment.monitor_metric in experiment.get_stats():
+        stats = experiment.load_checkpoint("best").iloc[0]
+    metrics = {name: float(stats[f"val_{name}"]) for name in METRICS if f"val_{name}" in stats}
+    return push_model(experiment.model.network.model, tokenizer, publication, framework="Poutyne", metrics=metrics)

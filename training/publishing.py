@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from model_card.brief_card import write_brief_card
 from model_card.card import name_repository
 from model_card.renewal import is_edited, write_card
 
@@ -165,7 +166,8 @@ def push_model(
     tokenizer: Any,
     publication: Publication,
     *,
-    card: Callable[[Path], None] | None = None,
+    framework: str | None = None,
+    metrics: Mapping[str, float] | None = None,
     report: Callable[[str], None] = print,
 ) -> Pushed:
     """Uploads a model that is in memory, as a complete repository; see `push_folder`.
@@ -174,17 +176,25 @@ def push_model(
         model: the model.
         tokenizer: its tokenizer.
         publication: where to, and how.
-        card: writes what else belongs into the folder beside the model, such as its card.
+        framework: what trained it, for the card.
+        metrics: of its last evaluation, for the card, by the names that `evaluate` gives them.
         report: called with each line for the person who waits.
 
     Raises:
         ValueError, PushFailed, PushInterrupted: as `push_folder`.
     """
+    repo_id = check_publication(publication)
     with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / publication.repo_id.rpartition("/")[2]
+        folder = Path(parent) / "repository"
         repository.save_model(model, tokenizer, folder)
-        if card is not None:
-            card(folder)
+        write_brief_card(
+            folder,
+            name=repo_id,
+            base_model=model.config.base_model,
+            objective=model.config.objective,
+            framework=framework,
+            metrics=metrics,
+        )
         return push_folder(folder, publication, report=report)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dataset_builder.story import story_hash
+
 if TYPE_CHECKING:
     from modeling_sentence_ordering import SentenceOrderingModel
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from huggingface_hub import ModelCard
 from dataset_builder.loading import load_stories
 from model_card.markdown import number
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
-from tests.training.made_up import made_up_stories, write_jsonl
+from tests.training.made_up import made_up_stories
 from training.card_options import CardOptions
 from training.recipe import Recipe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -157,6 +158,29 @@ def test_training_goes_on_with_a_model_from_the_hub(hub: Hub, trained: Any, tmp_
     assert json.loads(hub.repo_files(second)["config.json"])["base_model"] == first
 
 
+def test_lightning_and_poutyne_push_from_python(hub: Hub, home: Path, tmp_path: Path) -> None:
+    """Each the best state of its run, whole, with a card that says what was measured."""
+    targets = {f"{hub.user}/by-lightning": "PyTorch Lightning", f"{hub.organization}/by-poutyne": "Poutyne"}
+    client = Path(__file__).parent / "clients" / "push_from_python.py"
+    path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, str(client), str(home / "tiny-bert"), str(home / "stories.jsonl"), *targets],
+        env=hub.environment(tmp_path) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    best = json.loads(done.stdout.splitlines()[-1])["best"]
+    assert hub.repository(f"{hub.user}/by-lightning").private
+    loaded = stranger(hub, tmp_path, *({"load": target} for target in targets))
+    for target, answers in zip(targets, loaded, strict=True):
+        card = hub.repo_files(target)["README.md"].decode()
+        assert targets[target] in card and f"{best[target]:.3f}" in card and f'model="{target}"' in card
+        assert answers["answers"][0]["scores"] == answers["logits"][0]
+        assert_tells_nothing(hub.repo_files(target), hub, tmp_path, home)
+
+
 def test_a_branch_and_a_pull_request(hub: Hub, trained: Any, tmp_path: Path) -> None:
     target = f"{hub.user}/model"
     arguments = ("push", "--model", str(trained.folder), "--repo_id", target)
@@ -174,10 +198,17 @@ def test_what_a_person_wrote_into_the_card_stays(hub: Hub, trained: Any, tmp_pat
     arguments = ("push", "--model", str(trained.folder), "--repo_id", target)
     assert command(hub, tmp_path, *arguments).returncode == 0
     card = hub.repo_files(target)["README.md"].decode()
-    edited = card.replace("---\n", "---\nlicense: mit\n", 1) + "\nA person's own words.\n"
+    edited = card.replace("license: unknown", "license: mit", 1) + "\nA person's own words.\n"
     write_card(hub, tmp_path, target, edited)
     assert command(hub, tmp_path, *arguments).returncode == 0
-    assert "A person's own words." in hub.repo_files(target)["README.md"].decode()
+    now = hub.repo_files(target)["README.md"].decode()
+    assert "A person's own words." in now and "license: mit" in now and f'model="{target}"' in now
+    # But what somebody writes into the card in the folder is meant to be pushed.
+    folder = tmp_path / "model"
+    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nWritten here.\n")
+    assert command(hub, tmp_path, "push", "--model", str(folder), "--repo_id", target).returncode == 0
+    assert "Written here." in hub.repo_files(target)["README.md"].decode()
 
 
 def write_card(hub: Hub, folder: Path, repo_id: str, text: str) -> None:

@@ -150,8 +150,8 @@ def test_an_interrupted_push_leaves_the_repository_as_it_was(
 
 def test_whoever_may_not_push_learns_it_before_anything_is_trained(hub: Hub, trained: Any, tmp_path: Path) -> None:
     train = ["train", "--encoder", "cnn", "--data", str(trained.home / "stories.jsonl"), "--output_dir", "out"]
-    cases: list[tuple[str | bool, str, list[str], int, str]] = [
-        (False, f"{hub.user}/model", [], 1, "hf auth login"),
+    cases: list[tuple[str, str, list[str], int, str]] = [
+        ("", f"{hub.user}/model", [], 1, "hf auth login"),
         ("hf_wrong", f"{hub.user}/model", [], 1, "nothing can be pushed"),
         (hub.token, "not/an/id", [], 2, "not/an/id"),
         (hub.token, f"{hub.user}/public", ["--private"], 2, "is a public repository"),
@@ -159,7 +159,7 @@ def test_whoever_may_not_push_learns_it_before_anything_is_trained(hub: Hub, tra
     with Commands(hub, tmp_path) as command:
         assert command("push", "--model", str(trained.folder), "--repo_id", f"{hub.user}/public")[0] == 0
     for token, target, flags, code, words in cases:
-        with Commands(hub, tmp_path, HF_TOKEN=token or "") as command:
+        with Commands(hub, tmp_path, HF_TOKEN=token) as command:
             refused = command(*train, "--push_to_hub", target, *flags)
             assert refused[0] == code and words in refused[2] and len(refused[2].splitlines()) == 1, refused
             assert "wrong" not in refused[2]

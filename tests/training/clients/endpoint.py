@@ -14,7 +14,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 for name in ("modeling_sentence_ordering", "dataset_builder", "training", "model_card"):
-    sys.modules[name] = None  # type: ignore[assignment]
+    sys.modules[name] = None
 
 from huggingface_hub import snapshot_download  # noqa: E402
 

@@ -93,7 +93,7 @@ def fine_tune(repo_id: str, steps: int, push: str, to: str, shards: str | None) 
             disable_tqdm=True,
         )
         same_length = [story for story in STORIES if len(story) == len(STORIES[0])]
-        trainer = Trainer(model=model, args=arguments, train_dataset=same_length * 4, data_collator=collate)  # type: ignore[arg-type]
+        trainer = Trainer(model=model, args=arguments, train_dataset=same_length * 4, data_collator=collate)
         trainer.train()
         if push == "trainer":
             trainer.push_to_hub()

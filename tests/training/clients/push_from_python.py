@@ -1,0 +1,58 @@
+"""Trains with Lightning and with Poutyne's experiment, without a recipe, and pushes from Python.
+
+Run as a script with the folder of an encoder, a file of stories, and two ids. Prints one JSON object: for each id the
+weights of the head that were pushed, and what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from dataset_builder.loading import load_stories
+from modeling_sentence_ordering import StoryTokenizer
+from training.encoders import build_model
+from training.lightning_data import StoryDataModule
+from training.lightning_module import SentenceOrderingModule
+from training.lightning_publishing import PushToHubCallback
+from training.optimization import build_optimizer
+from training.poutyne_adapters import TransformerCollator
+from training.poutyne_experiment import build_experiment, push_experiment
+from training.recipe import Recipe
+from training.stories import TokenizedStories, evaluation_loader, training_loader
+from training.trained_model import load_trained_model
+
+encoder, data, by_lightning, by_poutyne = sys.argv[1:]
+
+kept = ModelCheckpoint("kept", monitor="eval_kendalls_tau", mode="max")
+push = PushToHubCallback(by_lightning, private=True, commit_message="From Lightning")
+trainer = Trainer(
+    max_epochs=2, accelerator="cpu", callbacks=[kept, push], logger=False, enable_progress_bar=False
+)  # fmt: skip
+module = SentenceOrderingModule.build(encoder, learning_rate=5e-3)
+trainer.fit(module, datamodule=StoryDataModule([data]))
+assert push.pushed is not None
+
+recipe = Recipe(encoder=encoder, data=[data], output_dir="out", learning_rate=5e-3, bf16=False).resolved()
+stories = load_stories([data])
+model, tokenizer = build_model(recipe, [])
+encoding = StoryTokenizer(tokenizer, model.config)
+training = training_loader(TokenizedStories(stories["train"], encoding, 42), recipe)
+validation = evaluation_loader(TokenizedStories(stories["validation"], encoding, 42), 8)
+for loader in (training, validation):
+    loader.collate_fn = TransformerCollator(loader.collate_fn)
+experiment = build_experiment("experiment", model, build_optimizer(model, recipe))
+history = experiment.train(training, validation, epochs=2, verbose=False)
+pushed = push_experiment(experiment, tokenizer, by_poutyne)
+
+assert kept.best_model_score is not None
+best = {
+    push.pushed.repo_id: float(kept.best_model_score),
+    pushed.repo_id: max(epoch["val_kendalls_tau"] for epoch in history),
+}
+heads = {repo_id: load_trained_model(repo_id)[0].head.weight.tolist() for repo_id in best}
+assert heads[pushed.repo_id] == experiment.model.network.model.head.weight.tolist()
+print(json.dumps({"best": best}))
