@@ -46,10 +46,8 @@ def write_brief_card(
     known = {words: (metrics or {})[metric] for metric, words in METRICS.items() if metric in (metrics or {})}
     results = "Not measured."
     if known:
-        results = (
-            f"{table(list(known), [[number(value) for value in known.values()]])}\n\nMeasured during training, on "
-        )
-        results += "its validation stories."
+        values = table(list(known), [[number(value) for value in known.values()]])
+        results = f"{values}\n\nMeasured during training, on its validation stories."
     trained = f" with {as_text(framework)}" if framework else ""
     around = f" around [{base_model}](https://huggingface.co/{base_model})" if base_model else ""
     card = f"""\

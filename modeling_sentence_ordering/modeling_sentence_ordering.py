@@ -238,7 +238,7 @@ class SentenceOrderingModel(PreTrainedModel):
         **options: Any,
     ) -> Any:
         # The last step of `push_to_hub` in transformers, from 4.46 to 5: theirs would leave old weights in place.
-        complete_card(working_dir)
+        complete_card(working_dir, self.config, repo_id)
         return upload(working_dir, repo_id, commit_message=commit_message, **options)
 
     @staticmethod

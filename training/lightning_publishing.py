@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from .lightning_checkpoints import model_of_checkpoint
@@ -37,15 +37,16 @@ class PushToHubCallback(Callback):
         self.weights = weights
         self.pushed: Pushed | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: SentenceOrderingModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds out whether anything can be pushed before there is anything."""
         if trainer.is_global_zero:
             check_publication(self.publication)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: SentenceOrderingModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pushes, from one process."""
         if not trainer.is_global_zero:
             return
+        assert isinstance(pl_module, SentenceOrderingModule)
         metrics = {name.removeprefix("eval_"): value.item() for name, value in trainer.callback_metrics.items()}
         model, tokenizer = pl_module.model, pl_module.tokenizer
         kept = trainer.checkpoint_callback

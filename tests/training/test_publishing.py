@@ -129,6 +129,7 @@ def test_whoever_finds_a_model_trains_it_and_pushes_it_and_the_next_one_has_it_w
     assert_same(by_trainer["logits"], trainer_tuned["logits"])
     for trained_further in (tuned, trainer_tuned):
         assert trained_further["logits"][0] != pytest.approx(found["logits"][0], abs=1e-3)
+    assert f"base_model: {first}" in hub.repo_files(second)["README.md"].decode()
     # And by people on the newest version.
     (newest,) = stranger(hub, tmp_path, {"load": second})
     assert_same(newest["logits"], tuned["logits"])
@@ -144,6 +145,11 @@ def test_the_weights_are_always_the_last_that_were_pushed(hub: Hub, trained: Any
         assert gone not in hub.repo_files(target)
         (loaded,) = stranger(hub, tmp_path, {"load": target})
         assert_same(loaded["logits"], tuned["logits"])
+        card = hub.repo_files(target)["README.md"].decode()
+        assert card.count("results below are of earlier weights") == 1 and "\nmodel-index:" not in card
+    assert command(hub, tmp_path, "push", "--model", str(trained.folder), "--repo_id", target).returncode == 0
+    card = hub.repo_files(target)["README.md"].decode()
+    assert "earlier weights" not in card and "\nmodel-index:" in card
 
 
 def test_training_goes_on_with_a_model_from_the_hub(hub: Hub, trained: Any, tmp_path: Path) -> None:
