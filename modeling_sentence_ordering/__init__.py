@@ -4,6 +4,7 @@ This package imports nothing but torch, transformers and the standard library, s
 own when `AutoModel.from_pretrained(repo, trust_remote_code=True)` copies them out of a repository.
 """
 
+from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
@@ -19,6 +20,8 @@ __all__ = [
     "SentenceOrderingPipeline",
     "StoryTokenizer",
     "TokenizedStory",
+    "arrangements",
+    "average_scores",
     "in_order",
     "load_tokenizer",
     "objective_loss",

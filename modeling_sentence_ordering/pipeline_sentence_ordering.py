@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transformers import Pipeline
+from transformers.pipelines.base import ChunkPipeline
 
+from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer
 from .repository_sentence_ordering import save_tokenizer
 
 
-class SentenceOrderingPipeline(Pipeline):
+class SentenceOrderingPipeline(ChunkPipeline):
     """Orders sentences.
 
     ```python
@@ -27,6 +28,10 @@ class SentenceOrderingPipeline(Pipeline):
     Each answer is a dictionary: `sentences` in order, `order` the input indices in that order (always a permutation),
     `scores` one float per input sentence, lower comes first. Sentences of equal score are ordered by their text,
     identical ones by their place in the input.
+
+    The order in which the sentences come in does not matter: the model is shown them in an order that their texts
+    decide, see `arrangements`. Among other stories in a batch, and so with other padding, scores may differ in their
+    last digits.
     """
 
     _load_processor = False
@@ -50,11 +55,14 @@ class SentenceOrderingPipeline(Pipeline):
             inputs: a `list[str]` is one story and gives one answer, a `list[list[str]]` is a batch and gives a list.
                 A generator of stories gives a generator of answers, as does a `datasets.Dataset` with a column
                 `sentences`; a dictionary with the key `sentences` is a story, too.
-            **kwargs: `batch_size`, the stories that go through the model at once, and `num_workers`.
+            **kwargs: `num_permutations`, the arrangements of each story that scores are averaged over (1 by default);
+                `batch_size`, the arrangements, of whichever stories, that go through the model at once;
+                `num_workers`.
 
         Raises:
             TypeError: if a story is not a list of strings.
-            ValueError: if a story is longer than the encoder takes, or a sentence is not valid Unicode.
+            ValueError: if a story is longer than the encoder takes, a sentence is not valid Unicode, or
+                `num_permutations` is less than 1.
         """
         if _is_story(inputs):
             return super().__call__([inputs], **kwargs)[0]
@@ -73,34 +81,49 @@ class SentenceOrderingPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         save_tokenizer(self.tokenizer, save_directory)
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(
+        self, num_permutations: int | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
             raise TypeError(f"the sentence-ordering pipeline has no {', '.join(sorted(kwargs))}")
-        return {}, {}, {}
+        if num_permutations is None:
+            return {}, {}, {}
+        arrangements((), num_permutations)  # refuses what is no number of arrangements, before anything is read
+        return {"num_permutations": num_permutations}, {}, {}
 
-    def preprocess(self, story: Any) -> dict[str, Any]:
-        """One story to ids `(1, tokens)`; the sentences travel along."""
+    def preprocess(self, story: Any, num_permutations: int = 1) -> Iterator[dict[str, Any]]:
+        """One story to ids `(1, tokens)`, once for each arrangement; what the answer needs travels along."""
         sentences = _sentences(story)
         tokenizer = self.story_tokenizer
         ids = tokenizer.tokenize(sentences)
         tokenizer.check_fits(ids)
-        # A story of no sentence still goes through the model, as one marker, so that batches stay whole.
-        batch = tokenizer.collate([tokenizer.assemble(ids or [[]])])
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "sentences": [sentences]}
+        ways = arrangements(sentences, num_permutations)
+        for number, way in enumerate(ways, 1):
+            # A story of no sentence still goes through the model, as one marker, so that batches stay whole.
+            batch = tokenizer.collate([tokenizer.assemble([ids[i] for i in way] or [[]])])
+            yield {
+                "input_ids": batch["input_ids"],
+                "attention_mask": batch["attention_mask"],
+                "sentences": sentences,
+                "arrangement": way,
+                "is_last": number == len(ways),
+            }
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         # Without marker positions: batches are padded by transformers, with 0, which is a position. The model finds
         # the markers itself.
-        sentences = model_inputs.pop("sentences")
-        output = self.model(**model_inputs)
-        return {"scores": output.logits, "sentences": sentences}
+        inputs = {name: model_inputs.pop(name) for name in ("input_ids", "attention_mask")}
+        return {"scores": self.model(**inputs).logits, **model_inputs}
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
-        """Scores to the answer for one story."""
-        return in_order(model_outputs["sentences"][0], model_outputs["scores"][0].tolist())
+    def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """The scores of all arrangements to the answer for one story."""
+        sentences = model_outputs[0]["sentences"]
+        ways = [output["arrangement"] for output in model_outputs]
+        rows = [output["scores"][0].tolist() for output in model_outputs]
+        return in_order(sentences, average_scores(sentences, ways, rows))
 
 
-def in_order(sentences: Sequence[str], scores: Sequence[float]) -> dict[str, Any]:
+def in_order(sentences: Sequence[str], scores: Sequence[float | None]) -> dict[str, Any]:
     """The answer for one story: its sentences sorted by their scores.
 
     Args:
@@ -108,13 +131,15 @@ def in_order(sentences: Sequence[str], scores: Sequence[float]) -> dict[str, Any
         scores: one for each, in input order; what stands behind them is padding and not looked at.
 
     Raises:
-        ValueError: if a score is not a number.
+        ValueError: if a score is missing or not a number.
     """
-    scores = list(scores[: len(sentences)])
-    if any(score != score for score in scores):
+    known = [score for score in scores[: len(sentences)] if score is not None]
+    if len(known) < len(sentences):
+        raise ValueError(f"{len(sentences) - len(known)} of {len(sentences)} sentences have no score")
+    if any(score != score for score in known):
         raise ValueError("the model's scores are not numbers (NaN): its weights are broken, or overflow in float16")
-    order = sorted(range(len(sentences)), key=lambda i: (scores[i], sentences[i], i))
-    return {"sentences": [sentences[i] for i in order], "order": order, "scores": scores}
+    order = sorted(range(len(sentences)), key=lambda i: (known[i], sentences[i], i))
+    return {"sentences": [sentences[i] for i in order], "order": order, "scores": known}
 
 
 def _is_story(value: Any) -> bool:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import torch
-
 from dataset_builder.story import BadRecord, Story
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, in_order
 
-from .batches import evaluation_batches
+from .scoring import score_stories
 
 # Stories that are read before any is scored: enough to find batches of similar length among them.
 PORTION = 1024
@@ -43,6 +41,7 @@ def order_stories(
     stories: Iterable[Story | BadRecord],
     *,
     batch_size: int = 64,
+    num_permutations: int = 1,
 ) -> Iterator[OrderedStory]:
     """Puts stories in order, one answer for each record that comes in, in its order.
 
@@ -50,16 +49,21 @@ def order_stories(
         model: a trained model, in eval mode.
         tokenizer: the model's.
         stories: stories with their sentences as given, and the records that could not be read as one.
-        batch_size: stories that go through the model at once.
+        batch_size: arrangements, of whichever stories, that go through the model at once.
+        num_permutations: arrangements of each story that its scores are averaged over.
     """
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     records = iter(stories)
     while portion := list(islice(records, PORTION)):
-        yield from _order_portion(model, story_tokenizer, portion, batch_size)
+        yield from _order_portion(model, story_tokenizer, portion, batch_size, num_permutations)
 
 
 def _order_portion(
-    model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, portion: list[Story | BadRecord], batch_size: int
+    model: SentenceOrderingModel,
+    story_tokenizer: StoryTokenizer,
+    portion: list[Story | BadRecord],
+    batch_size: int,
+    num_permutations: int,
 ) -> list[OrderedStory]:
     answers: list[OrderedStory | None] = [None] * len(portion)
     waiting: list[tuple[int, Story, list[list[int]]]] = []
@@ -74,13 +78,10 @@ def _order_portion(
             answers[place] = OrderedStory(record, error=str(BadRecord(record.file, record.row, str(error))))
         else:
             waiting.append((place, record, ids))
-    lengths = [story_tokenizer.length(ids) for _, _, ids in waiting]
-    for batch in evaluation_batches(lengths, batch_size):
-        chosen = [waiting[i] for i in batch]
-        # A story of no sentence goes through the model as one bare marker.
-        inputs = story_tokenizer.collate([story_tokenizer.assemble(ids or [[]]) for _, _, ids in chosen])
-        with torch.inference_mode():
-            scores = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits.tolist()
-        for (place, story, _), row in zip(chosen, scores, strict=True):
-            answers[place] = OrderedStory(story, **in_order(story.sentences, row))
+    texts, tokenized = [story.sentences for _, story, _ in waiting], [ids for _, _, ids in waiting]
+    scores = score_stories(
+        model, story_tokenizer, texts, tokenized, batch_size=batch_size, num_permutations=num_permutations
+    )
+    for (place, story, _), row in zip(waiting, scores, strict=True):
+        answers[place] = OrderedStory(story, **in_order(story.sentences, row))
     return [answer for answer in answers if answer is not None]
