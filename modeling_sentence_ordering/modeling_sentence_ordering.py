@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 # Not all are used here. When transformers saves a model loaded with `trust_remote_code`, it copies the files that this
 # one imports: without these lines the pipeline would be missing in a model pushed again. And 4.46 looks no further
 # than this file's own imports when it copies code out of a folder, so every file of the package must be named here.
+from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
 from .encoders_sentence_ordering import build_encoder

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers.pipelines.base import ChunkPipeline
 
+from .answer_sentence_ordering import in_order
 from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer
@@ -28,6 +29,10 @@ class SentenceOrderingPipeline(ChunkPipeline):
     Each answer is a dictionary: `sentences` in order, `order` the input indices in that order (always a permutation),
     `scores` one float per input sentence, lower comes first. Sentences of equal score are ordered by their text,
     identical ones by their place in the input.
+
+    A model whose scores have been calibrated (`confidence_temperature` in its config) gives `confidence` as well: for
+    each sentence but the last, the probability that it does stand before the next one. It is lowest where the order is
+    most in doubt.
 
     The order in which the sentences come in does not matter: the model is shown them in an order that their texts
     decide, see `arrangements`. Among other stories in a batch, and so with other padding, scores may differ in their
@@ -120,26 +125,8 @@ class SentenceOrderingPipeline(ChunkPipeline):
         sentences = model_outputs[0]["sentences"]
         ways = [output["arrangement"] for output in model_outputs]
         rows = [output["scores"][0].tolist() for output in model_outputs]
-        return in_order(sentences, average_scores(sentences, ways, rows))
-
-
-def in_order(sentences: Sequence[str], scores: Sequence[float | None]) -> dict[str, Any]:
-    """The answer for one story: its sentences sorted by their scores.
-
-    Args:
-        sentences: as they came in.
-        scores: one for each, in input order; what stands behind them is padding and not looked at.
-
-    Raises:
-        ValueError: if a score is missing or not a number.
-    """
-    known = [score for score in scores[: len(sentences)] if score is not None]
-    if len(known) < len(sentences):
-        raise ValueError(f"{len(sentences) - len(known)} of {len(sentences)} sentences have no score")
-    if any(score != score for score in known):
-        raise ValueError("the model's scores are not numbers (NaN): its weights are broken, or overflow in float16")
-    order = sorted(range(len(sentences)), key=lambda i: (known[i], sentences[i], i))
-    return {"sentences": [sentences[i] for i in order], "order": order, "scores": known}
+        temperature = self.model.config.confidence_temperature
+        return in_order(sentences, average_scores(sentences, ways, rows), temperature=temperature)
 
 
 def _is_story(value: Any) -> bool:

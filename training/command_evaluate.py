@@ -15,8 +15,9 @@ from modeling_sentence_ordering import StoryTokenizer
 
 from . import repository
 from .answers import check_writable
+from .calibration import calibration_error, neighbours
 from .command_line import PROGRAM, OneLineErrors, complain
-from .evaluation import evaluate
+from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
 from .stories import TokenizedStories
 from .trained_model import load_trained_model
@@ -75,12 +76,15 @@ def run(arguments: Sequence[str]) -> int:
         stories = splits[options.split]
     model, tokenizer = load_trained_model(options.model)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
-    metrics = evaluate(
+    predictions = predict(
         model,
         tokenized,
         batch_size=options.per_device_eval_batch_size,
         num_permutations=options.num_permutations,
     )
+    metrics = judge(predictions, model.config)
+    if model.config.confidence_temperature is not None:
+        metrics["calibration_error"] = calibration_error(neighbours(predictions), model.config.confidence_temperature)
     seen = count_training_stories(options.model, stories)
     if seen is not None:
         metrics["training_stories"] = seen

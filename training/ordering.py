@@ -25,6 +25,8 @@ class OrderedStory:
         sentences: in order.
         order: for each of them its index in the input.
         scores: one per input sentence; lower comes first.
+        confidence: for each sentence but the last, the probability that it comes before the next; None of a model
+            whose scores have not been calibrated.
         error: what was wrong, or None.
     """
 
@@ -32,6 +34,7 @@ class OrderedStory:
     sentences: list[str] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    confidence: list[float] | None = None
     error: str | None = None
 
 
@@ -82,6 +85,7 @@ def _order_portion(
     scores = score_stories(
         model, story_tokenizer, texts, tokenized, batch_size=batch_size, num_permutations=num_permutations
     )
+    temperature = model.config.confidence_temperature
     for (place, story, _), row in zip(waiting, scores, strict=True):
-        answers[place] = OrderedStory(story, **in_order(story.sentences, row))
+        answers[place] = OrderedStory(story, **in_order(story.sentences, row, temperature=temperature))
     return [answer for answer in answers if answer is not None]

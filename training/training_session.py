@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer
 
 from . import repository
+from .calibration import calibrated
 from .device import fastest_device
 from .encoders import build_model
-from .evaluation import evaluate
+from .evaluation import Predictions, judge, predict
 from .frameworks import Framework, load_framework, refuse_unsupported
 from .recipe import Recipe, RecipeError, read_recipe_file, shareable
 from .run import TrainingRun
@@ -50,6 +51,7 @@ class _Session:
     tokenizer: Any
     tokenized: dict[str, TokenizedStories]
     report: Report
+    predictions: dict[str, Predictions] = field(default_factory=dict)
 
     @property
     def judged_split(self) -> str | None:
@@ -57,8 +59,10 @@ class _Session:
         return next((split for split in ("test", "validation") if split in self.tokenized), None)
 
     def evaluate(self, split: str, when: str) -> dict[str, float | int]:
-        """Metrics on a split."""
-        metrics = evaluate(self.model, self.tokenized[split], batch_size=self.recipe.per_device_eval_batch_size)
+        """Metrics on a split; what the model said last of each is kept."""
+        batch_size = self.recipe.per_device_eval_batch_size
+        self.predictions[split] = predict(self.model, self.tokenized[split], batch_size=batch_size)
+        metrics = judge(self.predictions[split], self.model.config)
         self.report(f"{split} {when}: {_in_words(metrics)}")
         return metrics
 
@@ -95,6 +99,7 @@ def run_recipe(recipe: Recipe, report: Report = print) -> dict[str, Any]:
     for split in ("validation", "test"):
         if split in session.tokenized:
             results[split] = session.evaluate(split, "after training")
+    _calibrate(session, results)
     results["environment"] = _environment(session.model)
     _describe(session, results)
     _show_example(session)
@@ -217,6 +222,18 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
     finally:
         log.close()
     return {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.tokenized["train"])}
+
+
+def _calibrate(session: _Session, results: dict[str, Any]) -> None:
+    """Fits how sure the model is of an order, if there are validation stories, and saves it with the model."""
+    calibration = calibrated(session.predictions)
+    if calibration is None:
+        return
+    results["calibration"] = calibration
+    session.model.config.confidence_temperature = calibration["temperature"]
+    repository.save_config(session.model, session.folder)
+    errors = ", ".join(f"{error:.3f} on {split}" for split, error in calibration["calibration_error"].items())
+    session.report(f"confidence: temperature {calibration['temperature']:.3f}, calibration error {errors}")
 
 
 def _describe(session: _Session, results: dict[str, Any]) -> None:

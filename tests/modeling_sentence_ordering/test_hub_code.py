@@ -75,6 +75,7 @@ def assert_same_numbers(found: dict[str, Any], folder: Path, model_folder: Path)
     assert [one["order"] for one in answer["answers"]] == [one["order"] for one in expected]
     for one, other in zip(answer["answers"], expected, strict=True):
         assert one["scores"] == pytest.approx(other["scores"], rel=1e-6, abs=1e-6)
+        assert one.get("confidence") == (pytest.approx(other["confidence"]) if "confidence" in other else None)
     for logits, story in zip(
         answer["logits"], tokenized(StoryTokenizer(tokenizer, model.config), STORIES), strict=True
     ):
@@ -99,7 +100,8 @@ def originals(model_folder: GetFolder, tmp_path_factory: pytest.TempPathFactory)
     extra = tmp_path_factory.mktemp("extra tokens")
     tokenizer = word_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["[EXTRA]"]})
-    SentenceOrderingModel.from_encoder("rnn", tokenizer=tokenizer, objective="listmle").save_pretrained(extra)
+    fields: dict[str, Any] = {"objective": "listmle", "confidence_temperature": 0.5}
+    SentenceOrderingModel.from_encoder("rnn", tokenizer=tokenizer, **fields).save_pretrained(extra)
     save_tokenizer(tokenizer, extra)
     return {**{name: model_folder(name) for name in MODELS}, "extra tokens": extra}
 
