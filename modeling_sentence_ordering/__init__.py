@@ -8,12 +8,16 @@ from .answer_sentence_ordering import confidence, in_order
 from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory
+from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints, order_by_scores
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
 from .objectives_sentence_ordering import OBJECTIVES, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
 
 __all__ = [
+    "FIXED_POINT_NAMES",
+    "FixedPoints",
+    "order_by_scores",
     "OBJECTIVES",
     "SentenceOrderingConfig",
     "SentenceOrderingModel",

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from math import exp
 from typing import Any
 
+from .fixed_points_sentence_ordering import FixedPoints, order_by_scores
+
 
 def in_order(
-    sentences: Sequence[str], scores: Sequence[float | None], *, temperature: float | None = None
+    sentences: Sequence[str],
+    scores: Sequence[float | None],
+    *,
+    temperature: float | None = None,
+    fixed: FixedPoints | None = None,
 ) -> dict[str, Any]:
     """The answer for one story: its sentences sorted by their scores.
 
@@ -16,6 +22,7 @@ def in_order(
         sentences: as they came in.
         scores: one for each, in input order; what stands behind them is padding and not looked at.
         temperature: `confidence_temperature` of the model's config.
+        fixed: what is known of the order already.
 
     Returns:
         `sentences`, `order` and `scores`, and `confidence` if there is a temperature; see `SentenceOrderingPipeline`.
@@ -28,11 +35,12 @@ def in_order(
         raise ValueError(f"{len(sentences) - len(known)} of {len(sentences)} sentences have no score")
     if any(score != score for score in known):
         raise ValueError("the model's scores are not numbers (NaN): its weights are broken, or overflow in float16")
-    order = sorted(range(len(sentences)), key=lambda i: (known[i], sentences[i], i))
+    fixed = fixed or FixedPoints()
+    order = order_by_scores(known, fixed, tie_break=lambda i: (sentences[i], i))
     answer: dict[str, Any] = {"sentences": [sentences[i] for i in order], "order": order, "scores": known}
     if temperature is not None:
         answer["confidence"] = [
-            confidence(known[later] - known[earlier], temperature)
+            1.0 if fixed.are_kept(earlier, later) else confidence(known[later] - known[earlier], temperature)
             for earlier, later in zip(order, order[1:], strict=False)
         ]
     return answer

@@ -24,6 +24,7 @@ from .arrangement_sentence_ordering import arrangements  # noqa: F401
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
 from .encoders_sentence_ordering import build_encoder
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
+from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .objectives_sentence_ordering import OBJECTIVES, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401

@@ -22,7 +22,9 @@ def _parser() -> OneLineErrors:
         prog=f"{PROGRAM} order",
         description="Put shuffled sentences in order.",
         epilog="Text has a sentence a line and a blank line between stories. Without INPUT it is read from standard "
-        "input; without --output the answer goes to standard output, as text for text and as JSON lines else.",
+        "input; without --output the answer goes to standard output, as text for text and as JSON lines else.\n"
+        'A record of JSONL may say what is known of its order: {"sentences": [...], "first": 0, "last": 3, '
+        '"before": [[1, 2]]}.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

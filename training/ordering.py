@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from dataset_builder.story import BadRecord, Story
-from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, in_order
+from modeling_sentence_ordering import FixedPoints, SentenceOrderingModel, StoryTokenizer, in_order
 
 from .scoring import score_stories
 
@@ -69,7 +69,7 @@ def _order_portion(
     num_permutations: int,
 ) -> list[OrderedStory]:
     answers: list[OrderedStory | None] = [None] * len(portion)
-    waiting: list[tuple[int, Story, list[list[int]]]] = []
+    waiting: list[tuple[int, Story, list[list[int]], FixedPoints]] = []
     for place, record in enumerate(portion):
         if isinstance(record, BadRecord):
             answers[place] = OrderedStory(None, error=str(record))
@@ -77,15 +77,16 @@ def _order_portion(
         try:
             ids = story_tokenizer.tokenize(record.sentences)
             story_tokenizer.check_fits(ids)
+            fixed = FixedPoints.read(record.fixed_points, len(record.sentences))
         except ValueError as error:
             answers[place] = OrderedStory(record, error=str(BadRecord(record.file, record.row, str(error))))
         else:
-            waiting.append((place, record, ids))
-    texts, tokenized = [story.sentences for _, story, _ in waiting], [ids for _, _, ids in waiting]
+            waiting.append((place, record, ids, fixed))
+    texts, tokenized = [story.sentences for _, story, _, _ in waiting], [ids for _, _, ids, _ in waiting]
     scores = score_stories(
         model, story_tokenizer, texts, tokenized, batch_size=batch_size, num_permutations=num_permutations
     )
     temperature = model.config.confidence_temperature
-    for (place, story, _), row in zip(waiting, scores, strict=True):
-        answers[place] = OrderedStory(story, **in_order(story.sentences, row, temperature=temperature))
+    for (place, story, _, fixed), row in zip(waiting, scores, strict=True):
+        answers[place] = OrderedStory(story, **in_order(story.sentences, row, temperature=temperature, fixed=fixed))
     return [answer for answer in answers if answer is not None]
