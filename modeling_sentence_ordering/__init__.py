@@ -17,7 +17,6 @@ from .repository_sentence_ordering import load_tokenizer, save_tokenizer
 __all__ = [
     "FIXED_POINT_NAMES",
     "FixedPoints",
-    "order_by_scores",
     "OBJECTIVES",
     "SentenceOrderingConfig",
     "SentenceOrderingModel",
@@ -31,5 +30,6 @@ __all__ = [
     "in_order",
     "load_tokenizer",
     "objective_loss",
+    "order_by_scores",
     "save_tokenizer",
 ]
