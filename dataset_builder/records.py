@@ -9,6 +9,7 @@ from typing import Any
 
 from .story import BadRecord, Story
 
+FIXED_POINTS = ("first", "last", "before")
 ROC_SENTENCES = ("sentence1", "sentence2", "sentence3", "sentence4", "sentence5")
 
 
@@ -40,7 +41,8 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
         record: fields by name; `storyid` and `storytitle` may be missing.
         file: name of the file, for messages and for the id of a story that has none.
         row: 1-based row, for the same.
-        as_given: keep the sentences in the order in which they stand, whatever `labels` say; one or none is fine.
+        as_given: keep the sentences in the order in which they stand, whatever `labels` say; one or none is fine. What
+            is said of their true order by `first`, `last` and `before` goes into `Story.fixed_points`.
 
     Raises:
         BadRecord: sentences are missing, empty, no text or (unless `as_given`) fewer than two, or the labels are no
@@ -61,6 +63,7 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
         title="" if title is None else str(title),
         file=file,
         row=row,
+        fixed_points={name: record[name] for name in FIXED_POINTS if as_given and record.get(name) is not None},
     )
 
 

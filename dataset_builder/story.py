@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Story:
         title: the file's title, or an empty string.
         file: name of the file, as it was given.
         row: 1-based number of the physical line on which the record starts; in Parquet, of the row.
+        fixed_points: what a record of JSON Lines that is to be put in order says of its order already (`first`, `last`,
+            `before`), unchecked; empty where stories are read in true order.
     """
 
     sentences: tuple[str, ...]
@@ -24,6 +27,7 @@ class Story:
     title: str = ""
     file: str = ""
     row: int = 0
+    fixed_points: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 class BadRecord(ValueError):

@@ -4,14 +4,19 @@ This package imports nothing but torch, transformers and the standard library, s
 own when `AutoModel.from_pretrained(repo, trust_remote_code=True)` copies them out of a repository.
 """
 
+from .answer_sentence_ordering import confidence, in_order
+from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory
+from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints, order_by_scores
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
 from .objectives_sentence_ordering import OBJECTIVES, objective_loss
-from .pipeline_sentence_ordering import SentenceOrderingPipeline, in_order
+from .pipeline_sentence_ordering import SentenceOrderingPipeline
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
 
 __all__ = [
+    "FIXED_POINT_NAMES",
+    "FixedPoints",
     "OBJECTIVES",
     "SentenceOrderingConfig",
     "SentenceOrderingModel",
@@ -19,8 +24,12 @@ __all__ = [
     "SentenceOrderingPipeline",
     "StoryTokenizer",
     "TokenizedStory",
+    "arrangements",
+    "average_scores",
+    "confidence",
     "in_order",
     "load_tokenizer",
     "objective_loss",
+    "order_by_scores",
     "save_tokenizer",
 ]

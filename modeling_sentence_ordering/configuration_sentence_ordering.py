@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import Any
@@ -150,9 +151,11 @@ class SentenceOrderingConfig(PretrainedConfig):
         head_dropout: dropout probability before the head.
         initializer_range: standard deviation of the head's initial weights.
         base_model: the encoder's id on the Hub, or None; a local path is never kept.
+        confidence_temperature: what a difference of two scores is divided by to tell how sure their order is, above 0;
+            see `confidence`. None where the scores have not been calibrated.
 
     Raises:
-        ValueError: for a reading, target scale or backbone that does not exist.
+        ValueError: for a reading, target scale or backbone that does not exist, or a temperature that is none.
     """
 
     model_type = "sentence_ordering"
@@ -170,12 +173,15 @@ class SentenceOrderingConfig(PretrainedConfig):
         head_dropout: float = 0.1,
         initializer_range: float = 0.02,
         base_model: str | None = None,
+        confidence_temperature: float | None = None,
         **kwargs: Any,
     ) -> None:
         if reading not in READINGS:
             raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
         if target_scale not in TARGET_SCALES:
             raise ValueError(f"target_scale must be one of {', '.join(TARGET_SCALES)}, not {target_scale!r}")
+        if confidence_temperature is not None and not 0 < confidence_temperature < math.inf:
+            raise ValueError(f"confidence_temperature must be a number above 0, not {confidence_temperature!r}")
         self.backbone_config = _backbone_config(backbone_config)
         self.objective = objective
         self.target_scale = target_scale
@@ -186,6 +192,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
         self.base_model = hub_id(base_model)
+        self.confidence_temperature = confidence_temperature
         super().__init__(**kwargs)
 
     @property

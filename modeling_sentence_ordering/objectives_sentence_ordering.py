@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Objective = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 
@@ -33,7 +33,85 @@ def mean_squared_error(scores: Tensor, labels: Tensor, valid: Tensor, target_sca
     return torch.where(valid, (scores - targets) ** 2, torch.zeros_like(scores)).sum(dim=1)
 
 
-OBJECTIVES: dict[str, Objective] = {"mse": mean_squared_error}
+def pairwise_logistic(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
+    """RankNet: -log of the probability σ(s_later - s_earlier) of each pair of sentences of a story.
+
+    Burges et al., 2005, "Learning to Rank using Gradient Descent", doi:10.1145/1102351.1102363.
+
+    The sum over the N (N - 1) / 2 pairs is divided by N - 1, the pairs that each sentence is in. A sentence so
+    weighs the same in a story of 2 and in one of 10, and a story as much as it has sentences, as with `mse` and
+    `listmle`. The bare sum would leave long stories alone to decide (45 pairs against 1); with the mean over pairs
+    a sentence of a story of 2 would weigh five times one of a story of 10. At N = 2 all three are the same.
+
+    Args and returns are those of `mean_squared_error`; `target_scale` has no part in it, nor has the distance
+    between two labels.
+    """
+    labels, scores = _without_the_invalid(labels, scores, valid)
+    wrong_by = scores.unsqueeze(2) - scores.unsqueeze(1)  # [b, i, j]: how much later i is put than j
+    in_order = _earlier(labels, valid)
+    pairs = torch.where(in_order, -nn.functional.logsigmoid(-wrong_by), torch.zeros_like(wrong_by))
+    return pairs.sum(dim=(1, 2)) / (valid.sum(dim=1) - 1).clamp(min=1)
+
+
+def list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
+    """ListMLE: -log of the probability of the true order under a Plackett-Luce model with strengths exp(-score).
+
+    Xia et al., 2008, "Listwise Approach to Learning to Rank: Theory and Algorithm", doi:10.1145/1390156.1390306. The
+    sentences are drawn one by one, each with a probability proportional to its strength among those that are left;
+    lower scores come first, hence the minus.
+
+    Args and returns are those of `mean_squared_error`; `target_scale` has no part in it.
+    """
+    return _plackett_luce_steps(scores, labels, valid).sum(dim=1)
+
+
+def position_list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
+    """Position-aware ListMLE: as `list_mle`, but a mistake weighs more, the nearer to the beginning it is.
+
+    Lan et al., 2014, "Position-Aware ListMLE: A Sequential Learning Process for Ranking" (UAI), with their weights
+    2^(N - k) - 1 for the k-th of N draws. They are scaled to a sum of N - 1 (the draws in which there is a choice):
+    a story of 10 would else weigh a thousand times one of 2.
+
+    Args and returns are those of `mean_squared_error`; `target_scale` has no part in it.
+    """
+    count = valid.sum(dim=1, keepdim=True)
+    rank = _earlier(labels, valid).sum(dim=1)
+    # Divided by 2^N: the paper's own weights of more than 127 sentences are beyond float32.
+    weights = torch.exp2(-(rank + 1).to(scores.dtype)) - torch.exp2(-count.to(scores.dtype))
+    weights = torch.where(valid, weights, torch.zeros_like(weights))
+    total = weights.sum(dim=1, keepdim=True)
+    weights = weights * (count - 1) / torch.where(total > 0, total, torch.ones_like(total))
+    return (weights * _plackett_luce_steps(scores, labels, valid)).sum(dim=1)
+
+
+def _plackett_luce_steps(scores: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    """`(batch, max_sentences)`: -log of each sentence's probability to be drawn when it was its turn."""
+    labels, scores = _without_the_invalid(labels, scores, valid)
+    # Over all pairs, not sorted and summed up from the end: equal to the last digits for any order of the input, and
+    # each sentence is left to itself, so that no row is empty and no gradient NaN.
+    drawn_before = _earlier(labels, valid).transpose(1, 2)  # [b, i, j]: j was drawn before i
+    there = valid.unsqueeze(1) | torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    left = torch.where(there & ~drawn_before, -scores.unsqueeze(1), torch.full_like(scores, -torch.inf).unsqueeze(1))
+    steps = left.logsumexp(dim=2) + scores
+    return torch.where(valid, steps, torch.zeros_like(steps))
+
+
+def _earlier(labels: Tensor, valid: Tensor) -> Tensor:
+    """`(batch, max_sentences, max_sentences)`, bool: sentence i stands before sentence j in truth, both are valid."""
+    return (labels.unsqueeze(2) < labels.unsqueeze(1)) & valid.unsqueeze(2) & valid.unsqueeze(1)
+
+
+def _without_the_invalid(labels: Tensor, scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and scores with zeros for what is not valid: a NaN there would reach every gradient."""
+    return torch.where(valid, labels, torch.zeros_like(labels)), torch.where(valid, scores, torch.zeros_like(scores))
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "mse": mean_squared_error,
+    "pairwise": pairwise_logistic,
+    "listmle": list_mle,
+    "position_listmle": position_list_mle,
+}
 
 
 def objective_loss(

@@ -6,14 +6,17 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transformers import Pipeline
+from transformers.pipelines.base import ChunkPipeline
 
+from .answer_sentence_ordering import in_order
+from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer
+from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
 from .repository_sentence_ordering import save_tokenizer
 
 
-class SentenceOrderingPipeline(Pipeline):
+class SentenceOrderingPipeline(ChunkPipeline):
     """Orders sentences.
 
     ```python
@@ -27,6 +30,19 @@ class SentenceOrderingPipeline(Pipeline):
     Each answer is a dictionary: `sentences` in order, `order` the input indices in that order (always a permutation),
     `scores` one float per input sentence, lower comes first. Sentences of equal score are ordered by their text,
     identical ones by their place in the input.
+
+    A model whose scores have been calibrated (`confidence_temperature` in its config) gives `confidence` as well: for
+    each sentence but the last, the probability that it does stand before the next one. It is lowest where the order is
+    most in doubt.
+
+    What is known of the order already is kept: `order(story, first=2, before=[(0, 3), (3, 1)])` names sentences by
+    their places in the input, counted from 0. In a batch each story has its own, as a dictionary:
+    `order([{"sentences": story, "first": 2}, {"sentences": another, "last": 0}])`. What this does to the other
+    sentences is told by `order_by_scores`; the confidence of two neighbours that are fixed is 1.
+
+    The order in which the sentences come in does not matter: the model is shown them in an order that their texts
+    decide, see `arrangements`. Among other stories in a batch, and so with other padding, scores may differ in their
+    last digits.
     """
 
     _load_processor = False
@@ -49,13 +65,23 @@ class SentenceOrderingPipeline(Pipeline):
         Args:
             inputs: a `list[str]` is one story and gives one answer, a `list[list[str]]` is a batch and gives a list.
                 A generator of stories gives a generator of answers, as does a `datasets.Dataset` with a column
-                `sentences`; a dictionary with the key `sentences` is a story, too.
-            **kwargs: `batch_size`, the stories that go through the model at once, and `num_workers`.
+                `sentences`; a dictionary with the key `sentences` is a story, too, and may have the keys `first`,
+                `last` and `before`.
+            **kwargs: of one story `first`, the sentence that begins it, `last`, the one that ends it, and `before`,
+                pairs (i, j) where sentence i stands somewhere before sentence j;
+                `num_permutations`, the arrangements of each story that scores are averaged over (1 by default);
+                `batch_size`, the arrangements, of whichever stories, that go through the model at once;
+                `num_workers`.
 
         Raises:
-            TypeError: if a story is not a list of strings.
-            ValueError: if a story is longer than the encoder takes, or a sentence is not valid Unicode.
+            TypeError: if a story is not a list of strings, or `first`, `last` or `before` is given for many stories.
+            ValueError: if a story is longer than the encoder takes, a sentence is not valid Unicode, no order can be as
+                `first`, `last` and `before` say, or `num_permutations` is less than 1.
         """
+        known = {name: kwargs.pop(name) for name in FIXED_POINT_NAMES if name in kwargs}
+        known = {name: value for name, value in known.items() if value is not None}
+        if known:
+            inputs = _with_fixed_points(inputs, known)
         if _is_story(inputs):
             return super().__call__([inputs], **kwargs)[0]
         if isinstance(inputs, (str, bytes)):
@@ -73,48 +99,53 @@ class SentenceOrderingPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         save_tokenizer(self.tokenizer, save_directory)
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(
+        self, num_permutations: int | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
             raise TypeError(f"the sentence-ordering pipeline has no {', '.join(sorted(kwargs))}")
-        return {}, {}, {}
+        if num_permutations is None:
+            return {}, {}, {}
+        arrangements((), num_permutations)  # refuses what is no number of arrangements, before anything is read
+        return {"num_permutations": num_permutations}, {}, {}
 
-    def preprocess(self, story: Any) -> dict[str, Any]:
-        """One story to ids `(1, tokens)`; the sentences travel along."""
+    def preprocess(self, story: Any, num_permutations: int = 1) -> Iterator[dict[str, Any]]:
+        """One story to ids `(1, tokens)`, once for each arrangement; what the answer needs travels along."""
         sentences = _sentences(story)
+        fixed = FixedPoints.read(story, len(sentences)) if isinstance(story, Mapping) else None
         tokenizer = self.story_tokenizer
         ids = tokenizer.tokenize(sentences)
         tokenizer.check_fits(ids)
-        # A story of no sentence still goes through the model, as one marker, so that batches stay whole.
-        batch = tokenizer.collate([tokenizer.assemble(ids or [[]])])
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "sentences": [sentences]}
+        ways = arrangements(sentences, num_permutations)
+        for number, way in enumerate(ways, 1):
+            # A story of no sentence still goes through the model, as one marker, so that batches stay whole.
+            batch = tokenizer.collate([tokenizer.assemble([ids[i] for i in way] or [[]])])
+            yield {
+                "input_ids": batch["input_ids"],
+                "attention_mask": batch["attention_mask"],
+                "sentences": sentences,
+                "arrangement": way,
+                "fixed": fixed,
+                "is_last": number == len(ways),
+            }
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         # Without marker positions: batches are padded by transformers, with 0, which is a position. The model finds
         # the markers itself.
-        sentences = model_inputs.pop("sentences")
-        output = self.model(**model_inputs)
-        return {"scores": output.logits, "sentences": sentences}
+        inputs = {name: model_inputs.pop(name) for name in ("input_ids", "attention_mask")}
+        return {"scores": self.model(**inputs).logits, **model_inputs}
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
-        """Scores to the answer for one story."""
-        return in_order(model_outputs["sentences"][0], model_outputs["scores"][0].tolist())
-
-
-def in_order(sentences: Sequence[str], scores: Sequence[float]) -> dict[str, Any]:
-    """The answer for one story: its sentences sorted by their scores.
-
-    Args:
-        sentences: as they came in.
-        scores: one for each, in input order; what stands behind them is padding and not looked at.
-
-    Raises:
-        ValueError: if a score is not a number.
-    """
-    scores = list(scores[: len(sentences)])
-    if any(score != score for score in scores):
-        raise ValueError("the model's scores are not numbers (NaN): its weights are broken, or overflow in float16")
-    order = sorted(range(len(sentences)), key=lambda i: (scores[i], sentences[i], i))
-    return {"sentences": [sentences[i] for i in order], "order": order, "scores": scores}
+    def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """The scores of all arrangements to the answer for one story."""
+        sentences = model_outputs[0]["sentences"]
+        ways = [output["arrangement"] for output in model_outputs]
+        rows = [output["scores"][0].tolist() for output in model_outputs]
+        return in_order(
+            sentences,
+            average_scores(sentences, ways, rows),
+            temperature=self.model.config.confidence_temperature,
+            fixed=model_outputs[0]["fixed"],
+        )
 
 
 def _is_story(value: Any) -> bool:
@@ -124,6 +155,16 @@ def _is_story(value: Any) -> bool:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or hasattr(value, "column_names"):
         return False
     return isinstance(value, (list, tuple)) and (not value or any(isinstance(item, str) for item in value))
+
+
+def _with_fixed_points(story: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """The one story that was handed in, as a dictionary in which its fixed points are."""
+    if not _is_story(story):
+        raise TypeError(
+            f"{', '.join(known)}: for one story; of many, give each with its own as a dictionary such as "
+            '{"sentences": [...], "first": 0, "before": [[1, 2]]}'
+        )
+    return {**(story if isinstance(story, Mapping) else {"sentences": story}), **known}
 
 
 def _sentences(story: Any) -> list[str]:

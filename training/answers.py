@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from .ordering import OrderedStory
 
+_LISTS = ("order", "scores", "confidence")
 SUFFIXES = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -51,7 +52,8 @@ def record(answer: OrderedStory) -> dict[str, Any]:
         values = {"storyid": answer.story.storyid, "storytitle": answer.story.title}
     if answer.error is not None:
         return {**values, "error": answer.error}
-    return {**values, "sentences": answer.sentences, "order": answer.order, "scores": answer.scores}
+    values |= {"sentences": answer.sentences, "order": answer.order, "scores": answer.scores}
+    return values if answer.confidence is None else {**values, "confidence": answer.confidence}
 
 
 def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format: str) -> None:
@@ -70,7 +72,8 @@ def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format
 def write_file(answers: Iterable[OrderedStory], path: str) -> None:
     """Writes answers to a file in the format of its suffix, under a temporary name until it is complete.
 
-    CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores` and `error`; the two lists are JSON.
+    CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores`, `confidence` and `error`; the lists
+    are JSON.
     """
     write = _WRITERS[format_of(path)]
     folder, name = os.path.split(os.path.abspath(path))
@@ -100,9 +103,7 @@ def _write_csv(answers: Iterable[OrderedStory], path: str) -> None:
         waiting.seek(0)
         columns = [f"sentence{place}" for place in range(1, width + 1)]
         with open(path, "w", encoding="utf-8", newline="") as sink:
-            writer = csv.DictWriter(
-                sink, ["storyid", "storytitle", *columns, "order", "scores", "error"], lineterminator="\n"
-            )
+            writer = csv.DictWriter(sink, ["storyid", "storytitle", *columns, *_LISTS, "error"], lineterminator="\n")
             writer.writeheader()
             for line in waiting:
                 writer.writerow(_csv_row(json.loads(line), columns))
@@ -110,7 +111,7 @@ def _write_csv(answers: Iterable[OrderedStory], path: str) -> None:
 
 def _csv_row(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
     sentences = values.pop("sentences", [])
-    lists: dict[str, Any] = {key: json.dumps(values.pop(key)) for key in ("order", "scores") if key in values}
+    lists: dict[str, Any] = {key: json.dumps(values.pop(key)) for key in _LISTS if key in values}
     return {**values, **dict(zip(columns, sentences, strict=False)), **lists}
 
 
@@ -125,6 +126,7 @@ def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
             ("sentences", pa.list_(pa.string())),
             ("order", pa.list_(pa.int64())),
             ("scores", pa.list_(pa.float64())),
+            ("confidence", pa.list_(pa.float64())),
             ("error", pa.string()),
         ]
     )

@@ -15,8 +15,9 @@ from modeling_sentence_ordering import StoryTokenizer
 
 from . import repository
 from .answers import check_writable
+from .calibration import calibration_error, neighbours
 from .command_line import PROGRAM, OneLineErrors, complain
-from .evaluation import evaluate
+from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
 from .stories import TokenizedStories
 from .trained_model import load_trained_model
@@ -38,6 +39,12 @@ def _parser() -> OneLineErrors:
     )
     parser.add_argument("--output_json", metavar="FILE", help="write the metrics there as well")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=64, help="stories at once (default: 64)")
+    parser.add_argument(
+        "--num_permutations",
+        type=int,
+        metavar="K",
+        help="average the scores over K arrangements of each story, those of `order`, instead of the one shuffle",
+    )
     parser.add_argument("--data_seed", type=int, default=42, help="seed of split and shuffles (default: 42)")
     parser.add_argument("--test_size", type=float, default=0.2, help="as for train (default: 0.2)")
     parser.add_argument("--validation_size", type=float, default=0.3, help="as for train (default: 0.3)")
@@ -47,8 +54,10 @@ def _parser() -> OneLineErrors:
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     options = _parser().parse_args(list(arguments))
-    if options.per_device_eval_batch_size < 1:
-        raise ValueError(f"--per_device_eval_batch_size must be at least 1, not {options.per_device_eval_batch_size}")
+    for name in ("per_device_eval_batch_size", "num_permutations"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, not {value}")
     if options.output_json is not None:
         check_writable("--output_json", options.output_json)
     if not sys.stderr.isatty():
@@ -67,7 +76,15 @@ def run(arguments: Sequence[str]) -> int:
         stories = splits[options.split]
     model, tokenizer = load_trained_model(options.model)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
-    metrics = evaluate(model, tokenized, batch_size=options.per_device_eval_batch_size)
+    predictions = predict(
+        model,
+        tokenized,
+        batch_size=options.per_device_eval_batch_size,
+        num_permutations=options.num_permutations,
+    )
+    metrics = judge(predictions, model.config)
+    if model.config.confidence_temperature is not None:
+        metrics["calibration_error"] = calibration_error(neighbours(predictions), model.config.confidence_temperature)
     seen = count_training_stories(options.model, stories)
     if seen is not None:
         metrics["training_stories"] = seen

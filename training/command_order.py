@@ -22,7 +22,9 @@ def _parser() -> OneLineErrors:
         prog=f"{PROGRAM} order",
         description="Put shuffled sentences in order.",
         epilog="Text has a sentence a line and a blank line between stories. Without INPUT it is read from standard "
-        "input; without --output the answer goes to standard output, as text for text and as JSON lines else.",
+        "input; without --output the answer goes to standard output, as text for text and as JSON lines else.\n"
+        'A record of JSONL may say what is known of its order: {"sentences": [...], "first": 0, "last": 3, '
+        '"before": [[1, 2]]}.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -30,14 +32,22 @@ def _parser() -> OneLineErrors:
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument("--output", metavar="FILE", help="file to write: .txt, .jsonl, .csv or .parquet")
     parser.add_argument("--batch_size", type=int, default=64, help="stories at once (default: 64)")
+    parser.add_argument(
+        "--num_permutations",
+        type=int,
+        default=1,
+        metavar="K",
+        help="average the scores over K arrangements of each story; each counts in --batch_size (default: 1)",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code: 1 if there is a record that could not be ordered."""
     options = _parser().parse_args(list(arguments))
-    if options.batch_size < 1:
-        raise ValueError(f"--batch_size must be at least 1, not {options.batch_size}")
+    for name in ("batch_size", "num_permutations"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, not {getattr(options, name)}")
     if options.output is not None:
         format_of(options.output)
     records = _records(options.input)
@@ -48,7 +58,11 @@ def run(arguments: Sequence[str]) -> int:
 
     logging.disable_progress_bar()
     model, tokenizer = load_trained_model(options.model)
-    counter = _Failures(order_stories(model, tokenizer, records, batch_size=options.batch_size))
+    counter = _Failures(
+        order_stories(
+            model, tokenizer, records, batch_size=options.batch_size, num_permutations=options.num_permutations
+        )
+    )
     if options.output is not None:
         write_file(tqdm(counter, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
         print(f"wrote {options.output}: {counter.total:,} stories")

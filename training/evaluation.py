@@ -13,7 +13,11 @@ from modeling_sentence_ordering import SentenceOrderingModel, objective_loss
 
 from .batches import evaluation_batches
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
+from .scoring import score_stories
 from .stories import TokenizedStories, evaluation_loader
+
+# Stories that are scored before progress is shown, and among which batches of similar length are found.
+_PORTION = 1024
 
 
 class ScoresNotFinite(RuntimeError):
@@ -36,11 +40,24 @@ class Predictions:
 
 
 def predict(
-    model: SentenceOrderingModel, stories: TokenizedStories, *, batch_size: int = 64, description: str = "Evaluating"
+    model: SentenceOrderingModel,
+    stories: TokenizedStories,
+    *,
+    batch_size: int = 64,
+    num_permutations: int | None = None,
+    description: str = "Evaluating",
 ) -> Predictions:
-    """Scores every story once, each in the shuffle that its id and text decide.
+    """Scores every story, each in the one shuffle that its id and text decide.
 
     The model is put into eval mode for it, and back into the mode it was in.
+
+    Args:
+        model: scores the sentences.
+        stories: stories whose order is known.
+        batch_size: token sequences that go through the model at once.
+        num_permutations: average the scores over so many arrangements of each story instead, those that `order`
+            takes (see `arrangements`). They know nothing of the true order: it is the shuffle that is arranged.
+        description: of the progress bar.
     """
     width = int(stories.num_sentences.max(initial=0))
     scores = np.zeros((len(stories), width), dtype=np.float64 if model.dtype == torch.float64 else np.float32)
@@ -49,8 +66,12 @@ def predict(
     was_training = model.training
     model.eval()
     progress = tqdm(total=len(stories), desc=description, unit=" stories", disable=None, delay=1, leave=False)
+    predictions = Predictions(scores, labels, mask)
     try:
         with torch.inference_mode(), progress:
+            if num_permutations is not None:
+                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress)
+                return predictions
             order = evaluation_batches(stories.lengths, batch_size)
             for indices, batch in zip(order, evaluation_loader(stories, batch_size), strict=True):
                 batch_labels = batch.pop("labels").numpy()
@@ -62,7 +83,35 @@ def predict(
                 progress.update(len(indices))
     finally:
         model.train(was_training)
-    return Predictions(scores, labels, mask)
+    return predictions
+
+
+def _predict_arranged(
+    model: SentenceOrderingModel,
+    stories: TokenizedStories,
+    predictions: Predictions,
+    batch_size: int,
+    num_permutations: int,
+    progress: Any,
+) -> None:
+    """Fills in what `order` would say of the shuffled stories, a portion at a time."""
+    for start in range(0, len(stories), _PORTION):
+        portion = range(start, min(start + _PORTION, len(stories)))
+        shuffles = [stories.evaluation_labels(index) for index in portion]
+        in_true_order = stories.stories[portion.start : portion.stop]["sentences"]
+        shuffled = [[story[i] for i in labels] for story, labels in zip(in_true_order, shuffles, strict=True)]
+        ids = [
+            [stories.sentence_ids(index)[i] for i in labels] for index, labels in zip(portion, shuffles, strict=True)
+        ]
+        rows = score_stories(
+            model, stories.story_tokenizer, shuffled, ids, batch_size=batch_size, num_permutations=num_permutations
+        )
+        for index, labels, row in zip(portion, shuffles, rows, strict=True):
+            predictions.labels[index, : len(labels)] = labels
+            for place, score in enumerate(row):
+                if score is not None:
+                    predictions.scores[index, place], predictions.sentence_mask[index, place] = score, True
+        progress.update(len(portion))
 
 
 def judge(predictions: Predictions, config: Any) -> dict[str, float | int]:
@@ -93,8 +142,6 @@ def judge(predictions: Predictions, config: Any) -> dict[str, float | int]:
     return {**first, **everything}
 
 
-def evaluate(
-    model: SentenceOrderingModel, stories: TokenizedStories, *, batch_size: int = 64, description: str = "Evaluating"
-) -> dict[str, float | int]:
-    """Scores the stories and judges the order: see `predict` and `judge`."""
-    return judge(predict(model, stories, batch_size=batch_size, description=description), model.config)
+def evaluate(model: SentenceOrderingModel, stories: TokenizedStories, **options: Any) -> dict[str, float | int]:
+    """Scores the stories and judges the order: see `predict`, which takes the options, and `judge`."""
+    return judge(predict(model, stories, **options), model.config)

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import torch
-
 from dataset_builder.story import BadRecord, Story
-from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, in_order
+from modeling_sentence_ordering import FixedPoints, SentenceOrderingModel, StoryTokenizer, in_order
 
-from .batches import evaluation_batches
+from .scoring import score_stories
 
 # Stories that are read before any is scored: enough to find batches of similar length among them.
 PORTION = 1024
@@ -27,6 +25,8 @@ class OrderedStory:
         sentences: in order.
         order: for each of them its index in the input.
         scores: one per input sentence; lower comes first.
+        confidence: for each sentence but the last, the probability that it comes before the next; None of a model
+            whose scores have not been calibrated.
         error: what was wrong, or None.
     """
 
@@ -34,6 +34,7 @@ class OrderedStory:
     sentences: list[str] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    confidence: list[float] | None = None
     error: str | None = None
 
 
@@ -43,6 +44,7 @@ def order_stories(
     stories: Iterable[Story | BadRecord],
     *,
     batch_size: int = 64,
+    num_permutations: int = 1,
 ) -> Iterator[OrderedStory]:
     """Puts stories in order, one answer for each record that comes in, in its order.
 
@@ -50,19 +52,24 @@ def order_stories(
         model: a trained model, in eval mode.
         tokenizer: the model's.
         stories: stories with their sentences as given, and the records that could not be read as one.
-        batch_size: stories that go through the model at once.
+        batch_size: arrangements, of whichever stories, that go through the model at once.
+        num_permutations: arrangements of each story that its scores are averaged over.
     """
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     records = iter(stories)
     while portion := list(islice(records, PORTION)):
-        yield from _order_portion(model, story_tokenizer, portion, batch_size)
+        yield from _order_portion(model, story_tokenizer, portion, batch_size, num_permutations)
 
 
 def _order_portion(
-    model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, portion: list[Story | BadRecord], batch_size: int
+    model: SentenceOrderingModel,
+    story_tokenizer: StoryTokenizer,
+    portion: list[Story | BadRecord],
+    batch_size: int,
+    num_permutations: int,
 ) -> list[OrderedStory]:
     answers: list[OrderedStory | None] = [None] * len(portion)
-    waiting: list[tuple[int, Story, list[list[int]]]] = []
+    waiting: list[tuple[int, Story, list[list[int]], FixedPoints]] = []
     for place, record in enumerate(portion):
         if isinstance(record, BadRecord):
             answers[place] = OrderedStory(None, error=str(record))
@@ -70,17 +77,16 @@ def _order_portion(
         try:
             ids = story_tokenizer.tokenize(record.sentences)
             story_tokenizer.check_fits(ids)
+            fixed = FixedPoints.read(record.fixed_points, len(record.sentences))
         except ValueError as error:
             answers[place] = OrderedStory(record, error=str(BadRecord(record.file, record.row, str(error))))
         else:
-            waiting.append((place, record, ids))
-    lengths = [story_tokenizer.length(ids) for _, _, ids in waiting]
-    for batch in evaluation_batches(lengths, batch_size):
-        chosen = [waiting[i] for i in batch]
-        # A story of no sentence goes through the model as one bare marker.
-        inputs = story_tokenizer.collate([story_tokenizer.assemble(ids or [[]]) for _, _, ids in chosen])
-        with torch.inference_mode():
-            scores = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits.tolist()
-        for (place, story, _), row in zip(chosen, scores, strict=True):
-            answers[place] = OrderedStory(story, **in_order(story.sentences, row))
+            waiting.append((place, record, ids, fixed))
+    texts, tokenized = [story.sentences for _, story, _, _ in waiting], [ids for _, _, ids, _ in waiting]
+    scores = score_stories(
+        model, story_tokenizer, texts, tokenized, batch_size=batch_size, num_permutations=num_permutations
+    )
+    temperature = model.config.confidence_temperature
+    for (place, story, _, fixed), row in zip(waiting, scores, strict=True):
+        answers[place] = OrderedStory(story, **in_order(story.sentences, row, temperature=temperature, fixed=fixed))
     return [answer for answer in answers if answer is not None]

@@ -48,7 +48,14 @@ class Recipe:
         default=None, metadata=_of("Stories to validate on; then all of --data is trained on.")
     )
     framework: str = field(default="trainer", metadata=_of("Which framework trains.", choices=list(FRAMEWORKS)))
-    objective: str = field(default="mse", metadata=_of("Training objective.", choices=sorted(OBJECTIVES)))
+    objective: str = field(
+        default="mse",
+        metadata=_of(
+            "Training objective: squared error of the places (mse), or of the order alone (pairwise, listmle, "
+            "position_listmle).",
+            choices=sorted(OBJECTIVES),
+        ),
+    )
     target_scale: str = field(
         default="index",
         metadata=_of(

@@ -70,6 +70,13 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
             (folder / name).unlink()
 
 
+def save_config(model: SentenceOrderingModel, folder: Path) -> None:
+    """Renews the config in a folder that has the model already, and nothing else there."""
+    with _staged(folder) as staging:
+        model.config.save_pretrained(staging)
+        os.replace(staging / "config.json", folder / "config.json")
+
+
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPi
 
 from . import repository
 from .analysis import analyse
+from .calibration import calibrated
 from .card_options import CardOptions
 from .description import describe, environment
 from .device import fastest_device
@@ -50,7 +51,7 @@ class _Session:
     tokenizer: Any
     tokenized: dict[str, TokenizedStories]
     report: Report
-    predictions: Predictions | None = None  # the last on the judged split
+    predictions: dict[str, Predictions] = field(default_factory=dict)
 
     @property
     def judged_split(self) -> str | None:
@@ -58,11 +59,10 @@ class _Session:
         return next((split for split in ("test", "validation") if split in self.tokenized), None)
 
     def evaluate(self, split: str, when: str) -> dict[str, float | int]:
-        """Metrics on a split."""
-        predictions = predict(self.model, self.tokenized[split], batch_size=self.recipe.per_device_eval_batch_size)
-        metrics = judge(predictions, self.model.config)
-        if split == self.judged_split:
-            self.predictions = predictions
+        """Metrics on a split; what the model said last of each is kept."""
+        batch_size = self.recipe.per_device_eval_batch_size
+        self.predictions[split] = predict(self.model, self.tokenized[split], batch_size=batch_size)
+        metrics = judge(self.predictions[split], self.model.config)
         self.report(f"{split} {when}: {_in_words(metrics)}")
         return metrics
 
@@ -100,9 +100,10 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
     for split in ("validation", "test"):
         if split in session.tokenized:
             results[split] = session.evaluate(split, "after training")
+    _calibrate(session, results)
     results["environment"] = environment(session.model)
-    if session.judged_split is not None and session.predictions is not None:
-        results["analysis"] = analyse(session.predictions)
+    if session.judged_split is not None:
+        results["analysis"] = analyse(session.predictions[session.judged_split])
     session.report(describe(session, results, (card or CardOptions()).stated_for(recipe)))
     _show_example(session)
     return results
@@ -224,6 +225,18 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
     finally:
         log.close()
     return {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.tokenized["train"])}
+
+
+def _calibrate(session: _Session, results: dict[str, Any]) -> None:
+    """Fits how sure the model is of an order, if there are validation stories, and saves it with the model."""
+    calibration = calibrated(session.predictions)
+    if calibration is None:
+        return
+    results["calibration"] = calibration
+    session.model.config.confidence_temperature = calibration["temperature"]
+    repository.save_config(session.model, session.folder)
+    errors = ", ".join(f"{error:.3f} on {split}" for split, error in calibration["calibration_error"].items())
+    session.report(f"confidence: temperature {calibration['temperature']:.3f}, calibration error {errors}")
 
 
 def _show_example(session: _Session) -> None:

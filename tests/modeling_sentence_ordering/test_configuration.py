@@ -30,6 +30,7 @@ FIELDS: dict[str, Any] = {
     "head_dropout": 0.25,
     "initializer_range": 0.5,
     "base_model": "google-bert/bert-base-cased",
+    "confidence_temperature": 0.75,
 }
 
 
@@ -103,6 +104,13 @@ def test_code_entries_are_restored_whatever_was_put_in_their_place(tmp_path: Pat
     assert config.custom_pipelines is foreign, "saving changes nothing in memory"
 
 
+def test_a_config_of_an_earlier_version_has_no_temperature(tmp_path: Path) -> None:
+    SentenceOrderingConfig(backbone_config=BertConfig()).save_pretrained(tmp_path)
+    entries = written(tmp_path)
+    entries.pop("confidence_temperature", None)
+    assert SentenceOrderingConfig.from_dict(entries).confidence_temperature is None
+
+
 def test_unknown_fields_are_kept_as_transformers_does(tmp_path: Path) -> None:
     """A config written by a later version of this package must still load."""
     SentenceOrderingConfig(backbone_config=BertConfig(), of_a_later_version=[1, 2]).save_pretrained(tmp_path)
@@ -113,6 +121,8 @@ def test_unknown_fields_are_kept_as_transformers_does(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"reading": "mean"}, "reading must be one of marker, max, last, not 'mean'"),
+        ({"confidence_temperature": 0.0}, "confidence_temperature must be a number above 0, not 0.0"),
+        ({"confidence_temperature": float("nan")}, "confidence_temperature must be a number above 0, not nan"),
         ({"target_scale": "log"}, "target_scale must be one of index, unit, not 'log'"),
         ({"backbone_config": {"hidden_size": 3}}, "backbone_config has no model_type"),
         ({"backbone_config": {"model_type": "no-such-encoder"}}, "no-such-encoder"),

@@ -12,12 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 import modeling_sentence_ordering
-from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer, save_tokenizer
+from modeling_sentence_ordering import (
+    SentenceOrderingModel,
+    SentenceOrderingPipeline,
+    StoryTokenizer,
+    load_tokenizer,
+    save_tokenizer,
+)
 from modeling_sentence_ordering.configuration_sentence_ordering import AUTO_MAP, CUSTOM_PIPELINES
-from tests.modeling_sentence_ordering.small_encoders import ENCODERS, STORIES, GetFolder, MakeModel, word_tokenizer
+from tests.modeling_sentence_ordering.small_encoders import (
+    ENCODERS,
+    STORIES,
+    GetFolder,
+    MakeModel,
+    tokenized,
+    word_tokenizer,
+)
 
 PACKAGE = Path(modeling_sentence_ordering.__file__).parent
 CODE = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
@@ -54,16 +68,20 @@ def job(folder: Path, save_to: Path | None = None, save_pipeline_to: Path | None
 
 def assert_same_numbers(found: dict[str, Any], folder: Path, model_folder: Path) -> None:
     """As our own package computes them in this process."""
-    order = SentenceOrderingPipeline(
-        model=SentenceOrderingModel.from_pretrained(model_folder), tokenizer=load_tokenizer(str(model_folder))
-    )
-    expected = order([*STORIES, []])
+    model, tokenizer = SentenceOrderingModel.from_pretrained(model_folder), load_tokenizer(str(model_folder))
+    expected = SentenceOrderingPipeline(model=model, tokenizer=tokenizer)([*STORIES, []])
     answer = found["loaded"][str(folder)]
     assert answer["task"] == "sentence-ordering"
     assert [one["order"] for one in answer["answers"]] == [one["order"] for one in expected]
-    for one, logits, other in zip(answer["answers"], [*answer["logits"], []], expected, strict=True):
+    for one, other in zip(answer["answers"], expected, strict=True):
         assert one["scores"] == pytest.approx(other["scores"], rel=1e-6, abs=1e-6)
-        assert logits == pytest.approx(other["scores"], rel=1e-6, abs=1e-6)
+        assert one.get("confidence") == (pytest.approx(other["confidence"]) if "confidence" in other else None)
+    for logits, story in zip(
+        answer["logits"], tokenized(StoryTokenizer(tokenizer, model.config), STORIES), strict=True
+    ):
+        with torch.no_grad():
+            ours = model(input_ids=torch.tensor([story.input_ids])).logits[0].tolist()
+        assert logits == pytest.approx(ours, rel=1e-6, abs=1e-6)
 
 
 def assert_complete(folder: Path) -> None:
@@ -82,7 +100,8 @@ def originals(model_folder: GetFolder, tmp_path_factory: pytest.TempPathFactory)
     extra = tmp_path_factory.mktemp("extra tokens")
     tokenizer = word_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["[EXTRA]"]})
-    SentenceOrderingModel.from_encoder("rnn", tokenizer=tokenizer).save_pretrained(extra)
+    fields: dict[str, Any] = {"objective": "listmle", "confidence_temperature": 0.5}
+    SentenceOrderingModel.from_encoder("rnn", tokenizer=tokenizer, **fields).save_pretrained(extra)
     save_tokenizer(tokenizer, extra)
     return {**{name: model_folder(name) for name in MODELS}, "extra tokens": extra}
 

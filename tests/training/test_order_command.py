@@ -126,7 +126,7 @@ def test_a_table_has_room_for_the_longest_story(
     with open(target, newline="", encoding="utf-8") as source:
         rows = list(csv.DictReader(source))
     columns = [f"sentence{place}" for place in range(1, longest + 1)]
-    assert list(rows[0]) == ["storyid", "storytitle", *columns, "order", "scores", "error"]
+    assert list(rows[0]) == ["storyid", "storytitle", *columns, "order", "scores", "confidence", "error"]
     for row, answer in zip(rows, pipeline(MIXED), strict=True):
         assert [row[column] for column in columns if row[column]] == answer["sentences"]
         assert json.loads(row["order"]) == answer["order"]
@@ -228,7 +228,11 @@ def test_one_sentence_is_in_order_and_nothing_is_nothing(order: Order, tmp_path:
     assert order(text="Tom baked a cake.\n") == Command(0, "Tom baked a cake.\n", "")
     assert order(text="") == Command(0, "", "")
     assert order(text="\n \n\n") == Command(0, "", "")
-    for suffix, content in ((".txt", ""), (".jsonl", ""), (".csv", "storyid,storytitle,order,scores,error\n")):
+    for suffix, content in (
+        (".txt", ""),
+        (".jsonl", ""),
+        (".csv", "storyid,storytitle,order,scores,confidence,error\n"),
+    ):
         target = tmp_path / f"ordered{suffix}"
         assert order("--output", target, text="").code == 0
         assert target.read_text() == content

@@ -24,7 +24,6 @@ RECIPE: dict[str, Any] = {
     "max_steps": 60,
     "gradient_accumulation_steps": 2,
     "per_device_train_batch_size": 4,
-    "max_grad_norm": 60.0,  # some steps are clipped, and some are not
     "adam_epsilon": 0.01,  # AdamW divides a gradient by its own size: else a wrong scale would hardly show
     "weight_decay": 0.1,
     "eval_strategy": "steps",
@@ -32,6 +31,9 @@ RECIPE: dict[str, Any] = {
     "logging_steps": 1,
     "load_best_model_at_end": False,
 }
+
+# Objectives, with a norm at which some steps are clipped and some are not.
+MAX_GRAD_NORM = {"mse": 60.0, "pairwise": 0.9}
 
 Trained = tuple[TrainingRun, list[Weights]]
 
@@ -70,9 +72,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("encoders") / "dropout", 0.1)
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Trained:
-    run = sample_run(tmp_path_factory.mktemp(REFERENCE), encoder, REFERENCE)
+@pytest.fixture(scope="module", params=MAX_GRAD_NORM)
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Trained:
+    fields = {"objective": request.param, "max_grad_norm": MAX_GRAD_NORM[request.param]}
+    run = sample_run(tmp_path_factory.mktemp(REFERENCE), encoder, REFERENCE, **fields)
     return run, train(run)
 
 
@@ -80,7 +83,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Traine
 def test_every_step_gives_the_weights_of_trainer(
     framework: str, reference: Trained, encoder: Path, tmp_path: Path
 ) -> None:
-    run = sample_run(tmp_path, encoder, framework)
+    recipe = reference[0].recipe
+    run = sample_run(tmp_path, encoder, framework, objective=recipe.objective, max_grad_norm=recipe.max_grad_norm)
     steps = train(run)
     assert_same_steps(steps, reference[1], TOLERANCE)
     assert difference(weights(run), weights(reference[0]))[0] <= TOLERANCE

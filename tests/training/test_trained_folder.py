@@ -23,11 +23,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import modeling_sentence_ordering
 from dataset_builder.loading import load_stories
 from dataset_builder.story import story_hash
-from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer
+from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer, load_tokenizer
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
 from training import training_session
+from training.calibration import calibration_error, fit_temperature, neighbours
+from training.evaluation import predict
 from training.recipe import FRAMEWORKS
+from training.stories import TokenizedStories
+from training.trained_model import load_trained_model
 from training.training_log import COLUMNS
 
 CODE = {path.name for path in Path(modeling_sentence_ordering.__file__).parent.glob("*.py")} - {"__init__.py"}
@@ -108,7 +112,15 @@ def test_it_loads_in_another_process_without_our_packages(trained: Trained, tmp_
 
 def test_the_results_say_how_it_was_before_and_after(trained: Trained) -> None:
     results = trained.results
-    assert list(results) == ["before_training", "training", "validation", "test", "environment", "analysis"]
+    assert list(results) == [
+        "before_training",
+        "training",
+        "validation",
+        "test",
+        "calibration",
+        "environment",
+        "analysis",
+    ]
     assert results["before_training"]["split"] == "test"
     assert results["training"]["stories"] == 48
     assert results["training"]["seconds"] > 0
@@ -117,6 +129,36 @@ def test_the_results_say_how_it_was_before_and_after(trained: Trained) -> None:
     assert {"python", "torch", "transformers", "datasets", "device"} <= set(results["environment"])
     for split in ("before_training", "validation", "test"):
         assert f"tau {results[split]['kendalls_tau']:.3f}" in trained.command.out
+
+
+def test_how_sure_the_model_is_was_fitted_on_the_validation_stories(trained: Trained) -> None:
+    calibration = trained.results["calibration"]
+    assert list(calibration) == ["temperature", "pairs", "calibration_error"]
+    stories = load_stories([str(trained.home / "stories.jsonl")])
+    assert calibration["pairs"] == sum(len(story) - 1 for story in stories["validation"]["sentences"])
+    model, tokenizer = load_trained_model(str(trained.folder))
+    assert model.config.confidence_temperature == calibration["temperature"]
+    for split in ("validation", "test"):
+        pairs = neighbours(predict(model, TokenizedStories(stories[split], StoryTokenizer(tokenizer, model.config))))
+        assert calibration["calibration_error"][split] == pytest.approx(
+            calibration_error(pairs, calibration["temperature"]), abs=1e-6
+        )
+        if split == "validation":
+            assert calibration["temperature"] == pytest.approx(fit_temperature(pairs), rel=1e-4)
+    assert f"confidence: temperature {calibration['temperature']:.3f}, calibration error" in trained.command.out
+    assert not list(trained.folder.glob(".unfinished*"))
+
+
+def test_without_validation_stories_nothing_is_said_of_confidence(train: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "test"):
+        write_jsonl(folder / f"{split}.jsonl", made_up_stories(10))
+    result = train("--data", folder, "--max_steps", "1")
+    assert result.code == 0, result.err
+    assert "calibration" not in json.loads((tmp_path / "model" / "results.json").read_text(encoding="utf-8"))
+    assert load_trained_model(str(tmp_path / "model"))[0].config.confidence_temperature is None
+    assert "confidence" not in result.out
 
 
 def test_the_command_shows_a_story_that_was_put_in_order(trained: Trained) -> None:
@@ -210,7 +252,7 @@ def test_no_evaluation_while_training_is_possible_too(train: Any, tmp_path: Path
     result = train("--eval_strategy", "no", "--no_eval_on_start", "--max_steps", "3")
     assert result.code == 0, result.err
     results = json.loads((tmp_path / "model" / "results.json").read_text(encoding="utf-8"))
-    assert list(results) == ["training", "validation", "test", "environment", "analysis"]
+    assert list(results) == ["training", "validation", "test", "calibration", "environment", "analysis"]
     assert [row["step"] for row in rows_of(tmp_path / "model")] == [2, 3]
 
 

@@ -1,0 +1,61 @@
+"""From the scores of a story's sentences to the answer: the order, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+from typing import Any
+
+from .fixed_points_sentence_ordering import FixedPoints, order_by_scores
+
+
+def in_order(
+    sentences: Sequence[str],
+    scores: Sequence[float | None],
+    *,
+    temperature: float | None = None,
+    fixed: FixedPoints | None = None,
+) -> dict[str, Any]:
+    """The answer for one story: its sentences sorted by their scores.
+
+    Args:
+        sentences: as they came in.
+        scores: one for each, in input order; what stands behind them is padding and not looked at.
+        temperature: `confidence_temperature` of the model's config.
+        fixed: what is known of the order already.
+
+    Returns:
+        `sentences`, `order` and `scores`, and `confidence` if there is a temperature; see `SentenceOrderingPipeline`.
+
+    Raises:
+        ValueError: if a score is missing or not a number.
+    """
+    known = [score for score in scores[: len(sentences)] if score is not None]
+    if len(known) < len(sentences):
+        raise ValueError(f"{len(sentences) - len(known)} of {len(sentences)} sentences have no score")
+    if any(score != score for score in known):
+        raise ValueError("the model's scores are not numbers (NaN): its weights are broken, or overflow in float16")
+    fixed = fixed or FixedPoints()
+    order = order_by_scores(known, fixed, tie_break=lambda i: (sentences[i], i))
+    answer: dict[str, Any] = {"sentences": [sentences[i] for i in order], "order": order, "scores": known}
+    if temperature is not None:
+        answer["confidence"] = [
+            1.0 if fixed.are_kept(earlier, later) else confidence(known[later] - known[earlier], temperature)
+            for earlier, later in zip(order, order[1:], strict=False)
+        ]
+    return answer
+
+
+def confidence(difference: float, temperature: float) -> float:
+    """The probability that of two sentences the one with the lower score comes first: σ(difference / temperature).
+
+    Platt's logistic of a classifier's output (1999, "Probabilistic Outputs for Support Vector Machines"), through the
+    origin: without a difference neither way round is likelier.
+
+    Args:
+        difference: the later sentence's score minus the earlier one's.
+        temperature: above 0, in the unit of scores; fitted by `sentence-ordering train` on validation stories.
+    """
+    # Never exp of a large number, which would overflow.
+    odds = exp(-abs(difference) / temperature)
+    return 1 / (1 + odds) if difference >= 0 else odds / (1 + odds)

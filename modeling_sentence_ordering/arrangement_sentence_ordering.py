@@ -1,0 +1,91 @@
+"""In which order the sentences of a story are shown to the encoder, so that it does not matter how they came in.
+
+A model reads the sentences one behind the other, and its scores depend a little on that order. Sentences that are to
+be put in order are therefore arranged by a hash of their text first: the same sentences are always read the same
+way, and the answer is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from math import factorial, fsum, prod
+
+
+def arrangements(sentences: Sequence[str], count: int = 1) -> list[list[int]]:
+    """Ways to show the sentences to the encoder, which depend on their texts alone.
+
+    Each is a list of input indices. Read as texts, they are the same whatever the order of the input is. They look as
+    random as the shuffles that models are trained on. The first one is always the same, whatever the count.
+
+    Identical sentences are told apart by their place in the input, and nothing else is.
+
+    Args:
+        sentences: of one story.
+        count: how many different ones; there are no more than the sentences have permutations.
+
+    Returns:
+        `count` permutations of the input indices, or as many as there are; one even for no sentence.
+
+    Raises:
+        ValueError: if the count is no whole number above 0.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"num_permutations must be a whole number of at least 1, not {count!r}")
+    if count > 1:
+        copies = Counter(sentences).values()
+        count = min(count, factorial(len(sentences)) // prod(factorial(number) for number in copies))
+    found: dict[tuple[str, ...], list[int]] = {}
+    draw = 0
+    while len(found) < count:
+        way = _arrangement(sentences, draw)
+        found.setdefault(tuple(sentences[i] for i in way), way)
+        draw += 1
+    return list(found.values())
+
+
+def _arrangement(sentences: Sequence[str], draw: int) -> list[int]:
+    """Input indices, sorted by a hash of each sentence, of how many identical ones came before it, and of `draw`."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for sentence in sentences:
+        # hashlib, since Python's own hash of a string differs from process to process. Half of a surrogate pair is
+        # refused when the sentence is tokenized, not here.
+        text = f"{draw} {seen[sentence]} {sentence}".encode("utf-8", "surrogatepass")
+        keys.append(hashlib.sha256(text).digest())
+        seen[sentence] += 1
+    return sorted(range(len(sentences)), key=keys.__getitem__)
+
+
+def average_scores(
+    sentences: Sequence[str], shown: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]
+) -> list[float | None]:
+    """The scores of a story that was shown in several arrangements, back in input order.
+
+    A mean of scores as they are: `pairwise` and `listmle` leave open what is added to all scores of a story, and each
+    arrangement may bring another such number, but its mean is the same for every sentence and changes no order. So
+    nothing is subtracted, and the scores of `mse` stay places in the story.
+
+    Of identical sentences, the one that comes first in the input gets the lowest of their scores, in each
+    arrangement: so it comes first in the answer as well, however the copies were shown.
+
+    Args:
+        sentences: in input order.
+        shown: the arrangements.
+        scores: for each of them a score for each sentence shown; fewer where the encoder's limit cut off the last
+            ones. What stands behind the story's sentences is padding and not looked at.
+
+    Returns:
+        One mean for each sentence, over the arrangements that held it; None where none did.
+    """
+    collected: list[list[float]] = [[] for _ in sentences]
+    for way, row in zip(shown, scores, strict=True):
+        by_text: defaultdict[str, list[float]] = defaultdict(list)
+        for index, score in zip(way, row, strict=False):
+            by_text[sentences[index]].append(score)
+        remaining = {text: deque(sorted(values)) for text, values in by_text.items()}
+        for place, sentence in enumerate(sentences):
+            if remaining.get(sentence):
+                collected[place].append(remaining[sentence].popleft())
+    return [fsum(values) / len(values) if values else None for values in collected]
