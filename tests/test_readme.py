@@ -4,6 +4,8 @@ The blocks of one README are run in the order in which they stand, in one folder
 earlier block made is there for a later one. Each block is a process of its own: a ``python`` block is a script that
 works by itself, a ``bash`` block is given to ``bash -euo pipefail``. Other blocks (output, YAML, …) are not run.
 
+The Hub is the tests' own, on which `your-name` is the name of its user.
+
 Only three things differ from what a reader does. Lines of ``bash`` that install, test or clone are left out,
 ``sentence-ordering train`` and ``compare`` stop after a few steps, and ``ROCStories_winter2017.csv``, which a reader
 gets from its authors, holds the sample's stories instead. A block below a line ``<!-- test: skip REASON -->`` is not
@@ -23,9 +25,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub_server import Hub
+
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "dataset_builder/README.md")
 MAX_STEPS = 4
+NAME = "your-name"
 TIME_LIMIT = 300  # seconds for a block
 
 FENCE = re.compile(
@@ -75,7 +80,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def environment(tmp_path: Path, clone: Path) -> dict[str, str]:
+def environment(tmp_path: Path, clone: Path, hub: Hub) -> dict[str, str]:
     """Variables under which ``python`` and ``sentence-ordering`` are those of the running interpreter."""
     commands = tmp_path / "bin"
     commands.mkdir()
@@ -88,7 +93,8 @@ def environment(tmp_path: Path, clone: Path) -> dict[str, str]:
         command.chmod(command.stat().st_mode | stat.S_IXUSR)
     path = [str(commands), str(installed.parent), os.environ["PATH"]]
     python_path = [str(clone), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": os.pathsep.join(filter(None, python_path))}
+    own = {"PATH": os.pathsep.join(path), "PYTHONPATH": os.pathsep.join(filter(None, python_path))}
+    return hub.environment(tmp_path) | own
 
 
 @pytest.mark.parametrize("readme", READMES)
@@ -101,9 +107,9 @@ def test_every_block_runs(readme: str, clone: Path, environment: dict[str, str],
             if block.skip:
                 pytest.skip(f"{readme}:{block.line}: {block.skip}")
             if block.language == "python":
-                command = [sys.executable, "-c", block.code]
+                command = [sys.executable, "-c", block.code.replace(NAME, Hub.user)]
             else:
-                command = ["bash", "-euo", "pipefail", "-c", shortened(block.code)]
+                command = ["bash", "-euo", "pipefail", "-c", shortened(block.code).replace(NAME, Hub.user)]
             result = subprocess.run(
                 command, cwd=clone, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT,
                 stdin=subprocess.DEVNULL,
