@@ -39,6 +39,8 @@ os.environ.update(
     SENTENCE_ORDERING_NETWORK_LOG=str(NETWORK_LOG),
     PYTHONPATH=os.pathsep.join(filter(None, [str(NETWORK_GUARD), os.environ.get("PYTHONPATH")])),
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: more threads would be in each other's way
+    os.environ["OMP_NUM_THREADS"] = "1"
 runpy.run_path(str(NETWORK_GUARD / "sitecustomize.py"))
 
 
