@@ -28,6 +28,7 @@ from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .objectives_sentence_ordering import OBJECTIVES, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
+from .reading_sentence_ordering import read_sentences
 from .repository_sentence_ordering import (
     input_limit,
     load_encoder_config,
@@ -146,7 +147,17 @@ class SentenceOrderingModel(PreTrainedModel):
         encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **options)
 
         sentence_mask = marker_positions >= 0
-        vectors = self._read_sentences(encoded.last_hidden_state, input_ids, attention_mask, marker_positions)
+        content = attention_mask.bool()
+        if self.config.separator_token_id is not None:
+            content = content & (input_ids != self.config.separator_token_id)
+        bidirectional = bool(getattr(self.config.backbone_config, "bidirectional", False))
+        vectors = read_sentences(
+            encoded.last_hidden_state,
+            marker_positions,
+            content,
+            reading=self.config.reading,
+            bidirectional=bidirectional,
+        )
         logits = torch.where(sentence_mask, self._score(vectors), 0.0)
         loss = None
         if labels is not None:
@@ -189,31 +200,6 @@ class SentenceOrderingModel(PreTrainedModel):
         positions = markers.int().argsort(dim=1, descending=True, stable=True)[:, :width]
         positions = nn.functional.pad(positions, (0, width - positions.shape[1]))
         return torch.where(torch.arange(width, device=counts.device) < counts, positions, -1)
-
-    def _read_sentences(
-        self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor, marker_positions: Tensor
-    ) -> Tensor:
-        """One vector per sentence: `(batch, max_sentences, width)` from hidden states `(batch, tokens, width)`."""
-        at_markers = _gather(hidden, marker_positions.clamp(min=0))
-        if self.config.reading == "marker":
-            return at_markers
-        content = attention_mask.bool()
-        if self.config.separator_token_id is not None:
-            content = content & (input_ids != self.config.separator_token_id)
-        sentence_of = _sentence_of_token(marker_positions, content)
-        if self.config.reading == "max":
-            index = sentence_of.unsqueeze(-1).expand_as(hidden)
-            shape = (hidden.shape[0], marker_positions.shape[1] + 1, hidden.shape[2])
-            # Zero where there is no token. A very low number would do for the maximum, but dropout makes it infinite,
-            # and the head's gradient NaN.
-            return hidden.new_zeros(shape).scatter_reduce(1, index, hidden, "amax", include_self=False)[:, :-1]
-        places = torch.arange(hidden.shape[1], device=hidden.device).expand_as(sentence_of)
-        last = places.new_zeros(len(places), marker_positions.shape[1] + 1)
-        at_ends = _gather(hidden, last.scatter_reduce(1, sentence_of, places, "amax")[:, :-1])
-        if not getattr(self.config.backbone_config, "bidirectional", False):
-            return at_ends
-        half = hidden.shape[2] // 2  # forward states end a sentence on its last token, backward states on its first
-        return torch.cat([at_ends[..., :half], at_markers[..., half:]], dim=-1)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers; the tokenizer of the repository that the model was loaded from is saved as well.
@@ -380,20 +366,6 @@ class SentenceOrderingModel(PreTrainedModel):
                 **fields,
             },
         )
-
-
-def _gather(hidden: Tensor, places: Tensor) -> Tensor:
-    """`hidden[b, places[b, i]]`: `(batch, sentences, width)` from `(batch, tokens, width)`."""
-    return hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-
-
-def _sentence_of_token(marker_positions: Tensor, content: Tensor) -> Tensor:
-    """Which sentence each token belongs to, `(batch, tokens)`; `max_sentences` for a token that is in none."""
-    begins = torch.zeros_like(content, dtype=torch.long)
-    begins = begins.scatter_add(1, marker_positions.clamp(min=0), (marker_positions >= 0).long())
-    sentence = begins.cumsum(dim=1) - 1
-    nowhere = marker_positions.shape[1]
-    return torch.where(content & (sentence >= 0), sentence, nowhere)
 
 
 SentenceOrderingModel.register_for_auto_class("AutoModel")

@@ -1,0 +1,54 @@
+"""How a sentence's vector is read from what the encoder makes of the whole story."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def read_sentences(
+    hidden: Tensor, marker_positions: Tensor, content: Tensor, *, reading: str, bidirectional: bool = False
+) -> Tensor:
+    """One vector per sentence.
+
+    Args:
+        hidden: `(batch, tokens, width)`, the encoder's last hidden states.
+        marker_positions: `(batch, max_sentences)`, int64, where each sentence's marker stands, -1 for no sentence.
+        content: `(batch, tokens)`, bool, false for padding and the separator.
+        reading: `"marker"`, `"max"` or `"last"`, see `SentenceOrderingConfig`.
+        bidirectional: whether the second half of the states was read from right to left; for `"last"`.
+
+    Returns:
+        `(batch, max_sentences, width)`.
+    """
+    at_markers = _gather(hidden, marker_positions.clamp(min=0))
+    if reading == "marker":
+        return at_markers
+    sentence_of = _sentence_of_token(marker_positions, content)
+    if reading == "max":
+        index = sentence_of.unsqueeze(-1).expand_as(hidden)
+        shape = (hidden.shape[0], marker_positions.shape[1] + 1, hidden.shape[2])
+        # Zero where there is no token. A very low number would do for the maximum, but dropout makes it infinite,
+        # and the head's gradient NaN.
+        return hidden.new_zeros(shape).scatter_reduce(1, index, hidden, "amax", include_self=False)[:, :-1]
+    places = torch.arange(hidden.shape[1], device=hidden.device).expand_as(sentence_of)
+    last = places.new_zeros(len(places), marker_positions.shape[1] + 1)
+    at_ends = _gather(hidden, last.scatter_reduce(1, sentence_of, places, "amax")[:, :-1])
+    if not bidirectional:
+        return at_ends
+    half = hidden.shape[2] // 2  # forward states end a sentence on its last token, backward states on its first
+    return torch.cat([at_ends[..., :half], at_markers[..., half:]], dim=-1)
+
+
+def _gather(hidden: Tensor, places: Tensor) -> Tensor:
+    """`hidden[b, places[b, i]]`: `(batch, sentences, width)` from `(batch, tokens, width)`."""
+    return hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+
+def _sentence_of_token(marker_positions: Tensor, content: Tensor) -> Tensor:
+    """Which sentence each token belongs to, `(batch, tokens)`; `max_sentences` for a token that is in none."""
+    begins = torch.zeros_like(content, dtype=torch.long)
+    begins = begins.scatter_add(1, marker_positions.clamp(min=0), (marker_positions >= 0).long())
+    sentence = begins.cumsum(dim=1) - 1
+    nowhere = marker_positions.shape[1]
+    return torch.where(content & (sentence >= 0), sentence, nowhere)
