@@ -215,7 +215,9 @@ class SentenceOrderingModel(PreTrainedModel):
         if kwargs.get("is_main_process", True):
             add_tokenizer(self.config, save_directory)
             if push:
-                self.push_to_hub(options.pop("repo_id", None) or os.path.basename(save_directory), **options)
+                self.push_to_hub(
+                    options.pop("repo_id", None) or os.path.basename(os.path.abspath(save_directory)), **options
+                )
 
     def _upload_modified_files(
         self,
@@ -227,7 +229,7 @@ class SentenceOrderingModel(PreTrainedModel):
     ) -> Any:
         # The last step of `push_to_hub` in transformers, from 4.46 to 5: theirs would leave old weights in place.
         complete_card(working_dir, self.config, repo_id)
-        return upload(working_dir, repo_id, commit_message=commit_message, **options)
+        return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
 
     @staticmethod
     def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:

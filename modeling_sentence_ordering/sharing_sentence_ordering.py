@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -81,26 +83,55 @@ def complete_card(folder: str | os.PathLike[str], config: SentenceOrderingConfig
     card.save(path)
 
 
-def upload(folder: str | os.PathLike[str], repo_id: str, *, commit_message: str | None, **options: Any) -> Any:
+def upload(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    older: dict[str, float],
+    *,
+    commit_message: str | None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: Any = None,
+    commit_description: str | None = None,
+) -> Any:
     """Uploads a saved model in one commit, in which weights that no longer belong are deleted.
 
-    A tokenizer that the repository has already is kept: whoever pushed it may have changed it.
+    A tokenizer that the repository has already is kept: whoever pushed it may have changed it. transformers 4 saves
+    into the folder that is called as the repository, if there is one: what lay there before, such as checkpoints, is
+    no part of the model.
 
     Args:
         folder: where everything has been saved.
         repo_id: the repository; it exists.
+        older: when each file of the folder was last changed before the model was saved there, in seconds.
         commit_message: first line of the commit.
-        **options: `token`, `revision`, `create_pr`, `commit_description`.
+        revision: branch, made if there is none.
+        create_pr, token, commit_description: as `HfApi.create_commit` has them.
     """
-    # The Hub's client, by way of transformers, which depends on it: its name for the class has changed over versions.
-    api = getattr(hub, "HfApi", None) or hub.huggingface_hub.HfApi
-    client = api(token=options.pop("token", None))
-    present = set(client.list_repo_files(repo_id, revision=options.get("revision")))
-    return client.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
+    # The Hub's client: transformers depends on it, and its upload of a folder may be several commits.
+    client = importlib.import_module("huggingface_hub")
+    api = client.HfApi(token=token)
+    if revision is not None and not create_pr and not revision.startswith("refs/"):
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    present = set(api.list_repo_files(repo_id, revision=revision))
+    paths = {path.name: path for path in sorted(Path(folder).iterdir()) if path.is_file()}
+    new = {
+        name
+        for name, path in paths.items()
+        if (_is_one_of(name, TOKENIZER_FILES) and "tokenizer_config.json" not in present)
+        or (not _is_one_of(name, TOKENIZER_FILES) and path.stat().st_mtime > older.get(name, -1.0))
+    }
+    gone = sorted(name for name in present - new if _is_one_of(name, STALE_WEIGHTS))
+    return api.create_commit(
+        repo_id,
+        [client.CommitOperationDelete(path_in_repo=name) for name in gone]
+        + [client.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(paths[name])) for name in sorted(new)],
         commit_message=commit_message or "Upload model",
-        delete_patterns=STALE_WEIGHTS,
-        ignore_patterns=TOKENIZER_FILES if "tokenizer_config.json" in present else None,
-        **options,
+        commit_description=commit_description,
+        revision=revision,
+        create_pr=create_pr,
     )
+
+
+def _is_one_of(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)

@@ -50,4 +50,5 @@ def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None
         )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        raise ValueError(f"{name or folder} does not load by itself and was not pushed: {lines[-1].strip()}")
+        why = lines[-1].strip().replace(str(folder.resolve()), str(name or folder))
+        raise ValueError(f"{name or folder} does not load by itself and was not pushed: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def publication(options: argparse.Namespace) -> Publication | None:
         create_pr=options.create_pr,
         commit_message=options.commit_message,
     )
+
+
+def push_again(folder: str, where: Publication) -> str:
+    """The command that pushes a model to the same place in the same way."""
+    words = [PROGRAM, "push", "--model", folder, "--repo_id", where.repo_id]
+    words += [f"--{name}" for name in ("private", "create_pr") if getattr(where, name)]
+    for name in ("revision", "commit_message"):
+        if (value := getattr(where, name)) is not None:
+            words += [f"--{name}", value]
+    return shlex.join(words)
 
 
 def say_where(pushed: Pushed, where: Publication, repo_type: str = "model") -> None:

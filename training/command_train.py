@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from .card_options import CardOptions, add_card_flags, card_options
 from .command_line import PROGRAM, OneLineErrors
-from .command_push import add_push_arguments, publication, say_where
+from .command_push import add_push_arguments, publication, push_again, say_where
 from .publishing import Publication, check_publication, push_folder
 from .recipe import Recipe, read_recipe_file
 from .training_session import run_recipe
@@ -75,6 +75,6 @@ def run(arguments: Sequence[str]) -> int:
         where = dataclasses.replace(where, repo_id=check_publication(where))
     run_recipe(recipe, card=card)
     if where is not None:
-        again = f"{PROGRAM} push --model {recipe.output_dir} --repo_id {where.repo_id} pushes the trained model again"
+        again = f"{push_again(recipe.output_dir, where)} pushes the trained model again"
         say_where(push_folder(Path(recipe.output_dir), where, again=again), where)
     return 0

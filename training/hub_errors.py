@@ -24,8 +24,13 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message that goes on with advice for programmers."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of a message that goes on with advice for programmers; with what it only announces.
+
+    That is the next line behind a colon (`Bad request:`), and a list of what is wrong with a card's metadata.
+    """
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    announced = [line for line in rest if line.startswith("- ")] or (rest[:1] if first.endswith(":") else [])
+    return " ".join([first, *announced])
 
 
 def persistently(call: Callable[[], Answer], tries: int = TRIES) -> Answer:
@@ -44,6 +49,8 @@ def persistently(call: Callable[[], Answer], tries: int = TRIES) -> Answer:
 
 
 def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
     if isinstance(error, HfHubHTTPError):
         status = getattr(error.response, "status_code", 0)
         return status == 429 or status >= 500

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,23 +21,13 @@ from model_card.renewal import is_edited, write_card
 from . import repository
 from .clean_process import check_in_clean_process
 from .hub_errors import TRIES, first_line, persistently
+from .pushed_files import CARD, copy_to_push, operations, stale_files
 
 if TYPE_CHECKING:
     from modeling_sentence_ordering import SentenceOrderingModel
 
-# What a training run keeps for itself: checkpoints, and logs that carry the machine's name in theirs.
-KEPT_BACK = [
-    f"{repository.CHECKPOINTS}/*",
-    f"{repository.TENSORBOARD}/*",
-    ".*",
-    "*.unfinished*",
-    "*.tmp",
-    "*.bin",
-    "*.pt",
-    "*.ckpt",
-    "__pycache__/*",
-]
-_CARD = "README.md"
+# What git takes for no name of a branch; see git-check-ref-format.
+_NO_BRANCH = re.compile(r"[\s~^:?*\[\\]|\.\.|//|@\{|^[-/.]|[/.]$|\.lock$|^$")
 
 
 class PushFailed(RuntimeError):
@@ -95,29 +84,59 @@ def check_publication(publication: Publication, repo_type: str = "model") -> str
         The repository's id, its owner included.
 
     Raises:
-        ValueError: if the id is none, or a repository that is to be private is public.
-        PushFailed: if nobody is logged in, or the Hub cannot be reached.
+        ValueError: if the id is none, a branch has no name that one can have, a pull request is to go to a branch, or
+            a repository that is to be private is public.
+        PushFailed: if nobody is logged in, or may not write there, or the Hub cannot be reached.
     """
     try:
         validate_repo_id(publication.repo_id)
     except ValueError as error:
-        raise ValueError(f"{publication.repo_id} is no id of a repository: {first_line(error)}") from None
+        raise ValueError(f"{publication.repo_id!r} is no id of a repository: {first_line(error)}") from None
+    _check_revision(publication)
     api = HfApi(token=publication.token)
     try:
-        name = persistently(lambda: api.whoami())["name"]
-        repo_id = publication.repo_id if "/" in publication.repo_id else f"{name}/{publication.repo_id}"
-        if publication.private and _is_public(api, repo_id, repo_type):
-            raise ValueError(
-                f"{repo_id} is a public repository, and --private makes only a new one private: choose another, "
-                "or change its visibility in its settings on the Hub"
-            )
+        person = persistently(lambda: api.whoami())
+        repo_id = publication.repo_id if "/" in publication.repo_id else f"{person['name']}/{publication.repo_id}"
+        public = publication.private and _is_public(api, repo_id, repo_type)
     except LocalTokenNotFoundError:
         raise PushFailed("nobody is logged in to the Hub: run hf auth login, or set HF_TOKEN") from None
-    except ValueError:
-        raise
     except Exception as error:
         raise PushFailed(f"nothing can be pushed to {publication.repo_id}: {first_line(error)}") from error
+    if public:
+        raise ValueError(
+            f"{repo_id} is a public repository, and --private makes only a new one private: choose another, "
+            "or change its visibility in its settings on the Hub"
+        )
+    _check_token(person, repo_id, publication)
     return repo_id
+
+
+def _check_revision(publication: Publication) -> None:
+    revision = publication.revision
+    if revision is None:
+        return
+    if _NO_BRANCH.search(revision):
+        raise ValueError(f"--revision {revision!r} is no name that a branch can have")
+    if publication.create_pr and revision != "main":
+        raise ValueError(f"--create_pr opens a pull request to main: leave out --revision {revision}")
+
+
+def _check_token(person: Mapping[str, Any], repo_id: str, publication: Publication) -> None:
+    """Refuses a token of which it is plain that it may not write there."""
+    role = ((person.get("auth") or {}).get("accessToken") or {}).get("role")
+    if role == "read":
+        raise PushFailed(
+            f"nothing can be pushed to {repo_id}: the token may only read; make one that may write at "
+            "https://huggingface.co/settings/tokens"
+        )
+    # Tokens of other kinds may not see all organisations of the person.
+    owners = [person["name"], *(organization["name"] for organization in person.get("orgs") or ())]
+    owner = repo_id.partition("/")[0]
+    if role == "write" and not publication.create_pr and owner.lower() not in map(str.lower, owners):
+        raise PushFailed(
+            f"nothing can be pushed to {repo_id}: {owner} is neither you nor an organisation of yours "
+            f"({', '.join(owners)}); --create_pr opens a pull request to somebody else's repository"
+        )
 
 
 def push_folder(
@@ -147,17 +166,16 @@ def push_folder(
     """
     repo_id = check_publication(publication, repo_type)
     push = _Push(HfApi(token=publication.token), repo_id, repo_type, publication, again)
-    with _copy_to_push(folder) as staging:
-        if repo_type == "model":
-            report("checking that the folder loads in a process without this package")
-            check_in_clean_process(staging, folder)
-        report(f"uploading to {repo_id}")
-        try:
+    try:
+        with copy_to_push(folder) as staging:
+            if repo_type == "model":
+                report("checking that the folder loads in a process without this package")
+                check_in_clean_process(staging, folder)
+                _add_card(staging, repo_id)
+            report(f"uploading to {repo_id}")
             commit = push.upload(staging)
-        except KeyboardInterrupt:
-            raise PushInterrupted(f"interrupted: {push.state()}") from None
-        except Exception as error:
-            raise PushFailed(f"{push.state()}: {first_line(error)}") from error
+    except KeyboardInterrupt:
+        raise PushInterrupted(f"interrupted: {push.state()}") from None
     return Pushed(repo_id, commit.oid, commit.pr_url or commit.repo_url.url)
 
 
@@ -198,26 +216,15 @@ def push_model(
         return push_folder(folder, publication, report=report)
 
 
-@contextmanager
-def _copy_to_push(folder: Path) -> Iterator[Path]:
-    """A copy of what is to be pushed, in which the card may be changed; large files are links where links are."""
-    with tempfile.TemporaryDirectory() as parent:
-        copy = Path(parent) / "repository"
-        shutil.copytree(folder, copy, ignore=_ignored, copy_function=_link_or_copy)
-        yield copy
-
-
-def _ignored(folder: str, names: list[str]) -> set[str]:
-    tops = {repository.CHECKPOINTS, repository.TENSORBOARD}
-    return {name for name in names if name in tops or name.startswith(".")}
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """A symbolic link, but for small text: what is changed in the copy must not change in the folder."""
-    if os.path.basename(source) == _CARD:
-        shutil.copyfile(source, target)
-    else:
-        os.symlink(os.path.realpath(source), target)
+def _add_card(folder: Path, repo_id: str) -> None:
+    """A brief card where there is none: without one the Hub does not know what kind of model it is."""
+    card = folder / CARD
+    if card.is_file() and card.read_bytes().strip():
+        return
+    config = repository.read_json(folder / "config.json")
+    write_brief_card(
+        folder, name=repo_id, base_model=config.get("base_model"), objective=config.get("objective", "mse")
+    )
 
 
 @dataclass
@@ -233,37 +240,48 @@ class _Push:
     began: bool = False
 
     def upload(self, folder: Path) -> CommitInfo:
-        """All requests that change the repository."""
-        api = self.api
-        where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self.repo_type}
-        branch, asks = self.publication.revision, self.publication.create_pr
+        """All requests that change the repository.
+
+        Raises:
+            ValueError: if the Hub refuses the card.
+            PushFailed: whatever else goes wrong.
+        """
+        try:
+            self._prepare()
+            self._keep_what_a_person_wrote(folder)
+            # A pull request is not tried twice: where only the answer was lost, there would be two.
+            return persistently(lambda: self._commit(folder), tries=1 if self.publication.create_pr else TRIES)
+        except Exception as error:
+            if type(error) is ValueError:  # what the client makes of a refused card; errors of the network are others
+                raise ValueError(f"nothing was pushed to {self.repo_id}: {first_line(error)}") from error
+            raise PushFailed(f"{self.state()}: {first_line(error)}") from error
+
+    def _prepare(self) -> None:
+        """Makes the repository and the branch if there are none."""
         private = True if self.publication.private else None
-        persistently(lambda: api.create_repo(**where, private=private, exist_ok=True))
-        if branch is not None and not branch.startswith("refs/"):
-            persistently(lambda: api.create_branch(**where, branch=branch, exist_ok=True))
+        branch, asks = self.publication.revision, self.publication.create_pr
+        # Whoever asks somebody else to take a change may not make a repository there.
+        if not (asks and persistently(lambda: self.api.repo_exists(**self._where))):
+            persistently(lambda: self.api.create_repo(**self._where, private=private, exist_ok=True))
+        if branch is not None and not asks and not branch.startswith("refs/"):
+            persistently(lambda: self.api.create_branch(**self._where, branch=branch, exist_ok=True))
         self.before, self.began = self._head(), True
-        self._keep_what_a_person_wrote(folder)
-        # A pull request is not tried twice: where only the answer was lost, there would be two.
-        return persistently(
-            lambda: api.upload_folder(
-                **where,
-                folder_path=folder,
-                commit_message=self.publication.commit_message or "Upload with sentence-ordering",
-                revision=branch,
-                create_pr=asks,
-                ignore_patterns=KEPT_BACK,
-                delete_patterns=self._stale(),
-            ),
-            tries=1 if asks else TRIES,
+
+    def _commit(self, folder: Path) -> CommitInfo:
+        """Everything in one commit. `upload_folder` may make several of it, and a reader find a mixture."""
+        branch = self.publication.revision
+        present = self.api.list_repo_files(self.repo_id, repo_type=self.repo_type, revision=branch)
+        return self.api.create_commit(
+            **self._where,
+            operations=operations(folder, present, stale_files(self.repo_id, self.repo_type)),
+            commit_message=self.publication.commit_message or "Upload with sentence-ordering",
+            revision=branch,
+            create_pr=self.publication.create_pr,
         )
 
-    def _stale(self) -> list[str]:
-        """What an earlier push may have left and a loader would take: other weights, other Parquet, a script."""
-        if self.repo_type == "dataset":
-            return ["*.parquet", f"{self.repo_id.rpartition('/')[2]}.py"]
-        from modeling_sentence_ordering.sharing_sentence_ordering import STALE_WEIGHTS
-
-        return STALE_WEIGHTS
+    @property
+    def _where(self) -> dict[str, Any]:
+        return {"repo_id": self.repo_id, "repo_type": self.repo_type}
 
     def state(self) -> str:
         """In words, what a push that stopped has left on the Hub."""
@@ -280,17 +298,18 @@ class _Push:
         return f"the push failed and the repository {self.repo_id} is as it was; {self.again}"
 
     def _head(self) -> str | None:
-        """The commit that the branch stands at, or None if there is none."""
+        """The commit that the branch or pull request stands at, or None if there is none."""
         try:
-            refs = persistently(lambda: self.api.list_repo_refs(self.repo_id, repo_type=self.repo_type))
+            refs = persistently(lambda: self.api.list_repo_refs(**self._where, include_pull_requests=True))
         except RepositoryNotFoundError:
             return None
-        heads: dict[str, Any] = {branch.name: branch.target_commit for branch in refs.branches}
+        everything = [*refs.branches, *(refs.pull_requests or [])]
+        heads = {name: ref.target_commit for ref in everything for name in (ref.name, ref.ref)}
         return heads.get(self.publication.revision or "main")
 
     def _keep_what_a_person_wrote(self, folder: Path) -> None:
         """Takes over the card that is on the Hub with the generated section of the new one, unless that was edited."""
-        card = folder / _CARD
+        card = folder / CARD
         if self.repo_type == "model":
             name_repository(folder, self.repo_id)
         if not card.is_file() or is_edited(new := card.read_bytes().decode("utf-8", "surrogateescape")):
@@ -300,7 +319,7 @@ class _Push:
                 path = persistently(
                     lambda: self.api.hf_hub_download(
                         self.repo_id,
-                        _CARD,
+                        CARD,
                         repo_type=self.repo_type,
                         revision=self.before or self.publication.revision,
                         local_dir=download,
