@@ -1,0 +1,160 @@
+"""What the benchmarks share: how a run is judged, and the file that its figures are added to."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from datasets.utils.logging import disable_progress_bar
+from transformers.utils import logging
+
+from dataset_builder.loading import load_stories
+from modeling_sentence_ordering import StoryTokenizer
+from training.analysis import analyse
+from training.calibration import Neighbours, calibration_error, fit_temperature, neighbours
+from training.command_line import complain
+from training.evaluation import Predictions, predict
+from training.metrics import ordering_metrics
+from training.recipe import Recipe
+from training.repository import read_json, write_json
+from training.stories import TokenizedStories
+from training.trained_model import load_trained_model
+
+
+class ResultsFile:
+    """Figures of many runs in one JSON file, by row of the table and by seed; all of them by the one recipe.
+
+    Args:
+        path: the file; it need not be there.
+        head: what all runs have in common, in plain values: `recipe` and whatever else decides the figures.
+
+    Raises:
+        ValueError: if the file holds runs with another head.
+    """
+
+    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
+        self.path = path
+        self.head: dict[str, Any] = json.loads(json.dumps(head))
+        self.runs()
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """What is in the file: for each row, for each seed (as text), its figures."""
+        if not self.path.exists():
+            return {}
+        values = read_json(self.path)
+        there, here = ({**head, **head.get("recipe", {})} for head in (values, self.head))
+        for name in self.head | self.head.get("recipe", {}) | values.get("recipe", {}):
+            if name != "recipe" and there.get(name) != here.get(name):
+                raise ValueError(
+                    f"{self.path} holds runs by another recipe: {name} is {there.get(name)} there and "
+                    f"{here.get(name)} here; give that recipe, or another --results"
+                )
+        found: dict[str, dict[str, Any]] = values["runs"]
+        return found
+
+    def has(self, row: str, seed: int) -> bool:
+        """Whether this run was measured already."""
+        return str(seed) in self.runs().get(row, {})
+
+    def add(self, row: str, seed: int, figures: Mapping[str, Any]) -> None:
+        """Adds a run; what another process has added meanwhile is kept."""
+        runs = self.runs()
+        runs.setdefault(row, {})[str(seed)] = dict(figures)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, {**self.head, "runs": runs})
+
+
+def figures(predictions: Predictions) -> dict[str, Any]:
+    """Metrics with their intervals, over all stories and by their number of sentences; nothing that quotes a story."""
+    metrics = ordering_metrics(predictions.scores, predictions.labels, predictions.sentence_mask)
+    analysis = analyse(predictions)
+    chosen = {name: value for name, value in metrics.items() if not name.endswith("_logits")}
+    return {**chosen, "intervals": analysis["intervals"], "by_sentences": analysis["by_sentences"]}
+
+
+def calibration_figures(predictions: Predictions, temperature: float | None) -> dict[str, float]:
+    """How far the probabilities of neighbours are off.
+
+    Args:
+        predictions: of the stories that the temperature was fitted on, or of others.
+        temperature: the model's, None if it has none.
+
+    Returns:
+        `calibration_error` with the model's own temperature, if there is one, and `calibration_error_cross_fitted`,
+        where half of the stories are judged with a temperature fitted on the other half, both ways.
+    """
+    found = {}
+    if temperature is not None:
+        found["calibration_error"] = calibration_error(neighbours(predictions), temperature)
+    halves = [_some(predictions, np.arange(len(predictions.labels)) % 2 == half) for half in (0, 1)]
+    scaled = []  # differences in units of the temperature that each half is judged with
+    for half, other in zip(halves, reversed(halves), strict=True):
+        fitted = fit_temperature(other)
+        if fitted is None:
+            return found
+        scaled.append(half.differences / fitted)
+    right = np.concatenate([half.right for half in halves])
+    found["calibration_error_cross_fitted"] = calibration_error(Neighbours(np.concatenate(scaled), right), 1.0)
+    return found
+
+
+def _some(predictions: Predictions, chosen: np.ndarray) -> Neighbours:
+    return neighbours(
+        Predictions(predictions.scores[chosen], predictions.labels[chosen], predictions.sentence_mask[chosen])
+    )
+
+
+def judge_arrangements(
+    folder: str | Path, stories: Dataset, recipe: Recipe, num_permutations: Sequence[int]
+) -> dict[str, Any]:
+    """A trained model's figures with so many arrangements of each story, and the seconds that they took."""
+    model, tokenizer = load_trained_model(str(folder))
+    tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), recipe.data_seed)
+    judged = {}
+    for count in num_permutations:
+        began = time.perf_counter()
+        predictions = predict(model, tokenized, batch_size=recipe.per_device_eval_batch_size, num_permutations=count)
+        seconds = round(time.perf_counter() - began, 2)
+        calibration = calibration_figures(predictions, model.config.confidence_temperature)
+        judged[str(count)] = {**figures(predictions), **calibration, "seconds": seconds}
+    return judged
+
+
+def load_splits(recipe: Recipe) -> DatasetDict:
+    """The stories of a recipe, split as training does.
+
+    Raises:
+        ValueError: if they cannot be read, or there are none to validate on.
+    """
+    splits = load_stories(
+        recipe.data,
+        validation_sources=recipe.validation_data,
+        seed=recipe.data_seed,
+        test_size=recipe.test_size,
+        validation_size=recipe.validation_size,
+    )
+    if "validation" not in splits:
+        raise ValueError("there are no validation stories: name some with --validation_data")
+    return splits
+
+
+def run_script(script: Callable[[], None]) -> int:
+    """Runs a benchmark; what goes wrong is one line on standard error. Its exit code, as the command has them."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+        logging.disable_progress_bar()
+    try:
+        script()
+        return 0
+    except KeyboardInterrupt:
+        complain("interrupted; started again, it goes on from here")
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        complain(str(error))
+        return 2 if isinstance(error, ValueError) else 1
