@@ -25,7 +25,7 @@ CUSTOM_PIPELINES = {
     }
 }
 
-READINGS = ("marker", "max", "last")
+READINGS = ("marker", "marker_and_mean", "max", "last")
 TARGET_SCALES = ("index", "unit")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -143,8 +143,10 @@ class SentenceOrderingConfig(PretrainedConfig):
         target_scale: what the `mse` objective regresses on: `"index"`, the sentence's original index (0 … N-1), or
             `"unit"`, that index divided by N-1, for stories of varying length.
         reading: how a sentence's vector is read from the encoder's last hidden states: `"marker"` (the state at the
-            sentence's marker), `"max"` (maximum over the sentence's tokens) or `"last"` (the states where a
-            recurrent network has read the sentence to its end, from either side).
+            sentence's marker), `"marker_and_mean"` (that plus the mean over the sentence's tokens, which an encoder
+            that was pretrained for embeddings of sentences learns from much sooner), `"max"` (maximum over the
+            sentence's tokens) or `"last"` (the states where a recurrent network has read the sentence to its end,
+            from either side).
         marker_token_id: id of the token that stands before each sentence.
         separator_token_id: id of the token that closes the story, or None.
         max_input_tokens: the most tokens of one story that the encoder takes, or None where it has no limit.

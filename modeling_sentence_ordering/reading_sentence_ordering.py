@@ -15,7 +15,7 @@ def read_sentences(
         hidden: `(batch, tokens, width)`, the encoder's last hidden states.
         marker_positions: `(batch, max_sentences)`, int64, where each sentence's marker stands, -1 for no sentence.
         content: `(batch, tokens)`, bool, false for padding and the separator.
-        reading: `"marker"`, `"max"` or `"last"`, see `SentenceOrderingConfig`.
+        reading: `"marker"`, `"marker_and_mean"`, `"max"` or `"last"`, see `SentenceOrderingConfig`.
         bidirectional: whether the second half of the states was read from right to left; for `"last"`.
 
     Returns:
@@ -25,12 +25,14 @@ def read_sentences(
     if reading == "marker":
         return at_markers
     sentence_of = _sentence_of_token(marker_positions, content)
-    if reading == "max":
+    if reading in ("max", "marker_and_mean"):
         index = sentence_of.unsqueeze(-1).expand_as(hidden)
         shape = (hidden.shape[0], marker_positions.shape[1] + 1, hidden.shape[2])
         # Zero where there is no token. A very low number would do for the maximum, but dropout makes it infinite,
         # and the head's gradient NaN.
-        return hidden.new_zeros(shape).scatter_reduce(1, index, hidden, "amax", include_self=False)[:, :-1]
+        how = "amax" if reading == "max" else "mean"
+        pooled = hidden.new_zeros(shape).scatter_reduce(1, index, hidden, how, include_self=False)[:, :-1]
+        return pooled if reading == "max" else at_markers + pooled
     places = torch.arange(hidden.shape[1], device=hidden.device).expand_as(sentence_of)
     last = places.new_zeros(len(places), marker_positions.shape[1] + 1)
     at_ends = _gather(hidden, last.scatter_reduce(1, sentence_of, places, "amax")[:, :-1])

@@ -50,6 +50,8 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
     if name not in SCRATCH_ENCODERS and not Path(name).is_dir() and hub_id(name) is None:
         raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
     fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
+    if recipe.reading is not None:
+        fields["reading"] = recipe.reading
     torch.manual_seed(recipe.seed)
     if name not in SCRATCH_ENCODERS and is_trained_model(name):
         return _trained_model(name, fields)

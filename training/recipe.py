@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS, TARGET_SCALES
+from modeling_sentence_ordering.configuration_sentence_ordering import READINGS, SCRATCH_ENCODERS, TARGET_SCALES
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 
 FRAMEWORKS = ("trainer", "lightning", "poutyne")
@@ -61,6 +61,14 @@ class Recipe:
         metadata=_of(
             "What mse regresses on: the raw index, or 'unit' for index / (N - 1), for stories of varying length.",
             choices=list(TARGET_SCALES),
+        ),
+    )
+    reading: str | None = field(
+        default=None,
+        metadata=_of(
+            "How a sentence is read from the encoder: its marker's state, that plus the mean of its tokens, their "
+            "maximum, or the last state; 'marker' for pretrained encoders, if not given.",
+            choices=list(READINGS),
         ),
     )
     encoder_config: str | None = field(
@@ -190,7 +198,7 @@ class Recipe:
                 raise RecipeError(f"--{name} is missing")
         for spec in dataclasses.fields(self):
             value, choices = getattr(self, spec.name), spec.metadata.get("choices")
-            if choices and value not in choices:
+            if choices and value is not None and value not in choices:
                 raise RecipeError(f"--{spec.name} must be one of {', '.join(choices)}, not {value!r}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise RecipeError(f"--{spec.name} must be a finite number, not {value}")

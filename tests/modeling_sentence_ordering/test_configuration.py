@@ -120,7 +120,7 @@ def test_unknown_fields_are_kept_as_transformers_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"reading": "mean"}, "reading must be one of marker, max, last, not 'mean'"),
+        ({"reading": "mean"}, "reading must be one of marker, marker_and_mean, max, last, not 'mean'"),
         ({"confidence_temperature": 0.0}, "confidence_temperature must be a number above 0, not 0.0"),
         ({"confidence_temperature": float("nan")}, "confidence_temperature must be a number above 0, not nan"),
         ({"target_scale": "log"}, "target_scale must be one of index, unit, not 'log'"),

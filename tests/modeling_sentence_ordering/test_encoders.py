@@ -44,6 +44,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert read at its maximum": ("bert", {"reading": "max"}),
     "roberta read at the last token": ("roberta", {"reading": "last"}),
     "no-cls read at its maximum": ("no-cls", {"reading": "max"}),
+    "bert read at marker and mean": ("bert", {"reading": "marker_and_mean"}),
+    "no-cls read at marker and mean": ("no-cls", {"reading": "marker_and_mean"}),
     "rnn from left to right": ("rnn", {"cell": "rnn", "bidirectional": False, "embedding_dim": 6}),
 }
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {**{name: (name, {}) for name in ENCODERS}, **VARIANTS}
@@ -135,6 +137,8 @@ def test_a_score_is_the_head_on_the_vector_that_the_reading_takes(name: str, mak
         for place, (first, behind) in enumerate(zip(one.marker_positions, ends, strict=True)):
             if config.reading == "marker":
                 vector = hidden[first]
+            elif config.reading == "marker_and_mean":
+                vector = hidden[first] + hidden[first:behind].mean(dim=0)
             elif config.reading == "max":
                 vector = hidden[first:behind].amax(dim=0)
             elif getattr(config.backbone_config, "bidirectional", False):
