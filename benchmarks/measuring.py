@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, DatasetDict
 from datasets.utils.logging import disable_progress_bar
 from transformers.utils import logging
@@ -19,6 +20,8 @@ from modeling_sentence_ordering import StoryTokenizer
 from training.analysis import analyse
 from training.calibration import Neighbours, calibration_error, fit_temperature, neighbours
 from training.command_line import complain
+from training.description import environment
+from training.device import fastest_device
 from training.evaluation import Predictions, predict
 from training.metrics import ordering_metrics
 from training.recipe import Recipe
@@ -58,6 +61,10 @@ class ResultsFile:
         found: dict[str, dict[str, Any]] = values["runs"]
         return found
 
+    def claim(self) -> None:
+        """Writes the head, so that nothing by another recipe is begun in the same place."""
+        self._write(self.runs())
+
     def has(self, row: str, seed: int) -> bool:
         """Whether this run was measured already."""
         return str(seed) in self.runs().get(row, {})
@@ -66,6 +73,9 @@ class ResultsFile:
         """Adds a run; what another process has added meanwhile is kept."""
         runs = self.runs()
         runs.setdefault(row, {})[str(seed)] = dict(figures)
+        self._write(runs)
+
+    def _write(self, runs: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {**self.head, "runs": runs})
 
@@ -126,6 +136,12 @@ def judge_arrangements(
     return judged
 
 
+def environment_here() -> dict[str, str]:
+    """Versions and hardware, for what is no model of ours."""
+    anything: Any = torch.zeros(0, device=fastest_device())
+    return environment(anything)
+
+
 def load_splits(recipe: Recipe) -> DatasetDict:
     """The stories of a recipe, split as training does.
 
@@ -149,6 +165,7 @@ def run_script(script: Callable[[], None]) -> int:
     if not sys.stderr.isatty():
         disable_progress_bar()
         logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         script()
         return 0

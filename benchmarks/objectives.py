@@ -19,18 +19,19 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from tqdm import tqdm
 
+from benchmarks.flags import BenchmarkParser, add_permutations_flag
 from benchmarks.measuring import ResultsFile, judge_arrangements, load_splits, run_script
+from dataset_builder.loading import load_all
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
-from training.command_train import RecipeParser
 from training.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
-from training.recipe import Recipe, RecipeError, shareable
+from training.recipe import Recipe, shareable
 
 GUIDE_LEARNING_RATE = 3e-5
 _GUIDE: dict[str, Any] = {
@@ -49,49 +50,22 @@ _SHARED_WITH_THE_GUIDE = (
     "dataloader_num_workers", "eval_strategy", "eval_steps", "eval_on_start", "logging_steps",
     "metric_for_best_model", "load_best_model_at_end", "early_stopping_patience", "save_total_limit",
 )  # fmt: skip
+_LOGGED = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_kendalls_tau", "eval_pmr")
 # Each run's own, or without any part in its figures.
 _NOT_IN_THE_HEAD = ("objective", "seed", "logging_steps", "eval_on_start", "save_total_limit")
 
 
 def main() -> None:
     """Runs what has not been run yet."""
-    recipe, options = benchmark_parser("objectives", __doc__ or "").parse_benchmark()
+    parser = BenchmarkParser("objectives", __doc__ or "")
+    add_permutations_flag(parser)
+    parser.add_argument("--objectives", nargs="*", default=sorted(OBJECTIVES), choices=sorted(OBJECTIVES))
+    parser.add_argument("--guide", nargs="*", type=float, metavar="LEARNING_RATE", help="the guide's own recipe, too")
+    recipe, options = parser.parse_benchmark(decided_elsewhere={"objective": "--objectives", "seed": "--seeds"})
     rows = {name: dataclasses.replace(recipe, objective=name) for name in options["objectives"]}
     if options["guide"] is not None:
         rows |= {f"guide, {rate:g}": guide_recipe(recipe, rate) for rate in options["guide"] or [GUIDE_LEARNING_RATE]}
     measure_rows(rows, recipe, options)
-
-
-class BenchmarkParser(RecipeParser):
-    """The recipe's flags and those that every benchmark of trained models has."""
-
-    def parse_benchmark(self, arguments: Sequence[str] | None = None) -> tuple[Recipe, dict[str, Any]]:
-        """The recipe, resolved, and the other flags.
-
-        Raises:
-            ValueError: for a recipe that cannot be run, or a field of it that the benchmark decides.
-        """
-        recipe, options = self.parse_recipe(sys.argv[1:] if arguments is None else arguments)
-        for field, instead in (("objective", "--objectives"), ("seed", "--seeds")):
-            if instead in self._option_string_actions and getattr(recipe, field) != getattr(Recipe(), field):
-                raise RecipeError(f"--{field} is not for this benchmark: name it with {instead}")
-        if min(options["num_permutations"], default=0) < 1:
-            raise RecipeError("--num_permutations must be whole numbers of at least 1")
-        recipe.check()
-        return recipe.resolved(), options
-
-
-def benchmark_parser(name: str, description: str) -> BenchmarkParser:
-    """A parser of a benchmark's flags, `--objectives` and `--guide` included."""
-    parser = BenchmarkParser(name, description)
-    parser.prog = f"python -m benchmarks.{name}"
-    parser.formatter_class = RawDescriptionHelpFormatter
-    parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="JSON file that figures go to")
-    parser.add_argument("--objectives", nargs="*", default=sorted(OBJECTIVES), choices=sorted(OBJECTIVES))
-    parser.add_argument("--guide", nargs="*", type=float, metavar="LEARNING_RATE", help="the guide's own recipe, too")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
-    parser.add_argument("--num_permutations", nargs="+", type=int, default=[1, 8], metavar="K", help="arrangements")
-    return parser
 
 
 def guide_recipe(recipe: Recipe, learning_rate: float) -> Recipe:
@@ -100,8 +74,19 @@ def guide_recipe(recipe: Recipe, learning_rate: float) -> Recipe:
     return Recipe(**{**shared, **_GUIDE, "output_dir": recipe.output_dir, "learning_rate": learning_rate})
 
 
-def measure_rows(rows: Mapping[str, Recipe], recipe: Recipe, options: Mapping[str, Any]) -> None:
+def measure_rows(
+    rows: Mapping[str, Recipe],
+    recipe: Recipe,
+    options: Mapping[str, Any],
+    judged_on: Mapping[str, list[str]] | None = None,
+) -> None:
     """Trains and judges each row with each seed, and adds its figures to the results.
+
+    Args:
+        rows: the recipe of each row, by its name.
+        recipe: what they have in common.
+        options: `results`, `seeds` and `num_permutations`.
+        judged_on: sources of stories to judge on, by a name for them; the recipe's validation stories if not given.
 
     Raises:
         ValueError: if the results, or the folder of the runs, are by another recipe.
@@ -112,13 +97,17 @@ def measure_rows(rows: Mapping[str, Recipe], recipe: Recipe, options: Mapping[st
     planned = [(name, run) for name, row in rows.items() for run in _plan(name, row, options["seeds"])]
     left = [(name, run) for name, run in planned if not results.has(name, run.seed)]
     print(f"{len(planned) - len(left)} of {len(planned)} runs are done", file=sys.stderr)
+    stories = {name: load_all(sources) for name, sources in (judged_on or {}).items()}
+    if not stories:
+        stories = {"validation": load_splits(recipe)["validation"]}
     progress = tqdm(left, unit="run", disable=None)
     for name, run in progress:
         progress.set_description(f"{name}, seed {run.seed}")
-        figures = measure(run, options["num_permutations"], common)
+        figures = measure(run, stories, options["num_permutations"], common)
         results.add(name, run.seed, figures)
-        tau = ", ".join(f"{judged['kendalls_tau']:.4f} ({k})" for k, judged in figures["arrangements"].items())
-        tqdm.write(f"{name}, seed {run.seed}: {figures['training']['seconds']:.0f} s, tau {tau}")
+        for kind, judged in figures["judged"].items():
+            tau = ", ".join(f"{metrics['kendalls_tau']:.4f} ({count})" for count, metrics in judged.items())
+            tqdm.write(f"{name}, seed {run.seed}: {figures['training']['seconds']:.0f} s, {kind} tau {tau}")
 
 
 def _plan(name: str, recipe: Recipe, seeds: Sequence[int]) -> list[ComparedRun]:
@@ -126,26 +115,30 @@ def _plan(name: str, recipe: Recipe, seeds: Sequence[int]) -> list[ComparedRun]:
     return plan_runs(recipe, [recipe.framework], [ComparedEncoder(recipe.encoder, {})], seeds, folder)
 
 
-def measure(run: ComparedRun, num_permutations: Sequence[int], common: Mapping[str, Any]) -> dict[str, Any]:
+def measure(
+    run: ComparedRun, stories: Mapping[str, Dataset], num_permutations: Sequence[int], common: Mapping[str, Any]
+) -> dict[str, Any]:
     """Trains, unless its folder holds the trained model, and judges.
 
     Returns:
         `recipe` (what differs from the `common` one), `training` (stories, seconds, peak memory), `epochs` (the
-        validation metrics as they came), `arrangements` (see `judge_arrangements`) and `environment`.
+        validation metrics as they came), `judged` (for each kind of stories, see `judge_arrangements`) and
+        `environment`.
     """
     folder = Path(run.recipe.output_dir)
     outcome = run_comparison([run], folder.parents[1], lambda line: None)[0]
     own = shareable(run.recipe)
     return {
-        "recipe": {name: value for name, value in own.items() if common.get(name) != value}
-        | {name: None for name in common if name not in own},
+        "recipe": {name: own.get(name) for name in own | common if own.get(name) != common.get(name)},
         "training": {**outcome["results"]["training"], "peak_memory_mb": outcome["peak_memory_mb"]},
         "epochs": [
-            {key.removeprefix("eval_"): value for key, value in row.items() if key.startswith(("eval_", "step", "ep"))}
+            {key.removeprefix("eval_"): value for key, value in row.items() if key in _LOGGED}
             for row in outcome["log"]
             if "eval_kendalls_tau" in row
         ],
-        "arrangements": judge_arrangements(folder, load_splits(run.recipe)["validation"], run.recipe, num_permutations),
+        "judged": {
+            kind: judge_arrangements(folder, some, run.recipe, num_permutations) for kind, some in stories.items()
+        },
         "environment": outcome["results"]["environment"],
     }
 
