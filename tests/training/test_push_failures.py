@@ -167,8 +167,14 @@ def test_whoever_may_not_push_learns_it_before_anything_is_trained(hub: Hub, tra
         (hub.token, own, ["--revision", "dev", "--create_pr"], 2, "leave out --revision dev"),
         (hub.token, f"{hub.user}/public", ["--private"], 2, "is a public repository"),
     ]
+    folder = tmp_path / "model"
+    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("README.md", "checkpoints"))
     with Commands(hub, tmp_path) as command:
-        assert command("push", "--model", str(trained.folder), "--repo_id", f"{hub.user}/public")[0] == 0
+        # From a folder without a card: the Hub has one, by which it knows the task.
+        assert command("push", "--model", f"{folder}/", "--repo_id", f"{hub.user}/public")[0] == 0
+        card = hub.repo_files(f"{hub.user}/public")["README.md"].decode()
+        assert "pipeline_tag: sentence-ordering" in card and f'model="{hub.user}/public"' in card
+        assert not (folder / "README.md").exists()
         for command.token, target, flags, code, words in cases:
             refused = command(*train, "--push_to_hub", target, *flags)
             assert refused[0] == code and words in refused[2] and len(refused[2].splitlines()) == 1, refused
