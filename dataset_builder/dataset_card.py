@@ -20,10 +20,11 @@ _COLUMNS = {
     "storytitle": "its title, empty if it has none",
     "sentences": "its sentences, shuffled",
     "labels": "`labels[i]` is the place (from 0) of `sentences[i]` in the story",
-    "sentence1": "the sentences in true order, as `sentence2` … `sentence5`",
+    "sentence1": "the sentences in true order",
     "so_targets": "`so_targets[i]` is the place (from 0) of the i-th sentence of `text` in the story",
     "text": "the sentences, shuffled, each behind `[CLS]`",
 }
+_COLUMN_NAMES = {"sentence1": "`sentence1` … `sentence5`"}  # one row of a table for all five
 _SHUFFLES = {
     "shuffled": "in `shuffled`, the shuffle of a story hangs on the seed, its id and its text alone",
     "guide": "in `guide`, the generator is seeded anew for each 1,000 rows of the source, before splitting",
@@ -32,6 +33,7 @@ _SAMPLE_RIGHTS = (
     "The stories are the sample bundled with sentence-ordering, written for it, under the Apache License 2.0."
 )
 _RIGHTS = "The stories belong to those who wrote and collected them, and their terms hold for this data set as well."
+_ABOUT_EXAMPLES = "The first stories as `shuffled` has them; the label is the place of a sentence in its story, from 0."
 _LONGEST_TABLE = 15  # rows; stories and sources of more kinds are summed up
 _LONGEST_SENTENCE = 300  # characters of it that an example shows
 
@@ -192,11 +194,11 @@ def _range(counts: Mapping[int, int]) -> str:
 
 def _columns(configuration: Configuration) -> str:
     rows = [
-        (f"`{column}`", _KINDS[kind], _COLUMNS[column])
+        (_COLUMN_NAMES.get(column, f"`{column}`"), _KINDS[kind], _COLUMNS[column])
         for column, kind in configuration.columns.items()
         if column in _COLUMNS
     ]
-    table = _table("Column | Type | ", "---|---|---", rows)
+    table = _table("Column | Type | Meaning", "---|---|---", rows)
     return f"## Configuration `{configuration.name}`\n\n{configuration.description}\n\n{table}"
 
 
@@ -208,7 +210,7 @@ def _examples(examples: Sequence[Example]) -> str:
         rows = [(str(label), _plain(text)) for label, text in zip(example.labels, example.sentences, strict=True)]
         title = _plain(example.title) or f"Story {number}"
         shown.append(f"**{title}**\n\n{_table('Label | Sentence', '---:|---', rows[:_LONGEST_TABLE])}")
-    return "\n\n".join(["## Examples", *shown])
+    return "\n\n".join(["## Examples", _ABOUT_EXAMPLES, *shown])
 
 
 def _origin(built: BuiltStories) -> str:

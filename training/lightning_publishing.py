@@ -39,12 +39,16 @@ class PushToHubCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds out whether anything can be pushed before there is anything."""
-        if trainer.is_global_zero:
+        if not isinstance(pl_module, SentenceOrderingModule):
+            raise ValueError(
+                f"PushToHubCallback pushes a SentenceOrderingModule, and this is a {type(pl_module).__name__}"
+            )
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             check_publication(self.publication)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pushes, from one process."""
-        if not trainer.is_global_zero:
+        """Pushes, from one process; after a `fast_dev_run` there is nothing worth it."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, SentenceOrderingModule)
         metrics = {name.removeprefix("eval_"): value.item() for name, value in trainer.callback_metrics.items()}

@@ -34,6 +34,9 @@ _ABOUT_THE_MODEL = (
 )
 
 
+CommitOperation = CommitOperationAdd | CommitOperationDelete
+
+
 @contextmanager
 def copy_to_push(folder: Path) -> Iterator[Path]:
     """A copy of what is to be pushed and of nothing else, in which the card may be changed; the rest are links."""
@@ -51,7 +54,7 @@ def _link_or_copy(source: str, target: str) -> None:
         os.symlink(os.path.realpath(source), target)
 
 
-def operations(folder: Path, present: Iterable[str], stale: Sequence[str]) -> list[object]:
+def operations(folder: Path, present: Iterable[str], stale: Sequence[str]) -> list[CommitOperation]:
     """What a commit does that makes a folder of a repository: everything is added, and what is stale deleted.
 
     Args:

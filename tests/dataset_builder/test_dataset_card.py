@@ -54,7 +54,7 @@ def test_of_a_table_of_five_sentences(write_roc: WriteRoc, tmp_path: Path) -> No
     text = card.text
     for split, count in built.stories.items():
         assert f"| `{split}` | {count:,} | {5 * count:,} | 5 |" in text
-    for column in ("storyid", "storytitle", "sentences", "labels", "sentence1", "so_targets", "text"):
+    for column in ("storyid", "storytitle", "sentences", "labels", "sentence1` … `sentence5", "so_targets", "text"):
         assert f"| `{column}` |" in text
     for said in ("with seed 9.", "same seed, 9:", "`test_size=0.2`", "1,000 rows", "| stories.csv | CSV | none |",
                  "No story stands in more than one split.", "asks its users to register",

@@ -129,7 +129,9 @@ def test_whoever_finds_a_model_trains_it_and_pushes_it_and_the_next_one_has_it_w
     assert_same(by_trainer["logits"], trainer_tuned["logits"])
     for trained_further in (tuned, trainer_tuned):
         assert trained_further["logits"][0] != pytest.approx(found["logits"][0], abs=1e-3)
-    assert f"base_model: {first}" in hub.repo_files(second)["README.md"].decode()
+    files = hub.repo_files(second)
+    assert f"base_model: {first}" in files["README.md"].decode() and "optimizer.pt" not in files
+    assert hub.repo_files(second, "a-branch")["model.safetensors"] == files["model.safetensors"]
     # And by people on the newest version.
     (newest,) = stranger(hub, tmp_path, {"load": second})
     assert_same(newest["logits"], tuned["logits"])

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.hub_server import Hub
 
 ROOT = Path(__file__).parents[2]
 # Runs `sentence-ordering` for each line of standard input, and prints what came of it: starting a process takes longer.
 SEVERAL = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 from training.command_line import main
 for line in sys.stdin:
+    os.environ["HF_TOKEN"], arguments = json.loads(line)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(json.loads(line))
+        code = main(arguments)
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
 
@@ -33,6 +38,7 @@ class Commands:
     """`sentence-ordering`, again and again in one process for which the server is the Hub."""
 
     def __init__(self, hub: Hub, folder: Path, **variables: str) -> None:
+        self.token = hub.token
         path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
         quick = {"OMP_NUM_THREADS": "1", "SENTENCE_ORDERING_RETRY_SECONDS": "0", "PYTHONPATH": path}
         self.process = subprocess.Popen(
@@ -59,7 +65,7 @@ class Commands:
 
     def begin(self, *arguments: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.write(json.dumps([self.token, arguments]) + "\n")
         self.process.stdin.flush()
 
     def end(self) -> tuple[int, str, str]:
@@ -150,20 +156,76 @@ def test_an_interrupted_push_leaves_the_repository_as_it_was(
 
 def test_whoever_may_not_push_learns_it_before_anything_is_trained(hub: Hub, trained: Any, tmp_path: Path) -> None:
     train = ["train", "--encoder", "cnn", "--data", str(trained.home / "stories.jsonl"), "--output_dir", "out"]
+    own = f"{hub.user}/model"
     cases: list[tuple[str, str, list[str], int, str]] = [
-        ("", f"{hub.user}/model", [], 1, "hf auth login"),
-        ("hf_wrong", f"{hub.user}/model", [], 1, "nothing can be pushed"),
-        (hub.token, "not/an/id", [], 2, "not/an/id"),
+        ("", own, [], 1, "hf auth login"),
+        ("hf_wrong", own, [], 1, "nothing can be pushed"),
+        (hub.read_only_token, own, [], 1, "may only read"),
+        (hub.stranger_token, own, [], 1, f"{hub.user} is neither you nor an organisation of yours (mallory)"),
+        (hub.token, "not/an/id", [], 2, "'not/an/id'"),
+        (hub.token, own, ["--revision", "a branch"], 2, "--revision 'a branch'"),
+        (hub.token, own, ["--revision", "dev", "--create_pr"], 2, "leave out --revision dev"),
         (hub.token, f"{hub.user}/public", ["--private"], 2, "is a public repository"),
     ]
+    folder = tmp_path / "model"
+    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("README.md", "checkpoints"))
     with Commands(hub, tmp_path) as command:
-        assert command("push", "--model", str(trained.folder), "--repo_id", f"{hub.user}/public")[0] == 0
-    for token, target, flags, code, words in cases:
-        with Commands(hub, tmp_path, HF_TOKEN=token) as command:
+        # From a folder without a card: the Hub has one, by which it knows the task.
+        assert command("push", "--model", f"{folder}/", "--repo_id", f"{hub.user}/public")[0] == 0
+        card = hub.repo_files(f"{hub.user}/public")["README.md"].decode()
+        assert "pipeline_tag: sentence-ordering" in card and f'model="{hub.user}/public"' in card
+        assert not (folder / "README.md").exists()
+        for command.token, target, flags, code, words in cases:
             refused = command(*train, "--push_to_hub", target, *flags)
             assert refused[0] == code and words in refused[2] and len(refused[2].splitlines()) == 1, refused
             assert "wrong" not in refused[2]
-    assert not (tmp_path / "out").exists()
-    with Commands(hub, tmp_path) as command:
+        assert not (tmp_path / "out").exists()
         code, _, err = command(*train, "--private")
         assert code == 2 and "--push_to_hub" in err
+        # But anybody may ask for a change of what they can see, and of nothing else.
+        command.token = hub.stranger_token
+        push = ("push", "--model", str(trained.folder), "--create_pr", "--repo_id")
+        code, out, err = command(*push, f"{hub.user}/public")
+        assert code == 0 and "discussions/1" in out, err
+    with Commands(hub, tmp_path, HF_HUB_OFFLINE="1", SENTENCE_ORDERING_RETRY_SECONDS="600") as command:
+        code, _, err = command("push", "--model", str(trained.folder), "--repo_id", own)
+        assert code == 1 and "offline" in err and len(err.splitlines()) == 1
+
+
+def test_a_training_whose_push_fails_tells_how_to_push_in_the_same_way(hub: Hub, home: Path, tmp_path: Path) -> None:
+    """Above all as privately."""
+    train = ["train", "--encoder", "cnn", "--data", str(home / "stories.jsonl"), "--max_steps", "1", "--bf16", "false"]
+    with Commands(hub, tmp_path) as command:
+        failure = hub.fail("POST", "/api/repos/create", 500, 100)
+        flags = ("--private", "--commit_message", "Two words", "--revision", "dev")
+        code, _, err = command(*train, "--output_dir", "my out", "--push_to_hub", "secret", *flags)
+        failure.times = 0
+        assert code == 1 and len(err.splitlines()) == 1
+        told = err.partition("as it was; ")[2].partition(" pushes the trained model again")[0]
+        assert shlex.split(told)[0] == "sentence-ordering"
+        code, _, err = command(*shlex.split(told)[1:])
+        assert code == 0, err
+    repository = hub.repository(f"{hub.user}/secret")
+    assert repository.private and hub.commits(f"{hub.user}/secret", "dev")[0].title == "Two words"
+
+
+def test_a_folder_that_makes_no_repository_is_refused_and_the_hub_keeps_what_it_has(
+    hub: Hub, two_models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    target, folder = f"{hub.user}/model", tmp_path / "model"
+    shutil.copytree(two_models[1], folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    with Commands(hub, tmp_path) as command:
+        assert command("push", "--model", str(two_models[1]), "--repo_id", target)[0] == 0
+        before = hub.repo_files(target)
+        (folder / "README.md").write_text(card.replace("license: unknown", "license: mine"), encoding="utf-8")
+        code, _, err = command("push", "--model", str(folder), "--repo_id", target)
+        assert code == 2 and "license" in err and "mine" in err and len(err.splitlines()) == 1
+        # Pickled weights are not pushed: alone, they would be missing there.
+        weights = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+        code, _, err = command("push", "--model", str(folder), "--repo_id", target)
+        assert code == 2 and f"{folder} does not load by itself" in err and len(err.splitlines()) == 1
+        assert err.count(tempfile.gettempdir()) == err.count(str(folder)) * str(folder).count(tempfile.gettempdir())
+    assert hub.repo_files(target) == before

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any
 
 OURS = ("modeling_sentence_ordering", "dataset_builder", "training", "model_card")
@@ -98,7 +99,12 @@ def fine_tune(repo_id: str, steps: int, push: str, to: str, shards: str | None) 
         if push == "trainer":
             trainer.push_to_hub()
         else:
+            # What lies in a folder of that name, where transformers 4 saves, is the person's own.
+            own = Path(to.rpartition("/")[2])
+            own.mkdir(exist_ok=True)
+            (own / "optimizer.pt").write_text("the person's own")
             model.push_to_hub(to, **({"max_shard_size": shards} if shards else {}))
+            model.push_to_hub(to, revision="a-branch")
     return {"logits": says(model, tokenizer)}
 
 
