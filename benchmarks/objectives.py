@@ -129,7 +129,7 @@ def measure(
     outcome = run_comparison([run], folder.parents[1], lambda line: None)[0]
     own = shareable(run.recipe)
     return {
-        "recipe": {name: own.get(name) for name in own | common if own.get(name) != common.get(name)},
+        "recipe": {name: own.get(name) for name in {**own, **common} if own.get(name) != common.get(name)},
         "training": {**outcome["results"]["training"], "peak_memory_mb": outcome["peak_memory_mb"]},
         "epochs": [
             {key.removeprefix("eval_"): value for key, value in row.items() if key in _LOGGED}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytorch_lightning import Trainer
@@ -14,8 +15,8 @@ from training.lightning_publishing import PushToHubCallback
 from training.publishing import PushFailed
 
 
-def trainer(callback: PushToHubCallback, folder: Path, **options: bool) -> Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+def trainer(callback: PushToHubCallback, folder: Path, **options: Any) -> Trainer:
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     return Trainer(
         accelerator="cpu", max_epochs=1, callbacks=[callback], logger=False, default_root_dir=folder, **quiet, **options
     )
