@@ -51,8 +51,7 @@ _SHARED_WITH_THE_GUIDE = (
     "metric_for_best_model", "load_best_model_at_end", "early_stopping_patience", "save_total_limit",
 )  # fmt: skip
 _LOGGED = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_kendalls_tau", "eval_pmr")
-# Each run's own, or without any part in its figures.
-_NOT_IN_THE_HEAD = ("objective", "seed", "logging_steps", "eval_on_start", "save_total_limit")
+_WITHOUT_PART = ("logging_steps", "eval_on_start", "save_total_limit")
 
 
 def main() -> None:
@@ -78,24 +77,27 @@ def measure_rows(
     rows: Mapping[str, Recipe],
     recipe: Recipe,
     options: Mapping[str, Any],
+    *,
+    own_fields: Sequence[str] = ("objective",),
     judged_on: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Trains and judges each row with each seed, and adds its figures to the results.
 
     Args:
         rows: the recipe of each row, by its name.
-        recipe: what they have in common.
+        recipe: what they have in common, or nearly.
         options: `results`, `seeds` and `num_permutations`.
+        own_fields: what rows of one results file may differ in.
         judged_on: sources of stories to judge on, by a name for them; the recipe's validation stories if not given.
 
     Raises:
         ValueError: if the results, or the folder of the runs, are by another recipe.
         TrainingFailed: if a run fails; those that are done are kept.
     """
-    common = {name: value for name, value in shareable(recipe).items() if name not in _NOT_IN_THE_HEAD}
+    common = {name: value for name, value in _shown(recipe).items() if name not in (*own_fields, "seed")}
     results = ResultsFile(options["results"], {"recipe": common, "num_permutations": options["num_permutations"]})
     planned = [(name, run) for name, row in rows.items() for run in _plan(name, row, options["seeds"])]
-    left = [(name, run) for name, run in planned if not results.has(name, run.seed)]
+    left = [(name, run) for name, run in planned if not results.has(name, run.seed, _differs(run.recipe, common))]
     print(f"{len(planned) - len(left)} of {len(planned)} runs are done", file=sys.stderr)
     stories = {name: load_all(sources) for name, sources in (judged_on or {}).items()}
     if not stories:
@@ -108,6 +110,16 @@ def measure_rows(
         for kind, judged in figures["judged"].items():
             tau = ", ".join(f"{metrics['kendalls_tau']:.4f} ({count})" for count, metrics in judged.items())
             tqdm.write(f"{name}, seed {run.seed}: {figures['training']['seconds']:.0f} s, {kind} tau {tau}")
+
+
+def _shown(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe has a part in the figures."""
+    return {name: value for name, value in shareable(recipe).items() if name not in _WITHOUT_PART}
+
+
+def _differs(recipe: Recipe, common: Mapping[str, Any]) -> dict[str, Any]:
+    own = _shown(recipe)
+    return {name: own.get(name) for name in [*own, *common] if own.get(name) != common.get(name)}
 
 
 def _plan(name: str, recipe: Recipe, seeds: Sequence[int]) -> list[ComparedRun]:
@@ -127,9 +139,8 @@ def measure(
     """
     folder = Path(run.recipe.output_dir)
     outcome = run_comparison([run], folder.parents[1], lambda line: None)[0]
-    own = shareable(run.recipe)
     return {
-        "recipe": {name: own.get(name) for name in own | common if own.get(name) != common.get(name)},
+        "recipe": _differs(run.recipe, common),
         "training": {**outcome["results"]["training"], "peak_memory_mb": outcome["peak_memory_mb"]},
         "epochs": [
             {key.removeprefix("eval_"): value for key, value in row.items() if key in _LOGGED}
