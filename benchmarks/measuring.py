@@ -90,9 +90,13 @@ class ResultsFile:
         runs.setdefault(row, {})[str(seed)] = dict(figures)
         self._write(runs)
 
-    def _write(self, runs: Mapping[str, Any]) -> None:
+    def conclude(self, conclusions: Mapping[str, Any]) -> None:
+        """Writes what follows from all of the runs, until the next one is added."""
+        self._write(self.runs(), conclusions)
+
+    def _write(self, runs: Mapping[str, Any], conclusions: Mapping[str, Any] | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {**self.head, "runs": runs})
+        write_json(self.path, {**self.head, **(conclusions or {}), "runs": runs})
 
 
 def figures(predictions: Predictions) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 from training.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
 from training.recipe import Recipe, shareable
 
-GUIDE_LEARNING_RATE = 3e-5
+GUIDE, GUIDE_LEARNING_RATE = "guide", 3e-5
 _GUIDE: dict[str, Any] = {
     "objective": "mse",
     "target_scale": "index",
@@ -63,14 +63,31 @@ def main() -> None:
     recipe, options = parser.parse_benchmark(decided_elsewhere={"objective": "--objectives", "seed": "--seeds"})
     rows = {name: dataclasses.replace(recipe, objective=name) for name in options["objectives"]}
     if options["guide"] is not None:
-        rows |= {f"guide, {rate:g}": guide_recipe(recipe, rate) for rate in options["guide"] or [GUIDE_LEARNING_RATE]}
-    measure_rows(rows, recipe, options)
+        rows |= {f"{GUIDE}, {rate:g}": guide_recipe(recipe, rate) for rate in options["guide"] or [GUIDE_LEARNING_RATE]}
+    results = measure_rows(rows, recipe, options)
+    results.conclude({"not_better_than_the_guide": not_better_than_the_guide(results.runs())})
 
 
 def guide_recipe(recipe: Recipe, learning_rate: float) -> Recipe:
     """The guide's recipe on this one's encoder and data."""
     shared = {name: getattr(recipe, name) for name in _SHARED_WITH_THE_GUIDE}
     return Recipe(**{**shared, **_GUIDE, "output_dir": recipe.output_dir, "learning_rate": learning_rate})
+
+
+def not_better_than_the_guide(runs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """For each number of arrangements the objectives whose tau, the mean over seeds, is not above the guide's best."""
+    taus: dict[str, dict[str, float]] = {}
+    for name, by_seed in runs.items():
+        for run in by_seed.values():
+            for count, metrics in run["judged"]["validation"].items():
+                taus.setdefault(count, {}).setdefault(name, 0.0)
+                taus[count][name] += metrics["kendalls_tau"] / len(by_seed)
+    found = {}
+    for count, of in taus.items():
+        guides = [tau for name, tau in of.items() if name.startswith(GUIDE)]
+        if guides:
+            found[count] = [name for name, tau in of.items() if not name.startswith(GUIDE) and tau <= max(guides)]
+    return found
 
 
 def measure_rows(
@@ -80,7 +97,7 @@ def measure_rows(
     *,
     own_fields: Sequence[str] = ("objective",),
     judged_on: Mapping[str, list[str]] | None = None,
-) -> None:
+) -> ResultsFile:
     """Trains and judges each row with each seed, and adds its figures to the results.
 
     Args:
@@ -89,6 +106,9 @@ def measure_rows(
         options: `results`, `seeds` and `num_permutations`.
         own_fields: what rows of one results file may differ in.
         judged_on: sources of stories to judge on, by a name for them; the recipe's validation stories if not given.
+
+    Returns:
+        The results, with what else they hold.
 
     Raises:
         ValueError: if the results, or the folder of the runs, are by another recipe.
@@ -110,6 +130,7 @@ def measure_rows(
         for kind, judged in figures["judged"].items():
             tau = ", ".join(f"{metrics['kendalls_tau']:.4f} ({count})" for count, metrics in judged.items())
             tqdm.write(f"{name}, seed {run.seed}: {figures['training']['seconds']:.0f} s, {kind} tau {tau}")
+    return results
 
 
 def _shown(recipe: Recipe) -> dict[str, Any]:
