@@ -65,9 +65,24 @@ class ResultsFile:
         """Writes the head, so that nothing by another recipe is begun in the same place."""
         self._write(self.runs())
 
-    def has(self, row: str, seed: int) -> bool:
-        """Whether this run was measured already."""
-        return str(seed) in self.runs().get(row, {})
+    def has(self, row: str, seed: int, recipe: Mapping[str, Any] | None = None) -> bool:
+        """Whether this run was measured already.
+
+        Args:
+            row: its row.
+            seed: its seed.
+            recipe: what its recipe has for itself, beside the head.
+
+        Raises:
+            ValueError: if it was, by another recipe.
+        """
+        found = self.runs().get(row, {}).get(str(seed))
+        if found is not None and recipe is not None and found["recipe"] != json.loads(json.dumps(recipe)):
+            raise ValueError(
+                f"{self.path} holds {row}, seed {seed}, by another recipe: its own fields are {found['recipe']} there "
+                f"and {recipe} here; give that recipe, or another --results"
+            )
+        return found is not None
 
     def add(self, row: str, seed: int, figures: Mapping[str, Any]) -> None:
         """Adds a run; what another process has added meanwhile is kept."""
@@ -75,9 +90,13 @@ class ResultsFile:
         runs.setdefault(row, {})[str(seed)] = dict(figures)
         self._write(runs)
 
-    def _write(self, runs: Mapping[str, Any]) -> None:
+    def conclude(self, conclusions: Mapping[str, Any]) -> None:
+        """Writes what follows from all of the runs, until the next one is added."""
+        self._write(self.runs(), conclusions)
+
+    def _write(self, runs: Mapping[str, Any], conclusions: Mapping[str, Any] | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {**self.head, "runs": runs})
+        write_json(self.path, {**self.head, **(conclusions or {}), "runs": runs})
 
 
 def figures(predictions: Predictions) -> dict[str, Any]:

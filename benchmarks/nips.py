@@ -1,8 +1,8 @@
 """Texts of varying length: trained on NIPS abstracts alone, on ROCStories alone, and on both; judged on abstracts.
 
-    python -m benchmarks.nips --nips FOLDER --config RECIPE.yaml --encoder NAME --data SRC... --validation_data SRC... \\
-        --output_dir FOLDER_OF_THE_RUNS --results FILE.json [--nips_epochs N] [--sources nips stories both] \\
-        [--seeds 42] [--num_permutations 1 8]
+    python -m benchmarks.nips --nips FOLDER --config RECIPE.yaml --encoder NAME \\
+        --data SRC... --validation_data SRC... --output_dir FOLDER_OF_THE_RUNS --results FILE.json \\
+        [--nips_epochs N] [--sources nips stories both] [--seeds 42] [--num_permutations 1 8]
 
 From the project's root. FOLDER has `train.jsonl` and `validation.jsonl`, one `{"sentences": [...]}` a line, of which
 texts of 2 to 15 sentences are taken, as in the literature; `--data` and `--validation_data` are the stories. Each
@@ -43,7 +43,7 @@ def main() -> None:
     abstracts = {split: filtered(options["nips"] / f"{split}.jsonl", Path(recipe.output_dir)) for split in SPLITS}
     rows = {source: recipe_for(source, recipe, abstracts, options["nips_epochs"]) for source in options["sources"]}
     judged_on = {"nips": [str(abstracts["validation"])], "stories": recipe.validation_data}
-    measure_rows(rows, recipe, options, judged_on=judged_on)
+    measure_rows(rows, recipe, options, own_fields=(), judged_on=judged_on)
 
 
 def filtered(path: Path, folder: Path) -> Path:

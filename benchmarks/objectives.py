@@ -33,7 +33,7 @@ from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 from training.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
 from training.recipe import Recipe, shareable
 
-GUIDE_LEARNING_RATE = 3e-5
+GUIDE, GUIDE_LEARNING_RATE = "guide", 3e-5
 _GUIDE: dict[str, Any] = {
     "objective": "mse",
     "target_scale": "index",
@@ -51,8 +51,7 @@ _SHARED_WITH_THE_GUIDE = (
     "metric_for_best_model", "load_best_model_at_end", "early_stopping_patience", "save_total_limit",
 )  # fmt: skip
 _LOGGED = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_kendalls_tau", "eval_pmr")
-# Each run's own, or without any part in its figures.
-_NOT_IN_THE_HEAD = ("objective", "seed", "logging_steps", "eval_on_start", "save_total_limit")
+_WITHOUT_PART = ("logging_steps", "eval_on_start", "save_total_limit")
 
 
 def main() -> None:
@@ -64,8 +63,9 @@ def main() -> None:
     recipe, options = parser.parse_benchmark(decided_elsewhere={"objective": "--objectives", "seed": "--seeds"})
     rows = {name: dataclasses.replace(recipe, objective=name) for name in options["objectives"]}
     if options["guide"] is not None:
-        rows |= {f"guide, {rate:g}": guide_recipe(recipe, rate) for rate in options["guide"] or [GUIDE_LEARNING_RATE]}
-    measure_rows(rows, recipe, options)
+        rows |= {f"{GUIDE}, {rate:g}": guide_recipe(recipe, rate) for rate in options["guide"] or [GUIDE_LEARNING_RATE]}
+    results = measure_rows(rows, recipe, options)
+    results.conclude({"not_better_than_the_guide": not_better_than_the_guide(results.runs())})
 
 
 def guide_recipe(recipe: Recipe, learning_rate: float) -> Recipe:
@@ -74,28 +74,50 @@ def guide_recipe(recipe: Recipe, learning_rate: float) -> Recipe:
     return Recipe(**{**shared, **_GUIDE, "output_dir": recipe.output_dir, "learning_rate": learning_rate})
 
 
+def not_better_than_the_guide(runs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """For each number of arrangements the objectives whose tau, the mean over seeds, is not above the guide's best."""
+    taus: dict[str, dict[str, float]] = {}
+    for name, by_seed in runs.items():
+        for run in by_seed.values():
+            for count, metrics in run["judged"]["validation"].items():
+                taus.setdefault(count, {}).setdefault(name, 0.0)
+                taus[count][name] += metrics["kendalls_tau"] / len(by_seed)
+    found = {}
+    for count, of in taus.items():
+        guides = [tau for name, tau in of.items() if name.startswith(GUIDE)]
+        if guides:
+            found[count] = [name for name, tau in of.items() if not name.startswith(GUIDE) and tau <= max(guides)]
+    return found
+
+
 def measure_rows(
     rows: Mapping[str, Recipe],
     recipe: Recipe,
     options: Mapping[str, Any],
+    *,
+    own_fields: Sequence[str] = ("objective",),
     judged_on: Mapping[str, list[str]] | None = None,
-) -> None:
+) -> ResultsFile:
     """Trains and judges each row with each seed, and adds its figures to the results.
 
     Args:
         rows: the recipe of each row, by its name.
-        recipe: what they have in common.
+        recipe: what they have in common, or nearly.
         options: `results`, `seeds` and `num_permutations`.
+        own_fields: what rows of one results file may differ in.
         judged_on: sources of stories to judge on, by a name for them; the recipe's validation stories if not given.
+
+    Returns:
+        The results, with what else they hold.
 
     Raises:
         ValueError: if the results, or the folder of the runs, are by another recipe.
         TrainingFailed: if a run fails; those that are done are kept.
     """
-    common = {name: value for name, value in shareable(recipe).items() if name not in _NOT_IN_THE_HEAD}
+    common = {name: value for name, value in _shown(recipe).items() if name not in (*own_fields, "seed")}
     results = ResultsFile(options["results"], {"recipe": common, "num_permutations": options["num_permutations"]})
     planned = [(name, run) for name, row in rows.items() for run in _plan(name, row, options["seeds"])]
-    left = [(name, run) for name, run in planned if not results.has(name, run.seed)]
+    left = [(name, run) for name, run in planned if not results.has(name, run.seed, _differs(run.recipe, common))]
     print(f"{len(planned) - len(left)} of {len(planned)} runs are done", file=sys.stderr)
     stories = {name: load_all(sources) for name, sources in (judged_on or {}).items()}
     if not stories:
@@ -108,6 +130,17 @@ def measure_rows(
         for kind, judged in figures["judged"].items():
             tau = ", ".join(f"{metrics['kendalls_tau']:.4f} ({count})" for count, metrics in judged.items())
             tqdm.write(f"{name}, seed {run.seed}: {figures['training']['seconds']:.0f} s, {kind} tau {tau}")
+    return results
+
+
+def _shown(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe has a part in the figures."""
+    return {name: value for name, value in shareable(recipe).items() if name not in _WITHOUT_PART}
+
+
+def _differs(recipe: Recipe, common: Mapping[str, Any]) -> dict[str, Any]:
+    own = _shown(recipe)
+    return {name: own.get(name) for name in [*own, *common] if own.get(name) != common.get(name)}
 
 
 def _plan(name: str, recipe: Recipe, seeds: Sequence[int]) -> list[ComparedRun]:
@@ -127,9 +160,8 @@ def measure(
     """
     folder = Path(run.recipe.output_dir)
     outcome = run_comparison([run], folder.parents[1], lambda line: None)[0]
-    own = shareable(run.recipe)
     return {
-        "recipe": {name: own.get(name) for name in {**own, **common} if own.get(name) != common.get(name)},
+        "recipe": _differs(run.recipe, common),
         "training": {**outcome["results"]["training"], "peak_memory_mb": outcome["peak_memory_mb"]},
         "epochs": [
             {key.removeprefix("eval_"): value for key, value in row.items() if key in _LOGGED}

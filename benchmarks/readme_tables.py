@@ -1,7 +1,8 @@
 """Writes the generated parts of README.md: `python benchmarks/readme_tables.py` (`--check` only compares).
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. The table of recipe fields is made from the code,
-that of results from what `sentence-ordering compare` wrote (`benchmarks/results/`).
+those of results from what `sentence-ordering compare` and the benchmarks wrote (`benchmarks/results/`). A part whose
+results are not there is left as it is.
 """
 
 from __future__ import annotations
@@ -10,11 +11,21 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-COMPARISON = ROOT / "benchmarks" / "results" / "comparison_sample.json"
+RESULTS = ROOT / "benchmarks" / "results"
+COMPARISON = RESULTS / "comparison_sample.json"
+OBJECTIVES, OTHER_WAYS = RESULTS / "objectives_rocstories.json", RESULTS / "other_ways_rocstories.json"
+WAYS = {
+    "pairs": "pairs of sentences, topological sort",
+    "centre_chain": "embeddings, chain from the centre",
+    "best_chain": "embeddings, best chain",
+}
 
 
 def recipe_fields() -> str:
@@ -49,21 +60,69 @@ def comparison() -> str:
     )
 
 
-PARTS = {"recipe_fields": recipe_fields, "comparison": comparison}
+def objectives() -> str | None:
+    """Every objective, the guide's recipe and the other ways, with intervals; None without results."""
+    if not OBJECTIVES.is_file():
+        return None
+    values = json.loads(OBJECTIVES.read_text(encoding="utf-8"))
+    others = json.loads(OTHER_WAYS.read_text(encoding="utf-8"))["runs"] if OTHER_WAYS.is_file() else {}
+    header = ["", "arrangements", "seeds", "tau", "accuracy", "pmr", "calibration error", "training"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *_lines(values["runs"], others)]
+    recipe, run = values["recipe"], next(iter(next(iter(values["runs"].values())).values()))
+    judged = next(iter(run["judged"]["validation"].values()))
+    environment = run["environment"]
+    return "\n".join(lines) + (
+        f"\n\n{judged['stories']:,} validation stories, {run['training']['stories']:,} to train on; encoder "
+        f"{recipe['encoder']}, {recipe['num_train_epochs']:g} epochs, batches of "
+        f"{recipe['per_device_train_batch_size']}, learning rate {recipe['learning_rate']:g}; in brackets "
+        f"{judged['intervals']['level']:.0%} bootstrap intervals over stories (averaged over seeds where there are "
+        f"several), ± the standard deviation over seeds. {environment['hardware']}; torch {environment['torch']}, "
+        f"transformers {environment['transformers']}."
+    )
+
+
+def _lines(runs: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[str]:
+    for name, by_seed in runs.items():
+        shown = f"the guide's recipe, {name.partition(', ')[2]}" if name.startswith("guide") else f"`{name}`"
+        for count in next(iter(by_seed.values()))["judged"]["validation"]:
+            judged = [run["judged"]["validation"][count] for run in by_seed.values()]
+            yield _line(shown, count, list(by_seed.values()), judged)
+            shown = ""
+    for name, by_seed in others.items():
+        yield _line(WAYS[name], "", list(by_seed.values()), list(by_seed.values()))
+
+
+def _line(name: str, arrangements: str, runs: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]) -> str:
+    error = [found["calibration_error_cross_fitted"] for found in judged if "calibration_error_cross_fitted" in found]
+    seconds = [run["training"]["seconds"] for run in runs if "training" in run]
+    cells = [name, arrangements, str(len(runs)) if seconds else ""]
+    cells += [_with_interval(judged, metric) for metric in ("kendalls_tau", "accuracy", "pmr")]
+    cells += [f"{mean(error):.3f}" if error else "", f"{mean(seconds) / 60:.0f} min" if seconds else "none"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_interval(judged: Sequence[Mapping[str, Any]], metric: str) -> str:
+    values = [found[metric] for found in judged]
+    low, high = (mean(found["intervals"][metric][end] for found in judged) for end in (0, 1))
+    spread = f" ± {pstdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{spread} [{low:.3f}, {high:.3f}]"
+
+
+PARTS = {"recipe_fields": recipe_fields, "comparison": comparison, "objectives": objectives}
 
 
 def with_generated_parts(text: str) -> str:
-    """README with each generated part made anew.
+    """README with each generated part made anew, but for those without results.
 
     Raises:
         KeyError: if README names a part that nothing generates.
     """
-    return re.sub(
-        r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)",
-        lambda match: f"{match[1]}\n{PARTS[match[2]]()}\n\n{match[4]}",
-        text,
-        flags=re.DOTALL,
-    )
+
+    def renewed(part: re.Match[str]) -> str:
+        generated = PARTS[part[2]]()
+        return part[0] if generated is None else f"{part[1]}\n{generated}\n\n{part[4]}"
+
+    return re.sub(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", renewed, text, flags=re.DOTALL)
 
 
 def main() -> int:
