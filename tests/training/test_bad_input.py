@@ -74,11 +74,6 @@ BAD: list[tuple[str, str, list[str]]] = [
     ("train: causal model", TRAIN + "--encoder {files}/causal --data {data}", ["causal", "would not see"]),
     ("train: folder without a model", TRAIN + "--encoder {files}/empty --data {data}", ["empty"]),
     (
-        "train: a trained model as encoder",
-        TRAIN + "--encoder {model} --data {data}",
-        ["is a sentence ordering model already"],
-    ),
-    (
         "train: encoder_config of a pretrained one",
         READING + "{data} --encoder_config {{}}",
         ["--encoder_config is for"],
