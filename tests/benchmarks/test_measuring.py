@@ -15,7 +15,7 @@ from benchmarks.objectives import guide_recipe, not_better_than_the_guide
 from training.evaluation import Predictions
 from training.recipe import Recipe
 
-HEAD = {"recipe": {"encoder": "cnn", "learning_rate": 1e-3}, "num_permutations": (1, 8)}
+HEAD: dict[str, Any] = {"recipe": {"encoder": "cnn", "learning_rate": 1e-3}, "num_permutations": (1, 8)}
 
 
 def predictions(stories: int, temperature: float, seed: int = 0) -> Predictions:
