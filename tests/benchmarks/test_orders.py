@@ -68,8 +68,9 @@ def test_a_cycle_is_broken_at_its_least_sure_pair() -> None:
 
 
 def test_both_readings_of_a_pair_count() -> None:
-    earlier = np.array([[0.5, 0.6], [0.9, 0.5]])
+    earlier = np.array([[0.5, 0.6], [0.9, 0.5]])  # read either way, what comes first is said to come first
     assert topological_order(NAMES[:2], earlier) == [1, 0]
+    assert topological_order(NAMES[:2], earlier.T) == [0, 1]
 
 
 @given(st.integers(2, 12), st.integers(0, 2**32 - 1), st.booleans())
