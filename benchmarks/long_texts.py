@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from dataset_builder.loading import load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline, combine_groups
+from modeling_sentence_ordering.long_texts_sentence_ordering import GROUP_SIZE
 from training.repository import write_json
 from training.trained_model import load_trained_model
 
@@ -37,7 +38,7 @@ def main() -> None:
     results: dict[str, Any] = {"simulation": [], "model": []}
     for noise in options.noise:
         for kind in ("group", "text"):
-            for size in options.group_size or [20]:
+            for size in options.group_size or [GROUP_SIZE]:
                 for count in options.simulated_sentences:
                     results["simulation"].append(simulate(kind, noise, count, size))
                     print(json.dumps(results["simulation"][-1]), flush=True)
@@ -47,7 +48,7 @@ def main() -> None:
             model.config.max_input_tokens = options.max_input_tokens
         order = SentenceOrderingPipeline(model=model, tokenizer=tokenizer)
         stories = load_all(options.data)["sentences"]
-        for size in options.group_size or [model.config.group_size]:
+        for size in options.group_size or [model.config.group_size or GROUP_SIZE]:
             model.config.group_size = size
             for count in options.sentences:
                 texts = joined(stories, count, max(1, options.texts * min(options.sentences) // count))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import ceil, isfinite, nan
 
 import torch
 from torch import Tensor
@@ -73,7 +73,8 @@ def combine_groups(
     rounds, draw = 1, 0
     while draw < rounds:
         scale = draw // (ROUNDS_PER_SCALE * num_permutations)
-        groups = _deal(strengths.tolist(), arrangement(texts, draw), sizes, room, group_size, scale, draw % 2 / 2)
+        shift = 0.5 if scale and draw % 2 else 0.0
+        groups = _deal(strengths.tolist(), arrangement(texts, draw), sizes, room, group_size, scale, shift)
         scores = score_groups([[canonical[i] for i in group] for group in groups])
         if not all(isfinite(score) for row in scores for score in row):
             return [nan] * len(texts)
@@ -85,9 +86,9 @@ def combine_groups(
         # From the last fit on, a step or two are enough to deal by.
         strengths = judgements.fit(strengths, most_steps=100 if draw == rounds else 2)
     found = [0.0] * len(texts)
-    for place, strength in zip(canonical, _lowest_first(texts, (strengths * unit).tolist()), strict=True):
+    for place, strength in zip(canonical, (strengths * unit).tolist(), strict=True):
         found[place] = strength
-    return found
+    return _lowest_first(sentences, found)
 
 
 def number_of_rounds(groups: int, num_permutations: int = 1) -> int:
@@ -118,7 +119,7 @@ def _deal(
 
 def _packed(line: Sequence[int], lengths: Sequence[int], room: int, group_size: int) -> Iterator[list[int]]:
     """The line cut into groups of about the same size that have room, none of a single sentence if that can be."""
-    most = -(-len(line) // -(-len(line) // group_size))  # 21 sentences are 11 and 10, not 20 and 1
+    most = ceil(len(line) / max(ceil(len(line) / group_size), 1))  # 21 sentences are 11 and 10, not 20 and 1
     groups: list[list[int]] = []
     used = room
     for index in line:
@@ -238,7 +239,7 @@ class Judgements:
                 expected = one.differences(strengths).sigmoid()
                 slope -= one.by_sentence(((expected - 0.5) * one.pairs()).sum(dim=2))
                 curvatures.append(expected * (1 - expected) * one.pairs())
-            if not slope.abs().max() > 1e-6:
+            if not (slope.abs() > 1e-6).any():
                 break
             step = self._solve(curvatures, slope)
             for _ in range(30):  # half as far, until it is uphill

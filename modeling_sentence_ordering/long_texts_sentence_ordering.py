@@ -11,9 +11,9 @@ from transformers.utils.logging import tqdm
 from .aggregation_sentence_ordering import combine_groups, number_of_rounds
 from .encoding_sentence_ordering import StoryTokenizer
 
-GROUP_SIZE = 20
-"""Sentences of a group at most, unless the model's config says otherwise: more of them, and models that were trained
-on stories have never seen the like; fewer, and it takes more groups."""
+GROUP_SIZE = 10
+"""Sentences of a group at most, unless the model's config says otherwise: about as many as the stories have that
+models are trained on. Larger groups are fewer and tell more, but only to a model that has seen such."""
 # In one batch of groups, padding included. Not up to the caller's batch size: between different batches scores differ
 # in their last digits, and of two sentences of nearly the same strength another one would go into the next group.
 _TOKENS_AT_ONCE = 8192
