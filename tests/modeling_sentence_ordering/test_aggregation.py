@@ -239,7 +239,7 @@ def test_the_fit_is_the_maximum(data: st.DataObject, number: int) -> None:
         judgements.add(groups, rows)
         rounds.append((groups, rows))
     start = torch.zeros(number, dtype=torch.float64)
-    found = judgements.fit(start).requires_grad_()
+    found = judgements.fit(start).clone().requires_grad_()
     (slope,) = torch.autograd.grad(brute_force(rounds, found), found)
     assert slope.abs().max() < 1e-5
     found = found.detach()

@@ -15,7 +15,7 @@ from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPi
 from tests.modeling_sentence_ordering.small_encoders import STORIES, MakeModel
 
 LIMIT = 48
-LONG = [f"{sentence} {number}" for number in range(2) for story in STORIES for sentence in story]
+LONG = [f"{sentence} {number}" for number in range(2) for story in STORIES for sentence in story if len(sentence) < 25]
 SENTENCES = st.lists(
     st.one_of(
         st.sampled_from(LONG),
