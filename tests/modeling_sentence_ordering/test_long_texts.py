@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer, number_of_rounds
+from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, number_of_rounds
 from tests.modeling_sentence_ordering.small_encoders import STORIES, MakeModel
 
 LIMIT = 48
@@ -132,7 +132,7 @@ def test_fixed_points_are_kept(short: SentenceOrderingPipeline) -> None:
 
 
 def test_what_fits_once_it_is_cut_goes_through_in_one_piece(
-    short: SentenceOrderingPipeline, make_model: MakeModel
+    short: SentenceOrderingPipeline, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the same sentences, already cut, are ordered by a model that takes more."""
     model, story_tokenizer = make_model("bert", max_input_tokens=100, confidence_temperature=0.5)
@@ -143,10 +143,9 @@ def test_what_fits_once_it_is_cut_goes_through_in_one_piece(
         answer = short(text, num_permutations=3)
     assert sum(rows for rows, _ in watched.batches) == 3
     assert answer.pop("truncated") == [1]
-    large.story_tokenizer.tokenize = (
-        lambda sentences: [  # type: ignore[method-assign]
-            ids[:most] for ids in StoryTokenizer.tokenize(large.story_tokenizer, sentences)
-        ]
+    tokenize = large.story_tokenizer.tokenize
+    monkeypatch.setattr(
+        large.story_tokenizer, "tokenize", lambda sentences: [ids[:most] for ids in tokenize(sentences)]
     )
     expected = large(text, num_permutations=3)
     assert expected == answer
@@ -188,7 +187,7 @@ def test_more_permutations_are_more_groups(short: SentenceOrderingPipeline) -> N
         with Watched(short.model) as watched:
             short(LONG, num_permutations=count)
         calls.append(sum(rows for rows, _ in watched.batches) - 1)  # but one, the empty story in its place
-    assert calls[1] == pytest.approx(3 * calls[0], rel=0.05)
+    assert calls[1] == pytest.approx(3 * calls[0], rel=0.15)
     assert short(LONG)["scores"] != short(LONG, num_permutations=3)["scores"]
 
 
