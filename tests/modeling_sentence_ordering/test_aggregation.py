@@ -113,6 +113,13 @@ def test_groups_have_room_and_are_as_few_as_stated(lengths: list[int], room: int
     event(f"rounds: {len(scorer.rounds)}")
 
 
+def test_no_sentence_is_left_over_where_three_fit_together() -> None:
+    for number in range(4, 30):
+        scorer = Scorer(numbered(number))
+        combine(scorer, 3)
+        assert all(sum(map(len, groups)) == number for groups in scorer.rounds)
+
+
 @pytest.mark.parametrize(("groups", "rounds"), [(0, 2), (1, 2), (2, 4), (3, 6), (4, 6), (5, 8), (100, 16), (128, 16)])
 def test_rounds_grow_with_the_logarithm(groups: int, rounds: int) -> None:
     assert number_of_rounds(groups) == rounds
@@ -203,11 +210,15 @@ def test_scores_that_are_all_the_same_give_strengths_that_are() -> None:
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_are_passed_on(broken: float) -> None:
+    calls = []
+
     def score(groups: Groups) -> list[list[float]]:
+        calls.append(groups)
         return [[broken] * len(group) for group in groups]
 
     found = combine_groups(numbered(20), score, lengths=[1] * 20, room=99, group_size=4)
     assert len(found) == 20 and all(map(math.isnan, found))
+    assert len(calls) == 1, "and at once"
 
 
 def brute_force(
