@@ -11,7 +11,12 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, number_of_rounds
+from modeling_sentence_ordering import (
+    SentenceOrderingModel,
+    SentenceOrderingPipeline,
+    combine_groups,
+    number_of_rounds,
+)
 from tests.modeling_sentence_ordering.small_encoders import STORIES, MakeModel
 
 LIMIT = 48
@@ -238,3 +243,17 @@ def test_scores_that_are_not_numbers_are_an_error(make_model: MakeModel) -> None
     model.head.bias.data.fill_(math.nan)
     with pytest.raises(ValueError, match="scores are not numbers"):
         SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer)(LONG)
+
+
+def test_groups_are_scored_as_one_by_one_in_the_unit_of_the_model(short: SentenceOrderingPipeline) -> None:
+    tokenizer = short.story_tokenizer
+    ids = tokenizer.tokenize(LONG)
+
+    def one_by_one(groups: list[list[int]]) -> list[list[float]]:
+        stories = [tokenizer.assemble([ids[i] for i in group]) for group in groups]
+        return [short.model(**tokenizer.collate([story])).logits[0].tolist() for story in stories]
+
+    expected = combine_groups(
+        LONG, one_by_one, lengths=[len(one) + 1 for one in ids], room=LIMIT - 1, group_size=10, temperature=0.5
+    )
+    assert short(LONG)["scores"] == pytest.approx(expected, abs=1e-3)
