@@ -252,7 +252,10 @@ def limits(facts: ModelFacts) -> str:
         f"The results are those of a single training run (seed {facts.recipe['seed']}).",
     ]
     if facts.max_input_tokens is not None:
-        points.append(f"It reads at most {facts.max_input_tokens:,} tokens of a story and leaves out what is beyond.")
+        points.append(
+            f"It reads at most {facts.max_input_tokens:,} tokens of a story at once. Longer texts are ordered by "
+            "groups of their sentences; how well was not measured."
+        )
     if facts.base_model is not None:
         points.append("What its encoder learned from other texts, prejudices included, is in it as well.")
     return "\n".join(f"- {point}" for point in points)

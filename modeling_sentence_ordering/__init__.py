@@ -4,11 +4,13 @@ This package imports nothing but torch, transformers and the standard library, s
 own when `AutoModel.from_pretrained(repo, trust_remote_code=True)` copies them out of a repository.
 """
 
+from .aggregation_sentence_ordering import combine_groups, number_of_rounds
 from .answer_sentence_ordering import confidence, in_order
 from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints, order_by_scores
+from .long_texts_sentence_ordering import score_long_text
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
 from .objectives_sentence_ordering import OBJECTIVES, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline
@@ -26,10 +28,13 @@ __all__ = [
     "TokenizedStory",
     "arrangements",
     "average_scores",
+    "combine_groups",
     "confidence",
     "in_order",
     "load_tokenizer",
+    "number_of_rounds",
     "objective_loss",
     "order_by_scores",
     "save_tokenizer",
+    "score_long_text",
 ]

@@ -39,13 +39,13 @@ def arrangements(sentences: Sequence[str], count: int = 1) -> list[list[int]]:
     found: dict[tuple[str, ...], list[int]] = {}
     draw = 0
     while len(found) < count:
-        way = _arrangement(sentences, draw)
+        way = arrangement(sentences, draw)
         found.setdefault(tuple(sentences[i] for i in way), way)
         draw += 1
     return list(found.values())
 
 
-def _arrangement(sentences: Sequence[str], draw: int) -> list[int]:
+def arrangement(sentences: Sequence[str], draw: int) -> list[int]:
     """Input indices, sorted by a hash of each sentence, of how many identical ones came before it, and of `draw`."""
     seen: Counter[str] = Counter()
     keys = []

@@ -155,9 +155,12 @@ class SentenceOrderingConfig(PretrainedConfig):
         base_model: the encoder's id on the Hub, or None; a local path is never kept.
         confidence_temperature: what a difference of two scores is divided by to tell how sure their order is, above 0;
             see `confidence`. None where the scores have not been calibrated.
+        group_size: the most sentences that the encoder is shown at once of a text too long for it, 2 or more; None for
+            a number that suits most models.
 
     Raises:
-        ValueError: for a reading, target scale or backbone that does not exist, or a temperature that is none.
+        ValueError: for a reading, target scale or backbone that does not exist, or a temperature or group size that is
+            none.
     """
 
     model_type = "sentence_ordering"
@@ -176,6 +179,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         base_model: str | None = None,
         confidence_temperature: float | None = None,
+        group_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         if reading not in READINGS:
@@ -184,6 +188,10 @@ class SentenceOrderingConfig(PretrainedConfig):
             raise ValueError(f"target_scale must be one of {', '.join(TARGET_SCALES)}, not {target_scale!r}")
         if confidence_temperature is not None and not 0 < confidence_temperature < math.inf:
             raise ValueError(f"confidence_temperature must be a number above 0, not {confidence_temperature!r}")
+        if group_size is not None and (
+            isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 2
+        ):
+            raise ValueError(f"group_size must be a whole number of at least 2, not {group_size!r}")
         self.backbone_config = _backbone_config(backbone_config)
         self.objective = objective
         self.target_scale = target_scale
@@ -195,6 +203,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         self.base_model = hub_id(base_model)
         self.confidence_temperature = confidence_temperature
+        self.group_size = group_size
         super().__init__(**kwargs)
 
     @property

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from .configuration_sentence_ordering import SentenceOrderingConfig
 
+LONGEST_TEXT = 4096
+"""Tokens that an encoder without a limit is shown at once of a text that is to be ordered."""
+
 
 class TokenizedStory(NamedTuple):
     """One story as a token sequence.
@@ -133,18 +136,32 @@ class StoryTokenizer:
                 return count
         return len(sentence_ids)
 
-    def check_fits(self, sentence_ids: Sequence[Sequence[int]]) -> None:
-        """Refuses a story that the encoder cannot take whole.
+    @property
+    def room(self) -> int:
+        """Tokens for sentences and markers of a text that is to be ordered, the separator besides.
 
-        Raises:
-            ValueError: saying how many sentences fit.
+        `LONGEST_TEXT` at most where nothing limits the encoder: its memory may grow with the square of the length.
         """
-        if self.max_input_tokens is not None and self.length(sentence_ids) > self.max_input_tokens:
-            raise ValueError(
-                f"this story of {len(sentence_ids)} sentences has {self.length(sentence_ids)} tokens and the encoder "
-                f"takes {self.max_input_tokens}: only the first {self.count_fitting(sentence_ids)} sentences fit; "
-                "split or shorten it"
-            )
+        longest = LONGEST_TEXT if self.max_input_tokens is None else self.max_input_tokens
+        return longest - (self.separator_token_id is not None)
+
+    def shortened(self, sentence_ids: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
+        """The sentences of a text that is to be ordered, each short enough to be compared with any other.
+
+        A text that fits is left as it is. Of one that does not, a sentence that takes more than half of `room`, its
+        marker included, is cut to that, so that any two fit together.
+
+        Returns:
+            The ids of each sentence, and the indices of those that were cut.
+        """
+        if self.fits(sentence_ids):
+            return list(sentence_ids), []
+        most = max(self.room // 2 - 1, 0)
+        return [ids[:most] for ids in sentence_ids], [i for i, ids in enumerate(sentence_ids) if len(ids) > most]
+
+    def fits(self, sentence_ids: Sequence[Sequence[int]]) -> bool:
+        """Whether a text that is to be ordered goes through the encoder in one piece."""
+        return sum(len(ids) + 1 for ids in sentence_ids) <= self.room
 
     def collate(
         self, stories: Sequence[TokenizedStory], labels: Sequence[Sequence[int]] | None = None

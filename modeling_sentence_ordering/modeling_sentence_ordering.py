@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 # Not all are used here. When transformers saves a model loaded with `trust_remote_code`, it copies the files that this
 # one imports: without these lines the pipeline would be missing in a model pushed again. And 4.46 looks no further
 # than this file's own imports when it copies code out of a folder, so every file of the package must be named here.
+from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
@@ -26,6 +27,7 @@ from .encoders_sentence_ordering import build_encoder
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
 from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
+from .long_texts_sentence_ordering import score_long_text  # noqa: F401
 from .objectives_sentence_ordering import OBJECTIVES, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .reading_sentence_ordering import read_sentences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers.pipelines.base import ChunkPipeline
@@ -13,6 +14,7 @@ from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
+from .long_texts_sentence_ordering import score_long_text
 from .repository_sentence_ordering import save_tokenizer
 
 
@@ -39,6 +41,11 @@ class SentenceOrderingPipeline(ChunkPipeline):
     their places in the input, counted from 0. In a batch each story has its own, as a dictionary:
     `order([{"sentences": story, "first": 2}, {"sentences": another, "last": 0}])`. What this does to the other
     sentences is told by `order_by_scores`; the confidence of two neighbours that are fixed is 1.
+
+    A text of more sentences than the encoder holds is ordered by groups of them, see `score_long_text`; with
+    `num_permutations`, by so many times as many groups. Its scores are the strengths that explain best what the model
+    says of all groups, in the same unit, and the rest is as for a short one. If a sentence is so long that no other
+    may fit beside it, its beginning stands for it, and the answer has a key more, `truncated`, the indices of such.
 
     The order in which the sentences come in does not matter: the model is shown them in an order that their texts
     decide, see `arrangements`. Among other stories in a batch, and so with other padding, scores may differ in their
@@ -75,8 +82,8 @@ class SentenceOrderingPipeline(ChunkPipeline):
 
         Raises:
             TypeError: if a story is not a list of strings, or `first`, `last` or `before` is given for many stories.
-            ValueError: if a story is longer than the encoder takes, a sentence is not valid Unicode, no order can be as
-                `first`, `last` and `before` say, or `num_permutations` is less than 1.
+            ValueError: if a sentence is not valid Unicode, no order can be as `first`, `last` and `before` say, or
+                `num_permutations` is less than 1.
         """
         known = {name: kwargs.pop(name) for name in FIXED_POINT_NAMES if name in kwargs}
         known = {name: value for name, value in known.items() if value is not None}
@@ -114,9 +121,10 @@ class SentenceOrderingPipeline(ChunkPipeline):
         sentences = _sentences(story)
         fixed = FixedPoints.read(story, len(sentences)) if isinstance(story, Mapping) else None
         tokenizer = self.story_tokenizer
-        ids = tokenizer.tokenize(sentences)
-        tokenizer.check_fits(ids)
-        ways = arrangements(sentences, num_permutations)
+        ids, truncated = tokenizer.shortened(tokenizer.tokenize(sentences))
+        is_long = not tokenizer.fits(ids)
+        # A long text is scored in `_forward`, whose groups depend on the scores of others: here it is an empty story.
+        ways = [[]] if is_long else arrangements(sentences, num_permutations)
         for number, way in enumerate(ways, 1):
             # A story of no sentence still goes through the model, as one marker, so that batches stay whole.
             batch = tokenizer.collate([tokenizer.assemble([ids[i] for i in way] or [[]])])
@@ -126,6 +134,8 @@ class SentenceOrderingPipeline(ChunkPipeline):
                 "sentences": sentences,
                 "arrangement": way,
                 "fixed": fixed,
+                "truncated": truncated,
+                "long_text": _LongText(sentences, ids, num_permutations) if is_long else None,
                 "is_last": number == len(ways),
             }
 
@@ -133,19 +143,42 @@ class SentenceOrderingPipeline(ChunkPipeline):
         # Without marker positions: batches are padded by transformers, with 0, which is a position. The model finds
         # the markers itself.
         inputs = {name: model_inputs.pop(name) for name in ("input_ids", "attention_mask")}
-        return {"scores": self.model(**inputs).logits, **model_inputs}
+        texts = model_inputs.pop("long_text")
+        # In a batch each value is a list, and a single story's is not.
+        strengths = [self._strengths(text) for text in texts] if isinstance(texts, list) else self._strengths(texts)
+        return {"scores": self.model(**inputs).logits, "strengths": strengths, **model_inputs}
+
+    def _strengths(self, text: _LongText | None) -> list[float] | None:
+        if text is None:
+            return None
+        return score_long_text(
+            self.model,
+            self.story_tokenizer,
+            text.sentences,
+            text.sentence_ids,
+            num_permutations=text.num_permutations,
+        )
 
     def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
         """The scores of all arrangements to the answer for one story."""
-        sentences = model_outputs[0]["sentences"]
-        ways = [output["arrangement"] for output in model_outputs]
-        rows = [output["scores"][0].tolist() for output in model_outputs]
-        return in_order(
-            sentences,
-            average_scores(sentences, ways, rows),
-            temperature=self.model.config.confidence_temperature,
-            fixed=model_outputs[0]["fixed"],
-        )
+        first = model_outputs[0]
+        sentences, scores = first["sentences"], first["strengths"]
+        if scores is None:
+            ways = [output["arrangement"] for output in model_outputs]
+            rows = [output["scores"][0].tolist() for output in model_outputs]
+            scores = average_scores(sentences, ways, rows)
+        temperature = self.model.config.confidence_temperature
+        answer = in_order(sentences, scores, temperature=temperature, fixed=first["fixed"])
+        return {**answer, "truncated": first["truncated"]} if first["truncated"] else answer
+
+
+@dataclass(frozen=True)
+class _LongText:
+    """A text that does not fit into the encoder, on its way through a batch."""
+
+    sentences: list[str]
+    sentence_ids: list[list[int]]
+    num_permutations: int
 
 
 def _is_story(value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from .ordering import OrderedStory
 
-_LISTS = ("order", "scores", "confidence")
+_LISTS = ("order", "scores", "confidence", "truncated")
 SUFFIXES = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -53,7 +53,11 @@ def record(answer: OrderedStory) -> dict[str, Any]:
     if answer.error is not None:
         return {**values, "error": answer.error}
     values |= {"sentences": answer.sentences, "order": answer.order, "scores": answer.scores}
-    return values if answer.confidence is None else {**values, "confidence": answer.confidence}
+    if answer.confidence is not None:
+        values["confidence"] = answer.confidence
+    if answer.truncated:
+        values["truncated"] = answer.truncated
+    return values
 
 
 def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format: str) -> None:
@@ -72,8 +76,8 @@ def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format
 def write_file(answers: Iterable[OrderedStory], path: str) -> None:
     """Writes answers to a file in the format of its suffix, under a temporary name until it is complete.
 
-    CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores`, `confidence` and `error`; the lists
-    are JSON.
+    CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores`, `confidence`, `truncated` and
+    `error`; the lists are JSON.
     """
     write = _WRITERS[format_of(path)]
     folder, name = os.path.split(os.path.abspath(path))
@@ -127,6 +131,7 @@ def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
             ("order", pa.list_(pa.int64())),
             ("scores", pa.list_(pa.float64())),
             ("confidence", pa.list_(pa.float64())),
+            ("truncated", pa.list_(pa.int64())),
             ("error", pa.string()),
         ]
     )

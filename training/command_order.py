@@ -58,7 +58,9 @@ def run(arguments: Sequence[str]) -> int:
 
     logging.disable_progress_bar()
     model, tokenizer = load_trained_model(options.model)
-    counter = _Failures(
+    if sys.stderr.isatty():
+        logging.enable_progress_bar()  # that of a long text
+    counter = _Counter(
         order_stories(
             model, tokenizer, records, batch_size=options.batch_size, num_permutations=options.num_permutations
         )
@@ -69,6 +71,11 @@ def run(arguments: Sequence[str]) -> int:
     else:
         text = options.input is None or format_of_name(options.input) == "text"
         write_stream(counter, sys.stdout, "text" if text else "jsonl")
+    if counter.truncated:
+        complain(
+            f"note: {counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "
+            "are too long for this model: only their beginnings were read"
+        )
     if counter.failed:
         complain(f"{counter.failed:,} of {counter.total:,} records could not be ordered; the first: {counter.first}")
     return 1 if counter.failed else 0
@@ -91,18 +98,22 @@ def _merged(stories: Iterable[Story], errors: list[BadRecord]) -> Iterator[Story
     yield from errors
 
 
-class _Failures:
-    """Passes answers on and counts those that are errors."""
+class _Counter:
+    """Passes answers on and counts those that are errors, and the sentences that were cut."""
 
     def __init__(self, answers: Iterable[OrderedStory]) -> None:
         self._answers = answers
         self.total = 0
         self.failed = 0
         self.first = ""
+        self.truncated = 0
+        self.stories_truncated = 0
 
     def __iter__(self) -> Iterator[OrderedStory]:
         for answer in self._answers:
             self.total += 1
+            self.truncated += len(answer.truncated)
+            self.stories_truncated += bool(answer.truncated)
             if answer.error is not None:
                 self.failed += 1
                 self.first = self.first or answer.error

@@ -101,7 +101,8 @@ def _predict_arranged(
         in_true_order = stories.stories[portion.start : portion.stop]["sentences"]
         shuffled = [[story[i] for i in labels] for story, labels in zip(in_true_order, shuffles, strict=True)]
         ids = [
-            [stories.sentence_ids(index)[i] for i in labels] for index, labels in zip(portion, shuffles, strict=True)
+            stories.story_tokenizer.shortened([stories.sentence_ids(index)[i] for i in labels])[0]
+            for index, labels in zip(portion, shuffles, strict=True)
         ]
         rows = score_stories(
             model, stories.story_tokenizer, shuffled, ids, batch_size=batch_size, num_permutations=num_permutations

@@ -27,6 +27,7 @@ class OrderedStory:
         scores: one per input sentence; lower comes first.
         confidence: for each sentence but the last, the probability that it comes before the next; None of a model
             whose scores have not been calibrated.
+        truncated: indices of input sentences of which only the beginning was read.
         error: what was wrong, or None.
     """
 
@@ -35,6 +36,7 @@ class OrderedStory:
     order: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     confidence: list[float] | None = None
+    truncated: list[int] = field(default_factory=list)
     error: str | None = None
 
 
@@ -69,24 +71,24 @@ def _order_portion(
     num_permutations: int,
 ) -> list[OrderedStory]:
     answers: list[OrderedStory | None] = [None] * len(portion)
-    waiting: list[tuple[int, Story, list[list[int]], FixedPoints]] = []
+    waiting: list[tuple[int, Story, list[list[int]], list[int], FixedPoints]] = []
     for place, record in enumerate(portion):
         if isinstance(record, BadRecord):
             answers[place] = OrderedStory(None, error=str(record))
             continue
         try:
-            ids = story_tokenizer.tokenize(record.sentences)
-            story_tokenizer.check_fits(ids)
+            ids, truncated = story_tokenizer.shortened(story_tokenizer.tokenize(record.sentences))
             fixed = FixedPoints.read(record.fixed_points, len(record.sentences))
         except ValueError as error:
             answers[place] = OrderedStory(record, error=str(BadRecord(record.file, record.row, str(error))))
         else:
-            waiting.append((place, record, ids, fixed))
-    texts, tokenized = [story.sentences for _, story, _, _ in waiting], [ids for _, _, ids, _ in waiting]
+            waiting.append((place, record, ids, truncated, fixed))
+    texts, tokenized = [story.sentences for _, story, *_ in waiting], [ids for _, _, ids, *_ in waiting]
     scores = score_stories(
         model, story_tokenizer, texts, tokenized, batch_size=batch_size, num_permutations=num_permutations
     )
     temperature = model.config.confidence_temperature
-    for (place, story, _, fixed), row in zip(waiting, scores, strict=True):
-        answers[place] = OrderedStory(story, **in_order(story.sentences, row, temperature=temperature, fixed=fixed))
+    for (place, story, _, truncated, fixed), row in zip(waiting, scores, strict=True):
+        answer = in_order(story.sentences, row, temperature=temperature, fixed=fixed)
+        answers[place] = OrderedStory(story, **answer, truncated=truncated)
     return [answer for answer in answers if answer is not None]

@@ -51,7 +51,9 @@ def load(folder: str, stories: list[list[str]], save_to: str | None, save_pipeli
     if save_pipeline_to:
         order.save_pretrained(save_pipeline_to)
     answers = order([*stories, []])
-    return {"logits": logits, "answers": answers, "task": order.task}
+    order.story_tokenizer.max_input_tokens = 40  # so that all the sentences together are a long text
+    long_answer = order([sentence for story in stories for sentence in story])
+    return {"logits": logits, "answers": answers, "long answer": long_answer, "task": order.task}
 
 
 work = json.load(sys.stdin)

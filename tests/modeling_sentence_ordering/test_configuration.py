@@ -31,6 +31,7 @@ FIELDS: dict[str, Any] = {
     "initializer_range": 0.5,
     "base_model": "google-bert/bert-base-cased",
     "confidence_temperature": 0.75,
+    "group_size": 12,
 }
 
 
@@ -104,11 +105,12 @@ def test_code_entries_are_restored_whatever_was_put_in_their_place(tmp_path: Pat
     assert config.custom_pipelines is foreign, "saving changes nothing in memory"
 
 
-def test_a_config_of_an_earlier_version_has_no_temperature(tmp_path: Path) -> None:
+def test_a_config_of_an_earlier_version_has_no_temperature_and_no_group_size(tmp_path: Path) -> None:
     SentenceOrderingConfig(backbone_config=BertConfig()).save_pretrained(tmp_path)
     entries = written(tmp_path)
-    entries.pop("confidence_temperature", None)
-    assert SentenceOrderingConfig.from_dict(entries).confidence_temperature is None
+    for name in ("confidence_temperature", "group_size"):
+        entries.pop(name, None)
+        assert getattr(SentenceOrderingConfig.from_dict(entries), name) is None
 
 
 def test_unknown_fields_are_kept_as_transformers_does(tmp_path: Path) -> None:
@@ -123,6 +125,9 @@ def test_unknown_fields_are_kept_as_transformers_does(tmp_path: Path) -> None:
         ({"reading": "mean"}, "reading must be one of marker, marker_and_mean, max, last, not 'mean'"),
         ({"confidence_temperature": 0.0}, "confidence_temperature must be a number above 0, not 0.0"),
         ({"confidence_temperature": float("nan")}, "confidence_temperature must be a number above 0, not nan"),
+        ({"group_size": 1}, "group_size must be a whole number of at least 2, not 1"),
+        ({"group_size": 4.0}, "group_size must be a whole number of at least 2, not 4.0"),
+        ({"group_size": True}, "group_size must be a whole number of at least 2, not True"),
         ({"target_scale": "log"}, "target_scale must be one of index, unit, not 'log'"),
         ({"backbone_config": {"hidden_size": 3}}, "backbone_config has no model_type"),
         ({"backbone_config": {"model_type": "no-such-encoder"}}, "no-such-encoder"),

@@ -69,8 +69,13 @@ def job(folder: Path, save_to: Path | None = None, save_pipeline_to: Path | None
 def assert_same_numbers(found: dict[str, Any], folder: Path, model_folder: Path) -> None:
     """As our own package computes them in this process."""
     model, tokenizer = SentenceOrderingModel.from_pretrained(model_folder), load_tokenizer(str(model_folder))
-    expected = SentenceOrderingPipeline(model=model, tokenizer=tokenizer)([*STORIES, []])
+    order = SentenceOrderingPipeline(model=model, tokenizer=tokenizer)
+    expected = order([*STORIES, []])
     answer = found["loaded"][str(folder)]
+    order.story_tokenizer.max_input_tokens = 40
+    long_text = order([sentence for story in STORIES for sentence in story])
+    assert answer["long answer"]["order"] == long_text["order"]
+    assert answer["long answer"]["scores"] == pytest.approx(long_text["scores"], abs=1e-4)
     assert answer["task"] == "sentence-ordering"
     assert [one["order"] for one in answer["answers"]] == [one["order"] for one in expected]
     for one, other in zip(answer["answers"], expected, strict=True):

@@ -165,23 +165,6 @@ def test_one_sentence_or_none(order: SentenceOrderingPipeline) -> None:
     assert list(order(Dataset.from_dict({"sentences": []}))) == []
 
 
-def test_a_story_that_is_too_long_is_refused(order: SentenceOrderingPipeline, make_model: MakeModel) -> None:
-    model, story_tokenizer = make_model("bert", max_input_tokens=20)
-    short = SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer)
-    story = ["the cat slept", "the cat slept", "the cat slept", "the cat slept", "the cat slept"]
-    tokens = story_tokenizer.length(story_tokenizer.tokenize(story))
-    fitting = story_tokenizer.count_fitting(story_tokenizer.tokenize(story))
-    assert 0 < fitting < 5
-    with pytest.raises(ValueError) as error:
-        short(story)
-    assert str(error.value) == (
-        f"this story of 5 sentences has {tokens} tokens and the encoder takes 20: "
-        f"only the first {fitting} sentences fit; split or shorten it"
-    )
-    assert len(short(story[:fitting])["order"]) == fitting
-    assert len(order(story)["order"]) == 5
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

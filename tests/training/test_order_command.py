@@ -126,7 +126,7 @@ def test_a_table_has_room_for_the_longest_story(
     with open(target, newline="", encoding="utf-8") as source:
         rows = list(csv.DictReader(source))
     columns = [f"sentence{place}" for place in range(1, longest + 1)]
-    assert list(rows[0]) == ["storyid", "storytitle", *columns, "order", "scores", "confidence", "error"]
+    assert list(rows[0]) == ["storyid", "storytitle", *columns, "order", "scores", "confidence", "truncated", "error"]
     for row, answer in zip(rows, pipeline(MIXED), strict=True):
         assert [row[column] for column in columns if row[column]] == answer["sentences"]
         assert json.loads(row["order"]) == answer["order"]
@@ -201,18 +201,6 @@ def test_a_bad_record_is_answered_in_its_place_and_the_rest_is_ordered(
     assert not records[1].get("order")
 
 
-def test_a_story_that_is_too_long_is_a_bad_record(order: Order, tmp_path: Path) -> None:
-    long = [f"Tom baked {'a cake and ' * 60}{place}." for place in range(5)]
-    source = write_input(tmp_path / "stories.jsonl", [FIVE[0], long])
-    result = order(source)
-    assert result.code == 1
-    first, second = map(json.loads, result.out.splitlines())
-    assert sorted(first["sentences"]) == sorted(FIVE[0])
-    assert "sentences fit; split or shorten it" in second["error"]
-    assert second["error"].startswith(f"{source}, row 2: ")
-    assert second["storyid"] == "stories-2"
-
-
 def test_bytes_that_are_no_text_cost_their_story_and_no_other(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +219,7 @@ def test_one_sentence_is_in_order_and_nothing_is_nothing(order: Order, tmp_path:
     for suffix, content in (
         (".txt", ""),
         (".jsonl", ""),
-        (".csv", "storyid,storytitle,order,scores,confidence,error\n"),
+        (".csv", "storyid,storytitle,order,scores,confidence,truncated,error\n"),
     ):
         target = tmp_path / f"ordered{suffix}"
         assert order("--output", target, text="").code == 0
