@@ -1,7 +1,7 @@
 """Trains with Lightning and with Poutyne's experiment, without a recipe, and pushes from Python.
 
-Run as a script with the folder of an encoder, a file of stories, and two ids. Prints one JSON object: for each id the
-weights of the head that were pushed, and what was measured.
+Run as a script with the folder of an encoder, a file of stories, two ids, and stories to order as JSON. Prints one JSON
+object: for each id under `best` the tau of the state that was pushed, under `answers` how it orders the stories.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from dataset_builder.loading import load_stories
-from modeling_sentence_ordering import StoryTokenizer
+from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
 from training.encoders import build_model
+from training.lightning_checkpoints import model_of_checkpoint
 from training.lightning_data import StoryDataModule
 from training.lightning_module import SentenceOrderingModule
 from training.lightning_publishing import PushToHubCallback
@@ -23,9 +24,8 @@ from training.poutyne_adapters import TransformerCollator
 from training.poutyne_experiment import build_experiment, push_experiment
 from training.recipe import Recipe
 from training.stories import TokenizedStories, evaluation_loader, training_loader
-from training.trained_model import load_trained_model
 
-encoder, data, by_lightning, by_poutyne = sys.argv[1:]
+encoder, data, by_lightning, by_poutyne, stories_as_json = sys.argv[1:]
 
 kept = ModelCheckpoint("kept", monitor="eval_kendalls_tau", mode="max")
 push = PushToHubCallback(by_lightning, private=True, commit_message="From Lightning")
@@ -53,6 +53,12 @@ best = {
     push.pushed.repo_id: float(kept.best_model_score),
     pushed.repo_id: max(epoch["val_kendalls_tau"] for epoch in history),
 }
-heads = {repo_id: load_trained_model(repo_id)[0].head.weight.tolist() for repo_id in best}
-assert heads[pushed.repo_id] == experiment.model.network.model.head.weight.tolist()
-print(json.dumps({"best": best}))
+models = {
+    push.pushed.repo_id: model_of_checkpoint(kept.best_model_path),
+    pushed.repo_id: (experiment.model.network.model.eval(), tokenizer),
+}
+answers = {}
+for repo_id, (trained, its_tokenizer) in models.items():
+    order = SentenceOrderingPipeline(model=trained, tokenizer=its_tokenizer)
+    answers[repo_id] = [order(story) for story in json.loads(stories_as_json)]
+print(json.dumps({"best": best, "answers": answers}))
