@@ -102,7 +102,6 @@ How = int | Literal["drop", "lose reply"]
 # requests go wrong in the tests of `build --push_to_hub`.
 FAILURES: list[tuple[str, str, How, int, bool]] = [
     ("PUT", "", "drop", 100, False),
-    ("POST", "/commit/", 429, 4, False),
     ("POST", "/commit/", "lose reply", 1, True),
 ]
 
