@@ -11,9 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_card.renewal import BEGIN, write_card
-
 from . import rights
+from .card_markup import CardMarkup
 from .configurations import CONFIGURATIONS, Configuration
 from .dataset_card import BuiltStories, Example, dataset_card
 from .loading import Splits, plan_splits
@@ -58,6 +57,7 @@ def build_dataset(
     language: Sequence[str] = (),
     allow_rocstories: bool = False,
     repo_id: str | None = None,
+    markup: CardMarkup | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> BuiltDataset:
     """Write the shuffled stories of some sources to `output_dir`, as Parquet by configuration and split.
@@ -73,14 +73,16 @@ def build_dataset(
         language: codes of the languages of the stories, such as `en`; the sample's is known.
         allow_rocstories: whether the card may quote stories that look like ROCStories (see `may_be_quoted`).
         repo_id: the repository on the Hub that the folder is for; the card shows how to load it from there.
+        markup: what is done with the card; plain Markdown if not given.
 
     Raises:
         ValueError: `output_dir` has something in it; or as in `load_stories`.
     """
+    markup = markup or CardMarkup()
     output_dir = Path(output_dir)
     in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
     taken = ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
-    if in_use and (repo_id is None or not _was_built(output_dir)):
+    if in_use and (repo_id is None or not (output_dir / "README.md").is_file()):
         raise taken
     parts = resolve_sources(sources)
     splits = plan_splits(parts, seed=seed, test_size=test_size, validation_size=validation_size, cache_dir=cache_dir)
@@ -120,8 +122,9 @@ def build_dataset(
             language=list(language) or ([rights.SAMPLE_LANGUAGE] if is_sample else []),
             examples=list(_examples(splits, seed)) if quoted else [],
             repo_id=repo_id,
+            markup=markup,
         )
-        write_card(unfinished / "README.md", dataset_card(described))
+        markup.write(unfinished / "README.md", dataset_card(described))
         if in_use:
             if not _same_files(unfinished, output_dir):
                 raise taken
@@ -134,12 +137,6 @@ def build_dataset(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return built
-
-
-def _was_built(folder: Path) -> bool:
-    """Whether a folder has a card of ours."""
-    card = folder / "README.md"
-    return card.is_file() and BEGIN[: -len(" -->")] in card.read_text(encoding="utf-8", errors="replace")
 
 
 def _same_files(one: Path, other: Path) -> bool:

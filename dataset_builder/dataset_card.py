@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from model_card.markdown import as_text
-from model_card.renewal import BEGIN, END, HINT
-
+from .card_markup import CardMarkup
 from .configurations import CONFIGURATIONS, Configuration
 from .parquet_files import WrittenSplit
 from .rocstories import CITATION, HOMEPAGE, TERMS
@@ -62,6 +60,7 @@ class BuiltStories:
         license, language: ids as the Hub knows them, as far as they are known.
         examples: stories to show; none unless they may be quoted.
         repo_id: the repository on the Hub for which the card is made.
+        markup: what is done with the card.
     """
 
     sources: Sequence[tuple[str, str, str | None]]
@@ -77,6 +76,7 @@ class BuiltStories:
     language: Sequence[str] = ()
     examples: Sequence[Example] = field(default=(), repr=False)
     repo_id: str | None = None
+    markup: CardMarkup = field(default_factory=CardMarkup, repr=False)
 
     @property
     def stories(self) -> dict[str, int]:
@@ -90,7 +90,7 @@ def dataset_card(built: BuiltStories) -> str:
         _use(built),
         _counts(built),
         *(_columns(CONFIGURATIONS[name]) for name in built.files),
-        _examples(built.examples),
+        _examples(built.examples, built.markup),
         _origin(built),
         _splits(built),
         _rights(built),
@@ -100,10 +100,10 @@ def dataset_card(built: BuiltStories) -> str:
         [
             f"---\n{_metadata(built)}\n---",
             f"# {_title(built)}",
-            HINT,
-            BEGIN,
+            *built.markup.before,
             *filter(None, sections),
-            f"{END}\n",
+            *built.markup.behind,
+            "",
         ]
     )
 
@@ -202,20 +202,23 @@ def _columns(configuration: Configuration) -> str:
     return f"## Configuration `{configuration.name}`\n\n{configuration.description}\n\n{table}"
 
 
-def _examples(examples: Sequence[Example]) -> str:
+def _examples(examples: Sequence[Example], markup: CardMarkup) -> str:
     if not examples:
         return ""
     shown = []
     for number, example in enumerate(examples, 1):
-        rows = [(str(label), _plain(text)) for label, text in zip(example.labels, example.sentences, strict=True)]
-        title = _plain(example.title) or f"Story {number}"
+        rows = [
+            (str(label), _plain(text, markup)) for label, text in zip(example.labels, example.sentences, strict=True)
+        ]
+        title = _plain(example.title, markup) or f"Story {number}"
         shown.append(f"**{title}**\n\n{_table('Label | Sentence', '---:|---', rows[:_LONGEST_TABLE])}")
     return "\n\n".join(["## Examples", _ABOUT_EXAMPLES, *shown])
 
 
 def _origin(built: BuiltStories) -> str:
     rows = [
-        (_plain(name), kind, f"`{split}`" if split else "none") for name, kind, split in built.sources[:_LONGEST_TABLE]
+        (_plain(name, built.markup), kind, f"`{split}`" if split else "none")
+        for name, kind, split in built.sources[:_LONGEST_TABLE]
     ]
     if len(built.sources) > len(rows):
         rows.append((f"and {len(built.sources) - len(rows)} more", "", ""))
@@ -224,7 +227,8 @@ def _origin(built: BuiltStories) -> str:
     if built.rocstories:
         text += (
             "\n\nStories in the layout of ROCStories (Mostafazadeh et al. 2016) are among them: "
-            f"{', '.join(map(_plain, built.rocstories[:_LONGEST_TABLE]))}. {TERMS}: register at <{HOMEPAGE}>."
+            f"{', '.join(_plain(name, built.markup) for name in built.rocstories[:_LONGEST_TABLE])}. "
+            f"{TERMS}: register at <{HOMEPAGE}>."
         )
     return text
 
@@ -266,10 +270,10 @@ def _table(header: str, rule: str, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {header.rstrip()} |", f"|{rule.strip('|')}|", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, markup: CardMarkup) -> str:
     """Somebody's words as a cell of a table shows them, cut off where they go on and on."""
     cut_off = len(text) > _LONGEST_SENTENCE
-    return as_text(text[:_LONGEST_SENTENCE]) + (" …" if cut_off else "")
+    return markup.as_text(text[:_LONGEST_SENTENCE]) + (" …" if cut_off else "")
 
 
 def _size_category(stories: int) -> str:

@@ -9,8 +9,11 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from dataset_builder.build import build_dataset
+from dataset_builder.card_markup import CardMarkup
 from dataset_builder.rights import check_public_push, check_push_of_rocstories
 from model_card.licences import check_language, check_licence
+from model_card.markdown import as_text
+from model_card.renewal import BEGIN, END, HINT, write_card
 
 from .command_line import PROGRAM, OneLineErrors
 from .command_push import add_push_arguments, publication, say_where
@@ -61,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         language=options.language,
         allow_rocstories=options.allow_rocstories,
         repo_id=repo_id,
+        markup=CardMarkup(as_text, before=(HINT, BEGIN), behind=(END,), write=write_card),
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in built.stories.items())
     print(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")

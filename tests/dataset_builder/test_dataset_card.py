@@ -12,12 +12,17 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builder import build_dataset
+from dataset_builder.card_markup import CardMarkup
 from dataset_builder.dataset_card import BuiltStories, Example, dataset_card
 from dataset_builder.parquet_files import WrittenSplit
-from model_card.renewal import BEGIN, END, renewed_card
+from model_card.markdown import as_text
+from model_card.renewal import BEGIN, END, HINT, renewed_card, write_card
 from tests.hub_server.cards import check_card
 
 WriteRoc = Callable[..., Path]
+
+# As the command hands it in.
+MARKUP = CardMarkup(as_text, before=(HINT, BEGIN), behind=(END,), write=write_card)
 
 
 def card_of(**values: Any) -> str:
@@ -29,7 +34,9 @@ def card_of(**values: Any) -> str:
         "files": {"shuffled": written},
         "seed": 42,
     }
-    return dataset_card(BuiltStories(**{**described, "test_size": 0.2, "validation_size": 0.3, **values}))
+    return dataset_card(
+        BuiltStories(markup=MARKUP, **{**described, "test_size": 0.2, "validation_size": 0.3, **values})
+    )
 
 
 def write_stories(path: Path, lengths: list[int]) -> str:
@@ -41,7 +48,7 @@ def write_stories(path: Path, lengths: list[int]) -> str:
 
 
 def test_of_a_table_of_five_sentences(write_roc: WriteRoc, tmp_path: Path) -> None:
-    built = build_dataset([str(write_roc(1_200))], tmp_path / "built", seed=9)
+    built = build_dataset([str(write_roc(1_200))], tmp_path / "built", seed=9, markup=MARKUP)
     card = DatasetCard.load(tmp_path / "built" / "README.md")
     data = card.data.to_dict()
     assert data["size_categories"] == ["1K<n<10K"]
@@ -67,7 +74,7 @@ def test_of_a_table_of_five_sentences(write_roc: WriteRoc, tmp_path: Path) -> No
 
 
 def test_the_sizes_are_those_of_the_files(tmp_path: Path) -> None:
-    build_dataset(["sample"], tmp_path / "built")
+    build_dataset(["sample"], tmp_path / "built", markup=MARKUP)
     for info in DatasetCard.load(tmp_path / "built" / "README.md").data.to_dict()["dataset_info"]:
         files = (tmp_path / "built" / info["config_name"]).iterdir()
         assert info["download_size"] == sum(file.stat().st_size for file in files)
@@ -78,7 +85,7 @@ def test_the_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 
 
 def test_of_the_sample(tmp_path: Path) -> None:
-    build_dataset(["sample"], tmp_path / "built", repo_id="alice/sample")
+    build_dataset(["sample"], tmp_path / "built", repo_id="alice/sample", markup=MARKUP)
     card = DatasetCard.load(tmp_path / "built" / "README.md")
     assert (card.data.license, card.data.language) == ("apache-2.0", ["en"])
     assert 'load_dataset("alice/sample")' in card.text
@@ -89,7 +96,7 @@ def test_of_the_sample(tmp_path: Path) -> None:
 def test_examples_need_a_licence_and_are_of_the_first_split(tmp_path: Path) -> None:
     source = write_stories(tmp_path / "stories.jsonl", [3, 4, 3, 5, 2, 3, 3, 3, 3, 3])
     for folder, license in (("without", None), ("with", "cc-by-4.0")):
-        build_dataset([source], tmp_path / folder, license=license, language=["en", "fr"])
+        build_dataset([source], tmp_path / folder, license=license, language=["en", "fr"], markup=MARKUP)
     without, card = (DatasetCard.load(tmp_path / folder / "README.md") for folder in ("without", "with"))
     assert "Examples" not in without.text and "Number" not in without.text
     assert (card.data.license, card.data.language) == ("cc-by-4.0", ["en", "fr"])
@@ -106,7 +113,7 @@ def test_examples_need_a_licence_and_are_of_the_first_split(tmp_path: Path) -> N
 def test_kept_splits_and_shared_stories_are_told(tmp_path: Path) -> None:
     same = [4, 3, 2]
     sources = [write_stories(tmp_path / f"{split}.jsonl", same) for split in ("train", "test")]
-    build_dataset(sources, tmp_path / "built")
+    build_dataset(sources, tmp_path / "built", markup=MARKUP)
     text = DatasetCard.load(tmp_path / "built" / "README.md").text
     assert "| train.jsonl | JSON Lines | `train` |\n| test.jsonl | JSON Lines | `test` |" in text
     assert "Sources that bring splits keep them." in text and "train_test_split" not in text
