@@ -17,6 +17,7 @@ from . import repository
 from .answers import check_writable
 from .calibration import calibration_error, neighbours
 from .command_line import PROGRAM, OneLineErrors, complain
+from .device import keep_freed_memory
 from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
 from .stories import TokenizedStories
@@ -74,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.split not in splits:
             raise ValueError(f"the data have no split {options.split}; there is {', '.join(splits)}")
         stories = splits[options.split]
+    keep_freed_memory()
     model, tokenizer = load_trained_model(options.model)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
     predictions = predict(

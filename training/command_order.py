@@ -54,9 +54,11 @@ def run(arguments: Sequence[str]) -> int:
 
     from transformers.utils import logging
 
+    from .device import keep_freed_memory
     from .trained_model import load_trained_model
 
     logging.disable_progress_bar()
+    keep_freed_memory()
     model, tokenizer = load_trained_model(options.model)
     if sys.stderr.isatty():
         logging.enable_progress_bar()  # that of a long text

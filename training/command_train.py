@@ -15,6 +15,7 @@ from transformers.utils import logging
 from .card_options import CardOptions, add_card_flags, card_options
 from .command_line import PROGRAM, OneLineErrors
 from .command_push import add_push_arguments, publication, push_again, say_where
+from .device import keep_freed_memory
 from .publishing import Publication, check_publication, push_folder
 from .recipe import Recipe, read_recipe_file
 from .training_session import run_recipe
@@ -69,6 +70,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions, Publicat
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     recipe, card, where = parse_train(arguments)
+    keep_freed_memory()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if where is not None:

@@ -121,6 +121,16 @@ class Recipe:
         default=None,
         metadata=_of("bfloat16 autocast; where the hardware computes in it, if not given.", nargs="?", const=True),
     )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata=_of(
+            "How a pretrained encoder computes attention: 'sdpa', 'eager', 'flash_attention_2'; what transformers "
+            "chooses, if not given."
+        ),
+    )
+    torch_compile: bool = field(
+        default=False, metadata=_of("Compile the encoder: minutes at the start, less time for each step after that.")
+    )
     gradient_checkpointing: bool = field(
         default=False, metadata=_of("Recompute activations in the backward pass: less memory, more time.")
     )

@@ -34,6 +34,8 @@ _MAY_DIFFER = (
     "per_device_eval_batch_size",
     "dataloader_num_workers",
     "gradient_checkpointing",
+    "attn_implementation",
+    "torch_compile",
     "eval_on_start",
     "logging_steps",
     "save_total_limit",
@@ -181,6 +183,8 @@ def _open(recipe: Recipe, folder: Path, report: Report) -> _Session:
             model.activation_checkpointing_enable()
         except ValueError:
             raise RecipeError(f"--gradient_checkpointing is nothing that the encoder {recipe.encoder} can do") from None
+    if recipe.torch_compile:
+        model.encoder.compile(dynamic=True)  # in place: what is saved is the encoder as it was
     model.to(fastest_device())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report(f"stories: {counts}; encoder: {recipe.encoder}, {parameters / 1e6:.1f} M parameters")
