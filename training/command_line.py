@@ -75,8 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def complain(message: str) -> None:
-    """Prints one line to standard error."""
-    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    """Prints one line to standard error; what a terminal would obey, or cannot show, is spelled out."""
+    line = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in " ".join(message.split())
+    )
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
 def _guarded(command: Callable[[], int]) -> int:

@@ -87,14 +87,22 @@ def _records(path: str | None) -> Iterator[Story | BadRecord]:
     if path is None and sys.stdin.isatty():
         complain("type sentences, one a line, a blank line between stories; Ctrl-D ends the input")
     stories = read_stories(sys.stdin if path is None else path, as_given=True, on_error=errors.append)
-    return _merged(stories, errors)
+    return _merged(stories, errors, path)
 
 
-def _merged(stories: Iterable[Story], errors: list[BadRecord]) -> Iterator[Story | BadRecord]:
+def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None) -> Iterator[Story | BadRecord]:
+    """Raises ValueError for an input with no story in it; of standard input, only if it is not empty."""
+    some = False
     for story in stories:
         yield from errors
         errors.clear()
         yield story
+        some = True
+    if not some and errors:
+        others = f"; nor can the {len(errors) - 1:,} records behind it" if len(errors) > 1 else ""
+        raise ValueError(f"{errors[0]}{others}")
+    if not some and path is not None:
+        raise ValueError(f"no stories in {path}")
     yield from errors
 
 
