@@ -52,8 +52,8 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
             is said of their true order by `first`, `last` and `before` goes into `Story.fixed_points`.
 
     Raises:
-        BadRecord: sentences are missing, empty, no text, have a NUL in them or (unless `as_given`) fewer than two, or the labels are no
-            permutation of them.
+        BadRecord: sentences are missing, empty, no text, have a NUL in them or (unless `as_given`) are fewer than two,
+            or the labels are no permutation of them.
     """
     try:
         sentences = _sentences(record)

@@ -21,7 +21,8 @@ COMMANDS = {
     "order": ("training.command_order", "Put shuffled sentences in order."),
     "push": ("training.command_push", "Upload a trained model to the Hub, in one commit."),
 }
-_DONE, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
+BAD_INPUT = 2
+_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
 TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 
 
@@ -35,7 +36,7 @@ class OneLineErrors(argparse.ArgumentParser):
             close = difflib.get_close_matches(unknown[1], list(self._option_string_actions), n=1)
             message = f"there is no {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "")
         complain(f"{message} (see {self.prog} --help)")
-        raise SystemExit(_BAD_INPUT)
+        raise SystemExit(BAD_INPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def complain(message: str) -> None:
     """Prints one line to standard error; what a terminal would obey, or cannot show, is spelled out."""
     line = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in " ".join(message.split())
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(message.split())
     )
     print(f"{PROGRAM}: {line}", file=sys.stderr)
 
@@ -89,7 +91,7 @@ def _guarded(command: Callable[[], int]) -> int:
         _quiet_libraries()
         return command()
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else _BAD_INPUT if stop.code else _DONE
+        return stop.code if isinstance(stop.code, int) else BAD_INPUT if stop.code else _DONE
     except KeyboardInterrupt as interrupt:
         complain(str(interrupt) or "interrupted")
         return _INTERRUPTED
@@ -101,7 +103,7 @@ def _guarded(command: Callable[[], int]) -> int:
         if show_traceback:
             raise
         complain(_in_words(error))
-        return _BAD_INPUT if isinstance(error, ValueError) else _FAILED
+        return BAD_INPUT if isinstance(error, ValueError) else _FAILED
 
 
 def _in_words(error: Exception) -> str:
