@@ -13,7 +13,7 @@ from dataset_builder.story import BadRecord, Story
 from dataset_builder.story_files import format_of_name
 
 from .answers import format_of, write_file, write_stream
-from .command_line import PROGRAM, OneLineErrors, complain
+from .command_line import PROGRAM, OneLineErrors, complain, drop_output, say
 from .ordering import OrderedStory, order_stories
 
 
@@ -67,10 +67,14 @@ def run(arguments: Sequence[str]) -> int:
     )
     if options.output is not None:
         write_file(tqdm(counter, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
-        print(f"wrote {options.output}: {counter.total:,} stories")
+        say(f"wrote {options.output}: {counter.total:,} stories")
     else:
         text = options.input is None or format_of_name(options.input) == "text"
-        write_stream(counter, sys.stdout, "text" if text else "jsonl")
+        try:
+            write_stream(counter, sys.stdout, "text" if text else "jsonl")
+        except BrokenPipeError:
+            drop_output()
+            return 0  # whoever reads has enough of it, and that is no error
     if counter.truncated:
         complain(
             f"note: {counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from . import repository
-from .command_line import BAD_INPUT
+from .command_line import BAD_INPUT, PROGRAM
 from .frameworks import load_framework
 from .recipe import Recipe, RecipeError, coerced, shareable
 from .training_log import TrainingFailed, read_training_log
@@ -33,8 +33,8 @@ DONE_FILE = "run.json"
 _TRAIN = """
 import os, sys, threading
 threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
-from training.command_line import main
-sys.exit(main())
+from training.command_line import run_and_exit
+run_and_exit()
 """
 # Decided anew for each run, or by where it stands; everything else must be the same when a comparison goes on.
 _NOT_SHARED = ("encoder", "framework", "seed", "output_dir", "resume_from_checkpoint", "overwrite_output_dir")
@@ -192,11 +192,14 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
         except BaseException:
             process.kill()
             raise
+    assert process.stdin is not None
+    process.stdin.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     recipe_file.unlink()
     if process.returncode != 0:
         lines = log_file.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        last = last.removeprefix(f"{PROGRAM}: ")
         refused = process.returncode == BAD_INPUT
         kind = RecipeError if refused else TrainingFailed
         raise kind(f"the run {run.name} {'was refused' if refused else 'failed'}: {last} (all of it in {log_file})")

@@ -1,4 +1,4 @@
-"""A loss that is no number: training stops before anything of it is kept, and says at which step and by which stories."""
+"""A loss that is no number: training stops before anything of it is kept, and says at which step, of which stories."""
 
 from __future__ import annotations
 
