@@ -15,7 +15,7 @@ from model_card.licences import check_language, check_licence
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, write_card
 
-from .command_line import PROGRAM, OneLineErrors
+from .command_line import PROGRAM, OneLineErrors, say
 from .command_push import add_push_arguments, publication, say_where
 from .hub_errors import first_line, persistently
 from .publishing import Publication, PushFailed, check_publication, push_folder
@@ -67,11 +67,11 @@ def run(arguments: Sequence[str]) -> int:
         markup=CardMarkup(as_text, before=(HINT, BEGIN), behind=(END,), write=write_card),
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in built.stories.items())
-    print(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")
+    say(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")
     if where is None:
-        print(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
+        say(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
     else:
-        say_where(push_folder(built.output_dir, where, repo_type="dataset"), where, "dataset")
+        say_where(push_folder(built.output_dir, where, repo_type="dataset", report=say), where, "dataset")
     return 0
 
 

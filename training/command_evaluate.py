@@ -16,7 +16,7 @@ from modeling_sentence_ordering import StoryTokenizer
 from . import repository
 from .answers import check_writable
 from .calibration import calibration_error, neighbours
-from .command_line import PROGRAM, OneLineErrors, complain
+from .command_line import PROGRAM, OneLineErrors, complain, say
 from .device import keep_freed_memory
 from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
     if seen is not None:
         metrics["training_stories"] = seen
     for name, value in metrics.items():
-        print(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value:,}")
+        say(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value:,}")
     if seen:
         complain(f"note: {seen:,} of these {len(stories):,} stories are among those that the model was trained on")
     if options.output_json is not None:

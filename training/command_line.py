@@ -7,9 +7,12 @@ import difflib
 import importlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 PROGRAM = "sentence-ordering"
 # Name of each command, the module that runs it (its function `run(arguments) -> exit code`), and what it does.
@@ -21,7 +24,8 @@ COMMANDS = {
     "order": ("training.command_order", "Put shuffled sentences in order."),
     "push": ("training.command_push", "Upload a trained model to the Hub, in one commit."),
 }
-_DONE, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
+BAD_INPUT = 2
+_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
 TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 
 
@@ -35,7 +39,7 @@ class OneLineErrors(argparse.ArgumentParser):
             close = difflib.get_close_matches(unknown[1], list(self._option_string_actions), n=1)
             message = f"there is no {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "")
         complain(f"{message} (see {self.prog} --help)")
-        raise SystemExit(_BAD_INPUT)
+        raise SystemExit(BAD_INPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,31 +78,100 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(lambda: importlib.import_module(COMMANDS[options.command][0]).run(arguments[1:]))
 
 
+def say(line: str) -> None:
+    """Prints to standard output, at once.
+
+    Nobody has to read it: `sentence-ordering train … | head -1` trains to the end.
+    """
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        drop_output()
+
+
+def drop_output() -> None:
+    """Lets go of standard output, with what it still holds back: Python would complain when it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def complain(message: str) -> None:
-    """Prints one line to standard error."""
-    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    """Prints one line to standard error; what a terminal would obey, or cannot show, is spelled out."""
+    line = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(message.split())
+    )
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
 def _guarded(command: Callable[[], int]) -> int:
     """Runs a command; an exception becomes an exit code and one line."""
     show_traceback = bool(os.environ.get(TRACEBACK_VARIABLE))
     try:
-        _quiet_libraries()
-        return command()
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else _BAD_INPUT if stop.code else _DONE
+        with _interrupts() as interrupted:
+            try:
+                _quiet_libraries()
+                code = command()
+                sys.stdout.flush()
+                return code
+            except SystemExit as stop:
+                return stop.code if isinstance(stop.code, int) else BAD_INPUT if stop.code else _DONE
+            except Exception as error:
+                if interrupted:  # what a library has made of it: an import that failed, a process that ended
+                    raise KeyboardInterrupt from error
+                raise
     except KeyboardInterrupt as interrupt:
         complain(str(interrupt) or "interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has enough of it. Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
     except Exception as error:
         if show_traceback:
             raise
+        if isinstance(error, OSError) and sys.stdout is sys.__stdout__:
+            _try_to_flush()
         complain(_in_words(error))
-        return _BAD_INPUT if isinstance(error, ValueError) else _FAILED
+        return BAD_INPUT if isinstance(error, ValueError) else _FAILED
+
+
+def _try_to_flush() -> None:
+    """Where standard output cannot be written, Python would fail again, and say so in its own way, when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output()
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Sees to it that Ctrl-C is not lost.
+
+    Where it strikes in a destructor or in a callback, Python prints it and goes on: then it is sent again. Where a
+    library catches it and fails in its own way, the list that is given tells that there was one.
+    """
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+
+    def interrupt(number: int, _: Any) -> NoReturn:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    def send_again(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            hook(unraisable)
+
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = send_again
+    try:
+        yield seen
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, handler)
+        if sys.unraisablehook is send_again:
+            sys.unraisablehook = hook
 
 
 def _in_words(error: Exception) -> str:
@@ -122,5 +195,16 @@ def _quiet_libraries() -> None:
     warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
 
 
+def run_and_exit() -> NoReturn:
+    """The command as a process of its own. What is done when it ends takes a while, and is not to be interrupted."""
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before any command began
+        complain("interrupted")
+        code = _INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import PROGRAM, OneLineErrors
+from .command_line import PROGRAM, OneLineErrors, say
 from .publishing import Publication, Pushed, push_folder
 
 
@@ -59,14 +59,14 @@ def push_again(folder: str, where: Publication) -> str:
 
 def say_where(pushed: Pushed, where: Publication, repo_type: str = "model") -> None:
     """Prints where it is now, and how to use it."""
-    print(f"pushed {pushed.repo_id}: {pushed.url}")
+    say(f"pushed {pushed.repo_id}: {pushed.url}")
     revision = f', revision="{where.revision}"' if where.revision else ""
     if where.create_pr:
-        print("next: look at the pull request, and merge it")
+        say("next: look at the pull request, and merge it")
     elif repo_type == "model":
-        print(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}"{revision}, trust_remote_code=True)')
+        say(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}"{revision}, trust_remote_code=True)')
     else:
-        print(f'next: load_dataset("{pushed.repo_id}"{revision}), or {PROGRAM} train --data {pushed.repo_id}')
+        say(f'next: load_dataset("{pushed.repo_id}"{revision}), or {PROGRAM} train --data {pushed.repo_id}')
 
 
 def _parser() -> OneLineErrors:
@@ -91,5 +91,5 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"--model {folder} is not the folder of a sentence ordering model")
     where = publication(options)
     assert where is not None  # the parser requires it
-    say_where(push_folder(folder, where), where)
+    say_where(push_folder(folder, where, report=say), where)
     return 0

@@ -13,7 +13,7 @@ from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from .card_options import CardOptions, add_card_flags, card_options
-from .command_line import PROGRAM, OneLineErrors
+from .command_line import PROGRAM, OneLineErrors, say
 from .command_push import add_push_arguments, publication, push_again, say_where
 from .device import keep_freed_memory
 from .publishing import Publication, check_publication, push_folder
@@ -75,8 +75,8 @@ def run(arguments: Sequence[str]) -> int:
         logging.disable_progress_bar()
     if where is not None:
         where = dataclasses.replace(where, repo_id=check_publication(where))
-    run_recipe(recipe, card=card)
+    run_recipe(recipe, report=say, card=card)
     if where is not None:
         again = f"{push_again(recipe.output_dir, where)} pushes the trained model again"
-        say_where(push_folder(Path(recipe.output_dir), where, again=again), where)
+        say_where(push_folder(Path(recipe.output_dir), where, again=again, report=say), where)
     return 0

@@ -287,5 +287,5 @@ def test_a_reader_that_has_enough_is_no_error_of_ours(
     os.close(reading)
     with os.fdopen(writing, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
-        assert main(["order", "--model", str(trained.folder), str(source)]) == 1
+        assert main(["order", "--model", str(trained.folder), str(source)]) == 0
     assert capfd.readouterr().err == ""
