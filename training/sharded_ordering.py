@@ -1,8 +1,8 @@
 """Orders more stories than one file should hold: in shards, by as many processes as there are, again where it stopped.
 
-A shard is so many records of the input, in its order. Whether it is done shows by its file being there, which takes its
-name only when it is complete. So processes need to know nothing of each other (shard k is the k mod world size-th one's),
-and the same command goes on where it was stopped.
+A shard is so many records of the input, in its order. Whether it is done shows by its file being there, which takes
+its name only when it is complete. So processes need to know nothing of each other (shard k belongs to process k mod
+the number of processes), and the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
