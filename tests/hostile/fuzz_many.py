@@ -15,7 +15,9 @@ def main() -> int:
     inputs = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     environment = os.environ | {"SENTENCE_ORDERING_FUZZ_INPUTS": str(-(-inputs // TESTS))}
     path = Path(__file__).with_name("test_fuzz.py")
-    print(f"{inputs:,} inputs, {environment['SENTENCE_ORDERING_FUZZ_INPUTS']} for each of {TESTS} properties", flush=True)
+    print(
+        f"{inputs:,} inputs, {environment['SENTENCE_ORDERING_FUZZ_INPUTS']} for each of {TESTS} properties", flush=True
+    )
     command = [sys.executable, "-m", "pytest", "-q", "--hypothesis-show-statistics", str(path)]
     return subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], check=False).returncode
 

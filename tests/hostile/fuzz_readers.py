@@ -1,7 +1,7 @@
 """The readers of text formats under atheris, which looks for inputs that reach new code.
 
-`pip install atheris`, then `python -m tests.hostile.fuzz_readers -runs=50000` (and any other flag of libFuzzer). What it
-finds becomes an `@example` in `test_fuzz.py`.
+`pip install atheris`, then `python -m tests.hostile.fuzz_readers -runs=50000` (and any other flag of libFuzzer). What
+it finds becomes an `@example` in `test_fuzz.py`.
 """
 
 from __future__ import annotations

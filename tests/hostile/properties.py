@@ -1,4 +1,4 @@
-"""What holds for every input, and the inputs: for hypothesis, for a few examples in the tests and for many in a script."""
+"""What holds for every input, and the inputs that hypothesis tries: a few in the tests, and many by a script."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dataset_builder.readers import read_stories
 from dataset_builder.story import BadRecord
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer, load_tokenizer
-from tests.modeling_sentence_ordering.small_encoders import ENCODERS, write_encoder
+from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.conftest import run_command
 from tests.training.hostile_text import SPECIAL_TOKENS
 
@@ -35,7 +35,9 @@ _PIECES = [
 ]  # fmt: skip
 sentences = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40).filter(
     str.strip
-) | st.lists(st.sampled_from([*SPECIAL_TOKENS, "It", " ", "rained"]), min_size=1, max_size=6).map("".join).filter(str.strip)
+) | st.lists(st.sampled_from([*SPECIAL_TOKENS, "It", " ", "rained"]), min_size=1, max_size=6).map("".join).filter(
+    str.strip
+)
 stories = st.lists(sentences, min_size=1, max_size=8)
 any_bytes = st.binary(max_size=300) | st.lists(
     st.sampled_from([piece.encode() for piece in _PIECES]) | st.binary(max_size=4), max_size=40

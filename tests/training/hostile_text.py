@@ -6,7 +6,8 @@ from tests.modeling_sentence_ordering.small_encoders import BERT_SPECIALS, ROBER
 
 SPECIAL_TOKENS = [
     *BERT_SPECIALS.values(), *ROBERTA_SPECIALS.values(),
-    "<|endoftext|>", "<|im_start|>", "<bos>", "<eos>", "<unk>", "<extra_id_0>", "[unused1]", "[SENT]", "##ing", "▁", "Ġ",
+    "<|endoftext|>", "<|im_start|>", "<bos>", "<eos>", "<unk>", "<extra_id_0>", "[unused1]", "[SENT]", "##ing", "▁",
+    "Ġ",
 ]  # fmt: skip
 LONGEST = "Tom baked a cake. " * 5556  # 100,008 letters
 
@@ -14,7 +15,7 @@ STORIES: dict[str, list[str]] = {
     "emoji": ["👩‍👩‍👧‍👦 went home 🏠.", "🇫🇷🏳️‍🌈!", "It rained ☔️."],
     "right to left": ["ذهب توم إلى البيت.", "הוא אכל עוגה.", "\u202eIt rained.\u202c", "آخر جملة؟"],
     "combining": ["e\u0301e\u0301 é", "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳", "ﬁne", "ｗｉｄｅ"],
-    "control characters": ["It\x01 rained\x7f.", "Tom\x1b[31m baked.", "She\x0bstayed\x0cdry.", "We\x85 walked.", "\x1f\x02"],
+    "control characters": ["It\x01 rained\x7f.", "Tom\x1b[31m baked.", "She\x0bstayed\x0cdry.", "We\x85.", "\x1f\x02"],
     "line separators": ["It\u2028rained.", "Tom\u2029baked.", "\u00a0We walked.\u00a0"],
     "invisible": ["\u200b", "\ufeffIt rained.", "\u200d\u2060", "\ufffd\ufffe", "\U0010ffff"],
     "special tokens": SPECIAL_TOKENS,

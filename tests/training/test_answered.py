@@ -89,7 +89,7 @@ def test_strange_text_can_be_evaluated_on_and_built_of(trained: Trained, tmp_pat
     result = run_command("build", "--data", path, "--output_dir", built, "--language", "en")
     assert (result.code, result.err) == (0, "")
     rows = [row for split in load_dataset(str(built), "shuffled").values() for row in split]
-    in_order = [[dict(zip(row["labels"], row["sentences"]))[i] for i in range(len(row["labels"]))] for row in rows]
+    in_order = [[sentence for _, sentence in sorted(zip(row["labels"], row["sentences"], strict=True))] for row in rows]
     assert sorted(in_order) == sorted(SEVERAL)
 
 

@@ -33,9 +33,7 @@ def test_order_without_space_leaves_the_old_answer(suffix: str, trained: Trained
     target = tmp_path / f"out{suffix}"
     target.write_text("the old one")
     with little_space(1000):
-        result = run_command(
-            *("order", "--model", trained.folder, trained.home / "stories.jsonl", "--output", target)
-        )
+        result = run_command(*("order", "--model", trained.folder, trained.home / "stories.jsonl", "--output", target))
     assert (result.code, result.err.count("\n")) == (1, 1), result
     assert f"{target}: File too large" in result.err
     assert target.read_text() == "the old one"
