@@ -64,7 +64,7 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
             if name != recipe.encoder:
                 fields["base_model"] = PACKAGED_ENCODERS[recipe.encoder][2]
         return SentenceOrderingModel.from_encoder(name, tokenizer=tokenizer, **fields), tokenizer
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         message = f"cannot use the encoder {recipe.encoder!r}: {first_line(error)}"
         if is_unreachable(error):
             raise OSError(message) from error

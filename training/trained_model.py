@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
-from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer
+from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 
 from .device import fastest_device
@@ -23,7 +23,7 @@ def is_trained_model(name_or_path: str) -> bool:
     """Whether a folder or an id on the Hub is a sentence ordering model; false also where nothing can be read."""
     try:
         fields = PretrainedConfig.get_config_dict(name_or_path)[0]
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return False  # what is wrong is said by whoever loads it
     return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
 
@@ -55,7 +55,9 @@ def load_trained_model(name_or_path: str) -> tuple[SentenceOrderingModel, Any]:
         )
         if missing := sorted(loaded["missing_keys"]):
             raise ValueError(f"its weights lack {', '.join(missing[:3])}")
-        return model.eval().to(fastest_device()), load_tokenizer(name_or_path)
+        tokenizer = load_tokenizer(name_or_path)
+        StoryTokenizer(tokenizer, model.config)  # refuses a tokenizer of another model
+        return model.eval().to(fastest_device()), tokenizer
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         message = f"--model {name_or_path} cannot be loaded: {first_line(error)}"
         if is_unreachable(error):
