@@ -96,12 +96,14 @@ def test_a_folder_that_nobody_may_write_to(arguments: str, trained: Trained) -> 
         "push --model {model} --repo_id somebody/model",
     ],
 )
-def test_no_network(arguments: str, trained: Trained, tmp_path: Path) -> None:
+def test_no_network(arguments: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests are offline. What concerns encoders and models on the Hub is in `test_command_line`."""
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
     places = {"data": trained.home / "stories.jsonl", "model": trained.folder, "out": tmp_path / "out"}
     result = run_command(*arguments.format(**places).split())
     assert (result.code, result.err.count("\n")) == (1, 1), result
     assert "somebody/" in result.err
+    assert "hf_x" not in result.err
     assert not (tmp_path / "out").exists()
 
 
