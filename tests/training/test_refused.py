@@ -30,6 +30,14 @@ DATA = [
     "missing.jsonl",
     "unreadable.jsonl",
 ]
+# Data are read by the same code for all commands but `order`, and values checked by the same for `train` and `compare`:
+# of most it is enough to see it once in every run.
+FEW = ("empty.txt", "binary.jsonl", "column.csv", "cut.parquet", "missing.jsonl", "unreadable.jsonl")
+DATA_CASES = [
+    pytest.param(command, name, marks=[] if command in ("evaluate", "order") or name in FEW else pytest.mark.slow)
+    for command in DATA_COMMANDS
+    for name in DATA
+]
 MODEL_COMMANDS = {
     "train": "train --data {data} --output_dir {out} --encoder",
     "evaluate": "evaluate --data {data} --split all --model",
@@ -41,7 +49,6 @@ MODELS = [
     "pytorch-weights", "no-config", "broken-config", "list-config", "binary-config", "other-config",
     "no-tokenizer", "broken-tokenizer", "other-tokenizer",
 ]  # fmt: skip
-FILES = ["data", "nothing-here", "in/no/folder"]
 # Flag, impossible value, what is said; for the commands that have the flag.
 VALUES = [
     (["train", "compare"], "learning_rate", ["-1", "0", "inf", "nan", "much"]),
@@ -116,8 +123,7 @@ def refuse(arguments: str, *more: str | os.PathLike[str], trained: Trained, out:
     return result.err
 
 
-@pytest.mark.parametrize("name", DATA)
-@pytest.mark.parametrize("command", DATA_COMMANDS)
+@pytest.mark.parametrize(("command", "name"), DATA_CASES)
 def test_data(command: str, name: str, files: tuple[Path, dict[str, str]], trained: Trained, tmp_path: Path) -> None:
     folder, said = files
     path = folder / name
@@ -154,7 +160,12 @@ def test_model(command: str, name: str, models: tuple[Path, dict[str, str]], tra
 
 @pytest.mark.parametrize(
     ("command", "flag", "value"),
-    [(command, flag, value) for commands, flag, values in VALUES for command in commands for value in values],
+    [
+        pytest.param(command, flag, value, marks=pytest.mark.slow if command == "compare" and number else [])
+        for commands, flag, values in VALUES
+        for command in commands
+        for number, value in enumerate(values)
+    ],
 )
 def test_value(command: str, flag: str, value: str, trained: Trained, tmp_path: Path) -> None:
     message = refuse(ENOUGH[command], f"--{flag}={value}", trained=trained, out=tmp_path / "out")
