@@ -69,10 +69,16 @@ def write_bad_files(folder: Path) -> dict[str, str]:
     (folder / "whole.parquet").unlink()
     (folder / "cut.parquet").write_bytes(whole[:-20])
     (folder / "damaged.parquet").write_bytes(whole[:30] + b"\xff" * 60 + whole[90:])
+    pq.write_table(
+        pa.table({"sentences": _STORIES}), folder / "latin.parquet", compression="NONE", use_dictionary=False
+    )
+    latin = (folder / "latin.parquet").read_bytes().replace(b"It rained.", b"Il pl\xfbt..")
+    (folder / "latin.parquet").write_bytes(latin)
     pq.write_table(pa.table({"sentnces": _STORIES}), folder / "column.parquet")
     pq.write_table(pa.table({"sentences": ["It rained."] * 40}), folder / "type.parquet")
     said |= {
         "cut.parquet": "not readable as Parquet",
+        "latin.parquet": "not readable as Parquet: 'utf-8' codec can't decode",
         "damaged.parquet": "not readable as Parquet",
         "column.parquet": "is 'sentnces' meant to be 'sentences'?",
         "type.parquet": "'sentences' is not a list of sentences",

@@ -24,6 +24,7 @@ DATA_COMMANDS = {
 DATA = [
     *CONTENT,
     "cut.parquet",
+    "latin.parquet",
     "damaged.parquet",
     "column.parquet",
     "type.parquet",
