@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.hostile import properties
 from tests.hostile.properties import FORMATS, TOKENIZERS, any_bytes, damaged_parquet, stories
 
-COUNT = int(os.environ.get("SENTENCE_ORDERING_FUZZ_INPUTS", "60"))
+COUNT = int(os.environ.get("SENTENCE_ORDERING_FUZZ_INPUTS", "20"))
 few = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
