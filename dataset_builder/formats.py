@@ -217,7 +217,7 @@ def parquet_records(stream: IO[bytes], file: str) -> Iterator[Record | BadRecord
             for record in batch.to_pylist():
                 row += 1
                 yield row, record
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):  # the disk, not the content
             raise
         yield BadRecord(file, row + 1 if row else None, f"not readable as Parquet: {error}")

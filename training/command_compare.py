@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,4 +65,5 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _absolute(source: str) -> str:
-    return str(Path(source).resolve()) if Path(source).exists() else source
+    # Not `resolve`: where a link leads, the file may be called something else, without a suffix.
+    return os.path.abspath(source) if os.path.exists(source) else source

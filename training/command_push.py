@@ -84,11 +84,12 @@ def _parser() -> OneLineErrors:
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     options = _parser().parse_args(list(arguments))
-    from .trained_model import is_trained_model  # only here: `build` pushes without torch
+    from .trained_model import is_trained_model, load_trained_model  # only here: `build` pushes without torch
 
     folder = Path(options.model)
     if not folder.is_dir() or not is_trained_model(options.model):
         raise ValueError(f"--model {folder} is not the folder of a sentence ordering model")
+    load_trained_model(options.model)  # says what is wrong with it before the Hub is asked anything
     where = publication(options)
     assert where is not None  # the parser requires it
     say_where(push_folder(folder, where, report=say), where)

@@ -68,7 +68,7 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
         encoder_kwargs = {"attn_implementation": recipe.attn_implementation} if recipe.attn_implementation else {}
         model = SentenceOrderingModel.from_encoder(name, tokenizer=tokenizer, encoder_kwargs=encoder_kwargs, **fields)
         return model, tokenizer
-    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         message = f"cannot use the encoder {recipe.encoder!r}: {first_line(error)}"
         if is_unreachable(error):
             raise OSError(message) from error

@@ -158,7 +158,8 @@ def _make_folder(folder: Path, recipe: Recipe) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RecipeError(f"--output_dir {folder} cannot be made: {error.strerror}") from None
+        message = f"--output_dir {folder} cannot be made: {error.strerror}"
+        raise (RecipeError if isinstance(error, (FileExistsError, NotADirectoryError)) else OSError)(message) from None
     if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
         for name in (repository.CHECKPOINTS, repository.TENSORBOARD):
             shutil.rmtree(folder / name, ignore_errors=True)
