@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,19 +12,18 @@ from dataset_builder.story import BadRecord, Story
 from dataset_builder.story_files import format_of_name
 
 from .answers import format_of, write_file, write_stream
-from .command_line import PROGRAM, OneLineErrors, complain
+from .command_line import PROGRAM, OneLineErrors, complain, complete_help, note, say
 from .ordering import OrderedStory, order_stories
 
 
-def _parser() -> OneLineErrors:
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
     parser = OneLineErrors(
         prog=f"{PROGRAM} order",
-        description="Put shuffled sentences in order.",
-        epilog="Text has a sentence a line and a blank line between stories. Without INPUT it is read from standard "
-        "input; without --output the answer goes to standard output, as text for text and as JSON lines else.\n"
-        'A record of JSONL may say what is known of its order: {"sentences": [...], "first": 0, "last": 3, '
-        '"before": [[1, 2]]}.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Put shuffled sentences in order. Text has a sentence a line and a blank line between stories; "
+        "without INPUT it is read from standard input.",
+        epilog="a record of JSONL may say what is known of its order:\n"
+        '  {"sentences": [...], "first": 0, "last": 3, "before": [[1, 2]]}',
         allow_abbrev=False,
     )
     parser.add_argument("input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV or Parquet")
@@ -39,12 +37,23 @@ def _parser() -> OneLineErrors:
         metavar="K",
         help="average the scores over K arrangements of each story; each counts in --batch_size (default: 1)",
     )
+    complete_help(
+        parser,
+        examples=[
+            "order --model my-first-model stories.txt",
+            "order --model me/my-first-model stories.csv --output ordered.jsonl --num_permutations 8",
+        ],
+        writes="Without --output the sentences in order to standard output, as text for text and as JSON lines else; "
+        "what there is to say besides goes to standard error. With --output the file, which has its name only when it "
+        "is whole. All formats but text give order, scores and confidence as well; a record that could not be ordered "
+        "has the reason in its place, and the exit code is 1.",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code: 1 if there is a record that could not be ordered."""
-    options = _parser().parse_args(list(arguments))
+    options = command_parser().parse_args(list(arguments))
     for name in ("batch_size", "num_permutations"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(options, name)}")
@@ -67,18 +76,32 @@ def run(arguments: Sequence[str]) -> int:
     )
     if options.output is not None:
         write_file(tqdm(counter, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
-        print(f"wrote {options.output}: {counter.total:,} stories")
+        say(f"wrote {options.output}: {counter.total:,} stories")
     else:
         text = options.input is None or format_of_name(options.input) == "text"
         write_stream(counter, sys.stdout, "text" if text else "jsonl")
     if counter.truncated:
-        complain(
-            f"note: {counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "
+        note(
+            f"{counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "
             "are too long for this model: only their beginnings were read"
         )
     if counter.failed:
         complain(f"{counter.failed:,} of {counter.total:,} records could not be ordered; the first: {counter.first}")
-    return 1 if counter.failed else 0
+        return 1
+    _say_what_next(options.output, counter.total, calibrated=model.config.confidence_temperature is not None)
+    return 0
+
+
+def _say_what_next(output: str | None, total: int, *, calibrated: bool) -> None:
+    if output is None:  # standard output is for the stories alone
+        stories = f"{total:,} {'story' if total == 1 else 'stories'}"
+        say(f"{PROGRAM}: ordered {stories}; next: --output FILE.jsonl keeps the scores, too", sys.stderr)
+    elif format_of(output) == "text":
+        say("next: a name that ends in .jsonl, .csv or .parquet keeps the scores, too")
+    elif calibrated:
+        say("next: look at the sentences of low confidence; there the order is most in doubt")
+    else:
+        say(f"next: {PROGRAM} evaluate on stories of that kind tells how far to trust the order")
 
 
 def _records(path: str | None) -> Iterator[Story | BadRecord]:
