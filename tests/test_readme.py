@@ -14,6 +14,7 @@ run, and the reason is printed.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from tests.hub_server import Hub
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "dataset_builder/README.md")
+README = ROOT / "README.md"
 MAX_STEPS = 4
 NAME = "your-name"
 TIME_LIMIT = 300  # seconds for a block
@@ -150,6 +152,37 @@ def test_only_what_takes_long_is_changed() -> None:
         "sentence-ordering train --max_steps 4 --encoder minilm --data sample",
         "sentence-ordering order --model my-first-model < story.txt | pytest-not",
     ]
+
+
+def test_the_messages_under_troubleshooting_are_those_that_the_code_has() -> None:
+    """What stands between the values of a message is found in one text of the code; other libraries have their own."""
+    texts = []
+    for package in ("dataset_builder", "training"):
+        for module in (ROOT / package).glob("*.py"):
+            for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                    texts.append("".join(parts))
+                elif isinstance(node, ast.Constant):
+                    texts.append(str(node.value))
+    (table,) = re.findall(r"\| it says \|.*?\n\|---\|---\|\n(.*?)\n\n", README.read_text(encoding="utf-8"), re.DOTALL)
+    messages = re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
+    assert len(messages) > 10
+    for message in set(messages) - {"CUDA out of memory", "trust_remote_code"}:
+        quoted = [part.replace("'minilm'", "").strip() for part in message.split("…")]
+        said = [text for text in texts if all(part in text.replace("…", "") for part in quoted)]
+        assert said, f"nothing in the code says {message!r}"
+
+
+def test_every_link_leads_somewhere() -> None:
+    text = README.read_text(encoding="utf-8")
+    anchors = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+               for line in text.splitlines() if line.startswith("#")}  # fmt: skip
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
 
 
 def test_generated_parts_are_what_the_code_and_the_results_say() -> None:

@@ -18,19 +18,18 @@ from dataset_builder.story import BadRecord, Story
 from dataset_builder.story_files import files_in_folder, format_of_name
 
 from .answers import format_of, write_file, write_stream
-from .command_line import PROGRAM, OneLineErrors, complain, drop_output, say
+from .command_line import PROGRAM, OneLineErrors, complain, complete_help, drop_output, note, say
 from .ordering import OrderedStory, order_stories
 
 
-def _parser() -> OneLineErrors:
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
     parser = OneLineErrors(
         prog=f"{PROGRAM} order",
-        description="Put shuffled sentences in order.",
-        epilog="Text has a sentence a line and a blank line between stories. Without INPUT it is read from standard "
-        "input; without --output the answer goes to standard output, as text for text and as JSON lines else.\n"
-        'A record of JSONL may say what is known of its order: {"sentences": [...], "first": 0, "last": 3, '
-        '"before": [[1, 2]]}.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Put shuffled sentences in order. Text has a sentence a line and a blank line between stories; "
+        "without INPUT it is read from standard input.",
+        epilog="a record of JSONL may say what is known of its order:\n"
+        '  {"sentences": [...], "first": 0, "last": 3, "before": [[1, 2]]}',
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -56,51 +55,80 @@ def _parser() -> OneLineErrors:
         metavar="K",
         help="average the scores over K arrangements of each story; each counts in --batch_size (default: 1)",
     )
+    complete_help(
+        parser,
+        examples=[
+            "order --model my-first-model stories.txt",
+            "order --model me/my-first-model stories.csv --output ordered.jsonl --num_permutations 8",
+            "order --model me/my-first-model folder_of_stories --output folder_of_answers",
+        ],
+        writes="Without --output the sentences in order to standard output, as text for text and as JSON lines else; "
+        "what there is to say besides goes to standard error. With --output the file, which has its name only when it "
+        "is whole; in shards, the same command goes on where it was stopped. All formats but text give order, scores "
+        "and confidence as well; a record that could not be ordered has the reason in its place, and the exit code "
+        "is 1.",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code: 1 if there is a record that could not be ordered."""
-    options = _parser().parse_args(list(arguments))
+    options = command_parser().parse_args(list(arguments))
     for name in ("batch_size", "num_permutations", "shard_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")
     counter = _Counter()
-    if options.shard_size is not None or os.path.isdir(options.input or ""):
-        _write_shards(options, counter)
-    else:
-        _write_answers(options, counter)
+    in_shards = options.shard_size is not None or os.path.isdir(options.input or "")
+    next_line = (_write_shards if in_shards else _write_answers)(options, counter)
     if counter.truncated:
-        complain(
-            f"note: {counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "
+        note(
+            f"{counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "
             "are too long for this model: only their beginnings were read"
         )
     if counter.failed:
         complain(f"{counter.failed:,} of {counter.total:,} records could not be ordered; the first: {counter.first}")
-    return 1 if counter.failed else 0
+        return 1
+    if options.output is None and next_line:
+        stories = f"{counter.total:,} {'story' if counter.total == 1 else 'stories'}"
+        # Standard output is for the stories alone.
+        say(f"{PROGRAM}: ordered {stories}; next: {next_line}", sys.stderr)
+    elif next_line:
+        say(f"next: {next_line}")
+    return 0
 
 
-def _write_answers(options: argparse.Namespace, counter: _Counter) -> None:
-    """All answers to one file, or to standard output as they come."""
+def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
+    """All answers to one file, or to standard output as they come; what to do next."""
     if options.output is not None:
         format_of(options.output)
     records = _records(options.input)
-    answers = counter.counted(_orderer(options, *_load(options.model))(records))
+    model, tokenizer = _load(options.model)
+    answers = counter.counted(_orderer(options, model, tokenizer)(records))
     if options.output is not None:
         write_file(tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
         say(f"wrote {options.output}: {counter.total:,} stories")
-        return
+        return _next(model, is_text=format_of(options.output) == "text")
     text = options.input is None or format_of_name(options.input) == "text"
     try:
         write_stream(answers, sys.stdout, "text" if text else "jsonl")
     except BrokenPipeError:
         drop_output()  # whoever reads has enough of it, and that is no error
         counter.failed = 0
+        return ""
+    return "--output FILE.jsonl keeps the scores, too"
 
 
-def _write_shards(options: argparse.Namespace, counter: _Counter) -> None:
-    """The answers as shards in a folder, this process's share of them."""
+def _next(model: Any, *, is_text: bool) -> str:
+    if is_text:
+        return "a name that ends in .jsonl, .csv or .parquet keeps the scores, too"
+    if model.config.confidence_temperature is not None:
+        return "look at the sentences of low confidence; there the order is most in doubt"
+    return f"{PROGRAM} evaluate on stories of that kind tells how far to trust the order"
+
+
+def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
+    """The answers as shards in a folder, this process's share of them; what to do next."""
     if options.input is None or options.output is None:
         raise ValueError("shards are made of a file or a folder, INPUT, in a folder, --output")
     inputs = files_in_folder(options.input) if os.path.isdir(options.input) else [options.input]
@@ -132,6 +160,7 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> None:
         f"{of_process}{folder} has {stories:,} stories in {len(made):,} shards"
         + (f", {old:,} of which were there already" if old else "")
     )
+    return _next(model, is_text=False)
 
 
 def _load(name: str) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import PROGRAM, OneLineErrors, say
+from .command_line import PROGRAM, OneLineErrors, complete_help, say
 from .publishing import Publication, Pushed, push_folder
 
 
@@ -69,7 +69,8 @@ def say_where(pushed: Pushed, where: Publication, repo_type: str = "model") -> N
         say(f'next: load_dataset("{pushed.repo_id}"{revision}), or {PROGRAM} train --data {pushed.repo_id}')
 
 
-def _parser() -> OneLineErrors:
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
     parser = OneLineErrors(
         prog=f"{PROGRAM} push",
         description="Upload a trained model to the Hub, in one commit, after checking that it loads by itself. "
@@ -78,12 +79,21 @@ def _parser() -> OneLineErrors:
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="the model's folder")
     add_push_arguments(parser, "--repo_id")
+    complete_help(
+        parser,
+        examples=[
+            "push --model my-first-model --repo_id me/my-first-model --private",
+            "push --model my-first-model --repo_id somebody/their-model --create_pr",
+        ],
+        writes="Nothing here. On the Hub one commit with the whole folder: weights, tokenizer, code, card, results and "
+        "training log. Checkpoints and TensorBoard's files stay at home, old weights there are deleted.",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    options = _parser().parse_args(list(arguments))
+    options = command_parser().parse_args(list(arguments))
     from .trained_model import is_trained_model, load_trained_model  # only here: `build` pushes without torch
 
     folder = Path(options.model)

@@ -108,6 +108,7 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
         results["analysis"] = analyse(session.predictions[session.judged_split])
     session.report(describe(session, results, (card or CardOptions()).stated_for(recipe)))
     _show_example(session)
+    report(f"\nnext: sentence-ordering order --model {folder} YOUR_STORIES.txt")
     return results
 
 
@@ -265,7 +266,6 @@ def _show_example(session: _Session) -> None:
     session.report("put in order by the model (the true place in brackets):")
     for sentence in answer["sentences"]:
         session.report(f"    [{story.index(sentence) + 1}] {sentence}")
-    session.report(f"\nnext: sentence-ordering order --model {session.folder} YOUR_STORIES.txt")
 
 
 def _in_words(metrics: dict[str, float | int]) -> str:

@@ -39,9 +39,9 @@ def assert_in_some_order(answers: list[dict[str, list[str]]], stories: list[list
 def test_order_changes_no_letter(source: str, target: str, trained: Trained, tmp_path: Path) -> None:
     stories = list(STORIES.values())
     path, answer = write(tmp_path / f"in{source}", stories), tmp_path / f"out{target}"
-    result = run_command("order", "--model", trained.folder, path, *(["--output", answer] if target else []))
+    result = run_command("order", "--model", trained.folder, path, *(["--output", str(answer)] if target else []))
     assert result.code == 0, result.err
-    assert result.err.count("\n") == 1, "the note that long sentences were cut"
+    assert result.err.startswith("sentence-ordering: note:"), "long sentences were cut"
     if target == ".csv":
         csv.field_size_limit(1 << 20)
         with open(answer, newline="", encoding="utf-8") as file:
