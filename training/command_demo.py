@@ -13,6 +13,7 @@ from dataset_builder.sources import SAMPLE_FILE
 from dataset_builder.splitting import split_rows
 
 from .command_line import PROGRAM, OneLineErrors
+from .space_folder import model_name, write_space
 
 EXAMPLES = 5
 
@@ -51,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     from .demo_page import Model, serve
     from .metrics import story_metrics
 
-    model = Model(Path(options.model).name, lambda: _pipeline(options.model))
+    model = Model(model_name(options.model), lambda: _pipeline(options.model))
     serve(model, examples(), story_metrics, server_name="127.0.0.1", server_port=options.port, report=_report)
     return 0
 
@@ -81,7 +82,6 @@ def _report(line: str) -> None:
 
 
 def _export(model: str, folder: Path) -> None:
-    from .space_folder import write_space
     from .trained_model import is_trained_model
 
     if not is_trained_model(model):
