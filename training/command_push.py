@@ -76,7 +76,8 @@ def _parser() -> OneLineErrors:
     parser = OneLineErrors(
         prog=f"{PROGRAM} push",
         description="Upload a trained model, or a Space made by demo --export, to the Hub, in one commit, after "
-        "checking that the model loads by itself. The token is the one that you are logged in with (hf auth login), or HF_TOKEN.",
+        "checking that the model loads by itself. The token is the one that you are logged in with (hf auth login), or "
+        "HF_TOKEN.",
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)

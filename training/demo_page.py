@@ -16,6 +16,7 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,67 @@ def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Actions:
+    """What the page does when a button is pressed; `build_page` has the arguments.
+
+    What they return or yield goes into the story that is kept for a visitor, the list and the summary.
+    """
+
+    model: Model
+    examples: Sequence[Example]
+    story_metrics: Metrics
+
+    def view(self, story: Story, is_judged: bool) -> tuple[Story, str, str]:
+        is_judged = is_judged and story.is_answer
+        return story, story_html(story, is_judged), summary_html(story, is_judged, self.story_metrics)
+
+    def shuffle(self, text: str | None, is_judged: bool, story: Story | None) -> tuple[Story | None, str, str]:
+        try:
+            return self.view(_as_shown(text, story).shuffled(), is_judged)
+        except ValueError as error:
+            return _sorry(str(error))
+
+    def order(self, text: str | None, is_judged: bool, story: Story | None) -> Iterator[tuple[Any, Any, str]]:
+        try:
+            story = _as_shown(text, story)
+        except ValueError as error:
+            yield _sorry(str(error))
+            return
+        doing = "Ordering" if self.model.is_loaded else "Waiting for the model, then ordering"
+        yield gr.skip(), gr.skip(), f"<p>{doing} {len(story.sentences)} sentences …</p>"
+        try:
+            yield self.view(story.ordered_by(self.model), is_judged)
+        except Exception as error:  # a visitor is told, and the page goes on
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            yield _sorry(f"The model could not order this: {why}")
+
+    def judge(self, is_judged: bool, story: Story | None) -> tuple[Any, Any, Any]:
+        return (gr.skip(), gr.skip(), gr.skip()) if story is None else self.view(story, is_judged)
+
+    def pick(self, number: int) -> tuple[str, bool, Story | None, str, str]:
+        """An example, shuffled; before all that its text, and that it is in the true order."""
+        text = "\n".join(self.examples[number]["sentences"])
+        return text, True, *self.shuffle(text, True, None)
+
+    async def status(self) -> AsyncIterator[str]:
+        """How far the model is, until it is loaded."""
+        while not self.model.is_loaded:
+            yield self.model.status()
+            await asyncio.sleep(1)
+        yield self.model.status()
+
+
+def _as_shown(text: str | None, story: Story | None) -> Story:
+    """The story on the page, or another if the text has changed since."""
+    read = Story.read(text)
+    return story if story is not None and story.text == read.text else read
+
+
+def _sorry(why: str) -> tuple[None, str, str]:
+    return None, "", f'<p class="so-sorry">{escape(why)}</p>'
+
+
 def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics) -> gr.Blocks:
     """The page.
 
@@ -212,75 +274,41 @@ def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics
         examples: with a `title` and `sentences` in true order each; the first is on the table at first.
         story_metrics: `training.metrics.story_metrics`, which a Space has as `metrics.py`.
     """
-
-    def view(story: Story, is_judged: bool) -> tuple[Story, str, str]:
-        judged = is_judged and story.is_answer
-        return story, story_html(story, judged), summary_html(story, judged, story_metrics)
-
-    def sorry(why: str) -> tuple[None, str, str]:
-        return None, "", f'<p class="so-sorry">{escape(why)}</p>'
-
-    def shuffle(text: str, is_judged: bool, story: Story | None) -> tuple[Story | None, str, str]:
-        try:
-            read = Story.read(text)
-        except ValueError as error:
-            return sorry(str(error))
-        return view((story if story and story.text == read.text else read).shuffled(), is_judged)
-
-    def order(text: str, is_judged: bool, story: Story | None) -> Iterator[tuple[Any, Any, str]]:
-        try:
-            read = Story.read(text)
-            story = story if story and story.text == read.text else read
-        except ValueError as error:
-            yield sorry(str(error))
-            return
-        waiting = "Ordering" if model.is_loaded else "Waiting for the model, then ordering"
-        yield gr.skip(), gr.skip(), f'<p class="so-busy">{waiting} {len(read.sentences)} sentences …</p>'
-        try:
-            yield view(story.ordered_by(model), is_judged)
-        except Exception as error:  # a visitor is told, and the page goes on
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            yield sorry(f"The model could not order this: {why}")
-
-    def pick(number: int) -> tuple[str, bool, Story | None, str, str]:
-        text = "\n".join(examples[number]["sentences"])
-        return text, True, *shuffle(text, True, None)
-
-    async def status() -> AsyncIterator[str]:
-        while not model.is_loaded:
-            yield model.status()
-            await asyncio.sleep(1)
-        yield model.status()
-
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    actions = Actions(model, examples, story_metrics)
     with gr.Blocks(title="Sentence ordering", analytics_enabled=False) as page:
         story = gr.State(None)
-        gr.HTML(_INTRODUCTION, elem_id="so-introduction", elem_classes="so-html", js_on_load=None)
-        model_status = gr.HTML(model.status(), elem_classes="so-html", js_on_load=_ANNOUNCED)
+        _html(_INTRODUCTION, elem_id="so-introduction")
+        status = _html(model.status(), js_on_load=_ANNOUNCED)
         with gr.Row(elem_id="so-columns"):
             with gr.Column(min_width=280):
-                gr.HTML("<h2>1. Pick a story, or write your own</h2>", elem_classes="so-html", js_on_load=None)
+                _html("<h2>1. Pick a story, or write your own</h2>")
                 with gr.Row(elem_id="so-examples"):
                     picks = [gr.Button(example["title"], size="sm", min_width=0) for example in examples]
-                text = gr.Textbox(label="Your sentences, one per line", lines=9, max_lines=16, elem_id="so-text")
+                text = gr.Textbox(label="Your sentences, one per line", lines=9, max_lines=16)
                 is_judged = gr.Checkbox(label="These lines are in the true order: score the answer")
             with gr.Column(min_width=280):
-                gr.HTML("<h2>2. Shuffle it, and let the model order it</h2>", elem_classes="so-html", js_on_load=None)
+                _html("<h2>2. Shuffle it, and let the model order it</h2>")
                 with gr.Row(elem_id="so-buttons"):
-                    shuffle_button = gr.Button("Shuffle", min_width=0)
-                    order_button = gr.Button("Order", variant="primary", min_width=0)
-                summary = gr.HTML(elem_id="so-summary", elem_classes="so-html", js_on_load=_ANNOUNCED)
-                table = gr.HTML(elem_id="so-table", elem_classes="so-html", js_on_load=_JAVASCRIPT.read_text(encoding="utf-8"))
-        shown = [story, table, summary]
-        shuffle_button.click(shuffle, [text, is_judged, story], shown, **quiet)
-        gr.on([order_button.click, text.submit], order, [text, is_judged, story], shown, **quiet)
-        is_judged.input(lambda table, judged: view(table, judged) if table else (gr.skip(),) * 3, [story, is_judged], shown, **quiet)
+                    shuffle = gr.Button("Shuffle", min_width=0)
+                    order = gr.Button("Order", variant="primary", min_width=0)
+                summary = _html(elem_id="so-summary", js_on_load=_ANNOUNCED)
+                table = _html(elem_id="so-table", js_on_load=_JAVASCRIPT.read_text(encoding="utf-8"))
+
+        given, shown = [text, is_judged, story], [story, table, summary]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        shuffle.click(actions.shuffle, given, shown, **quiet)
+        gr.on([order.click, text.submit], actions.order, given, shown, **quiet)
+        is_judged.input(actions.judge, [is_judged, story], shown, **quiet)
         for number, button in enumerate(picks):
-            button.click(lambda number=number: pick(number), None, [text, is_judged, *shown], **quiet)
+            button.click(partial(actions.pick, number), None, [text, is_judged, *shown], **quiet)
         if examples:
-            page.load(lambda: pick(0), None, [text, is_judged, *shown], **quiet)
-        page.load(status, None, model_status, concurrency_limit=None, **quiet)
+            page.load(partial(actions.pick, 0), None, [text, is_judged, *shown], **quiet)
+        page.load(actions.status, None, status, concurrency_limit=None, **quiet)
     return page
+
+
+def _html(value: str | None = None, *, js_on_load: str | None = None, **options: Any) -> gr.HTML:
+    return gr.HTML(value, elem_classes="so-html", js_on_load=js_on_load, **options)
 
 
 def serve(

@@ -9,10 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +22,7 @@ for ours in ("modeling_sentence_ordering", "dataset_builder", "training", "model
 sys.path.insert(0, "")
 runpy.run_path("app.py", run_name="__main__")
 """
-PATIENCE = 120  # seconds, on a machine that is busy with other things
+PATIENCE = 120.0  # seconds, on a machine that is busy with other things
 
 
 @dataclass
@@ -35,11 +34,15 @@ class Server:
 
     def wait_for(self, pattern: str) -> str:
         """The first group of a line that it prints; AssertionError if it ends before."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if found := re.search(pattern, line):
-                return found[1] if found.groups() else found[0]
+        watchdog = threading.Timer(PATIENCE, self.process.kill)
+        watchdog.start()
+        try:
+            for line in self.process.stdout:
+                self.lines.append(line)
+                if found := re.search(pattern, line):
+                    return found[1] if found.groups() else found[0]
+        finally:
+            watchdog.cancel()
         raise AssertionError(f"no {pattern!r} in\n{''.join(self.lines)}\n{self.process.stderr.read()}")
 
     def address(self) -> str:
@@ -67,17 +70,14 @@ def served(folder: Path, *command: str, python_path: Sequence[Path] = ()) -> Ite
         [sys.executable, *command], cwd=folder, env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    watchdog = threading.Timer(PATIENCE, process.kill)
-    watchdog.start()
     try:
         yield Server(process)
     finally:
-        watchdog.cancel()
         process.kill()
         process.communicate()
 
 
-def demo_of(model: Path) -> Any:
+def demo_of(model: Path) -> AbstractContextManager[Server]:
     """`sentence-ordering demo`."""
     return served(model.parent, "-m", "training.command_line", "demo", "--model", model.name, python_path=[ROOT])
 

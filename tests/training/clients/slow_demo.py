@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 for ours in ("modeling_sentence_ordering", "dataset_builder", "training", "model_card"):
-    sys.modules[ours] = None  # type: ignore[assignment]
+    sys.modules[ours] = None
 sys.path.insert(0, "")
 
 from demo_page import Model, serve  # noqa: E402
@@ -31,4 +31,6 @@ def load() -> Any:
     return reverse
 
 
-serve(Model("slow-model", load), [], story_metrics, server_name="127.0.0.1", report=lambda line: print(line, flush=True))
+serve(
+    Model("slow-model", load), [], story_metrics, server_name="127.0.0.1", report=lambda line: print(line, flush=True)
+)
