@@ -32,7 +32,8 @@ DOUBTFUL = 0.75
 
 Metrics = Callable[[Sequence[Sequence[float]], Sequence[Sequence[int]]], Mapping[str, Any]]
 Example = Mapping[str, Any]
-_SENTENCE_END = re.compile(r"(?<=[.!?…؟])[\"'”’»)\]]*\s+|(?<=[。！？])")
+# Up to a full stop and the quotation marks behind it, unless the next word is in lower case: "Come in!" said Nina.
+_SENTENCE = re.compile(r"\S.*?(?:[.!?…؟][\"'”’»)\]]*(?=\s+(?![a-zà-ÿ])\S|\s*$)|[。！？]|$)")
 _CSS, _JAVASCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".js"))
 # Said by screen readers when it changes.
 _ANNOUNCED = "element.setAttribute('aria-live', 'polite');"
@@ -111,18 +112,17 @@ class Story:
         """
         # Half of a surrogate pair is no character, and the model refuses it.
         clean = (text or "").encode("utf-8", "replace").decode("utf-8")
+        if len(clean) > MAX_CHARACTERS:
+            raise _too_many(len(clean), "characters", MAX_CHARACTERS)
         sentences = [line.strip() for line in clean.splitlines() if line.strip()]
         if len(sentences) == 1:
-            sentences = [part.strip() for part in _SENTENCE_END.split(sentences[0]) if part.strip()]
+            sentences = [part.strip() for part in _SENTENCE.findall(sentences[0])]
         if not sentences:
             raise ValueError("There is no sentence yet: write some, one per line, or pick a story.")
         if len(sentences) == 1:
             raise ValueError("One sentence is always in order: write at least two, one per line.")
-        if len(sentences) > MAX_SENTENCES or len(clean) > MAX_CHARACTERS:
-            raise ValueError(
-                f"{len(sentences):,} sentences of {len(clean):,} characters are too many for this page. It takes "
-                f"{MAX_SENTENCES} of {MAX_CHARACTERS:,}; the command “sentence-ordering order” takes any number."
-            )
+        if len(sentences) > MAX_SENTENCES:
+            raise _too_many(len(sentences), "sentences", MAX_SENTENCES)
         return cls(text or "", tuple(sentences), tuple(range(len(sentences))))
 
     def shuffled(self) -> Story:
@@ -154,6 +154,13 @@ class Story:
     def doubtful(self) -> set[int]:
         """The places on the page after which the order is in doubt."""
         return {place for place, sure in enumerate(self.confidence or ()) if sure < DOUBTFUL}
+
+
+def _too_many(count: int, what: str, limit: int) -> ValueError:
+    return ValueError(
+        f"{count:,} {what} are too many for this page, which takes {limit:,}. "
+        "The command “sentence-ordering order” takes any number."
+    )
 
 
 def story_html(story: Story, is_judged: bool) -> str:
