@@ -68,10 +68,13 @@ def examples() -> list[dict[str, Any]]:
 
 def _pipeline(model: str) -> Any:
     """The model by the code of this package: nothing of its repository is executed."""
+    from transformers.utils import logging
+
     from modeling_sentence_ordering import SentenceOrderingPipeline
 
     from .trained_model import load_trained_model
 
+    logging.disable_progress_bar()
     loaded, tokenizer = load_trained_model(model)
     return SentenceOrderingPipeline(model=loaded, tokenizer=tokenizer)
 
