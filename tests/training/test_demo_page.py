@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from training.metrics import story_metrics
 from training.repository import save_model
 from training.space_folder import write_space
 
-pytest.importorskip("gradio", reason="needs the demo page's library: pip install -e '.[demo]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs what drives the browser: pip install playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: install chromium"),
+    # Not imported here: that takes seconds.
+    pytest.mark.skipif(find_spec("gradio") is None, reason="needs the page's library: pip install -e '.[demo]'"),
+]
 
 Page = Any  # of playwright, which may not be there
 Opener = Callable[..., Page]
