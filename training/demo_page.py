@@ -197,7 +197,7 @@ def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
     if story.confidence is None:
         sure = "This model does not say how sure it is."
     elif doubts:
-        sure = f"Where you see ⇅, {doubts} time{'s' if doubts > 1 else ''}, it may be the other way round."
+        sure = f"It is in doubt at {doubts} place{'s' if doubts > 1 else ''}, marked ⇅."
     else:
         sure = "The model is sure of it."
     if not is_judged:
@@ -206,7 +206,7 @@ def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
     metrics = story_metrics([[float(place) for place in range(count)]], [story.true_places()])
     accuracy, tau = (float(metrics[name][0]) for name in ("accuracy", "kendalls_tau"))
     return (
-        f"<p><b>{round(accuracy * count)} of {count}</b> sentences in place, Kendall’s tau <b>{tau:.2f}</b>. {sure}</p>"
+        f"<p><b>{round(accuracy * count)} of {count}</b> sentences in place, Kendall’s tau <b>{f"{tau:.2f}".replace("-", "−")}</b>. {sure}</p>"
         '<p class="so-small">Kendall’s tau compares all pairs of sentences: '
         "1 is the true order, 0 is chance, −1 is backwards.</p>"
     )
