@@ -205,8 +205,9 @@ def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
     # What is judged is the order on the page, so its places are the scores.
     metrics = story_metrics([[float(place) for place in range(count)]], [story.true_places()])
     accuracy, tau = (float(metrics[name][0]) for name in ("accuracy", "kendalls_tau"))
+    signed = f"{tau:.2f}".replace("-", "−")
     return (
-        f"<p><b>{round(accuracy * count)} of {count}</b> sentences in place, Kendall’s tau <b>{f"{tau:.2f}".replace("-", "−")}</b>. {sure}</p>"
+        f"<p><b>{round(accuracy * count)} of {count}</b> sentences in place, Kendall’s tau <b>{signed}</b>. {sure}</p>"
         '<p class="so-small">Kendall’s tau compares all pairs of sentences: '
         "1 is the true order, 0 is chance, −1 is backwards.</p>"
     )
