@@ -23,9 +23,9 @@ def is_trained_model(name_or_path: str) -> bool:
     """Whether a folder or an id on the Hub is a sentence ordering model; false also where nothing can be read."""
     try:
         fields = PretrainedConfig.get_config_dict(name_or_path)[0]
+        return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
     except (OSError, ValueError, TypeError, AttributeError):
         return False  # what is wrong is said by whoever loads it
-    return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
 
 
 def load_trained_model(name_or_path: str) -> tuple[SentenceOrderingModel, Any]:

@@ -72,7 +72,7 @@ def write_bad_files(folder: Path) -> dict[str, str]:
     pq.write_table(
         pa.table({"sentences": _STORIES}), folder / "latin.parquet", compression="NONE", use_dictionary=False
     )
-    latin = (folder / "latin.parquet").read_bytes().replace(b"It rained.", b"Il pl\xfbt..")
+    latin = (folder / "latin.parquet").read_bytes().replace(b"It rained.", b"Il pl\xfbt...")
     (folder / "latin.parquet").write_bytes(latin)
     pq.write_table(pa.table({"sentnces": _STORIES}), folder / "column.parquet")
     pq.write_table(pa.table({"sentences": ["It rained."] * 40}), folder / "type.parquet")

@@ -35,7 +35,7 @@ def test_order_without_space_leaves_the_old_answer(suffix: str, trained: Trained
     with little_space(1000):
         result = run_command(*("order", "--model", trained.folder, trained.home / "stories.jsonl", "--output", target))
     assert (result.code, result.err.count("\n")) == (1, 1), result
-    assert f"{target}: File too large" in result.err
+    assert str(target) in result.err and "File too large" in result.err
     assert target.read_text() == "the old one"
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
@@ -79,7 +79,8 @@ def test_train_without_space_can_be_resumed(
 def test_a_folder_that_nobody_may_write_to(arguments: str, trained: Trained) -> None:
     places = {"data": trained.home / "stories.jsonl", "model": trained.folder}
     result = run_command(*arguments.format(**places).split())
-    assert (result.code, result.err.count("\n")) == (1, 1), result
+    lines = [line for line in result.err.splitlines() if ": note: " not in line]
+    assert (result.code, len(lines)) == (1, 1), result
     assert "/sys/kernel" in result.err
     assert "not permitted" in result.err or "denied" in result.err or "Read-only" in result.err
 
