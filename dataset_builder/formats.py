@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import IO, Any
 
-from .records import ROC_SENTENCES, missing_sentence_columns, sentence_columns
+from .records import ROC_SENTENCES, did_you_mean_column, missing_sentence_columns, sentence_columns
 from .story import BadRecord
 
 Record = tuple[int, dict[str, Any]]
@@ -155,7 +155,8 @@ def _what_is_wrong_with(header: list[str], columns: list[str], missing: list[str
     if len(header) == 1 and ("\t" in header[0] or ";" in header[0]):
         return f"no commas in the first row ({ROC_HEADER} is expected); with tabs between fields, name the file .tsv"
     found = ", ".join(field if len(field) <= 30 else field[:30] + "…" for field in header[:10])
-    return f"column(s) missing: {', '.join(missing)} (the first row has: {found})"
+    hint = did_you_mean_column(missing[0], [column for column in columns if column not in ROC_SENTENCES])
+    return f"column(s) missing: {', '.join(missing)} (the first row has: {found}){hint}"
 
 
 def jsonl_records(lines: Lines) -> Iterator[Record | BadRecord]:
@@ -209,13 +210,14 @@ def parquet_records(stream: IO[bytes], file: str) -> Iterator[Record | BadRecord
         known = {"storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents", *sentence_columns(names)}
         columns = [name for name in names if name in known]
         if not known.difference({"storyid", "storytitle", "labels", "orig_sents"}).intersection(columns):
-            yield BadRecord(file, None, f"column 'sentences' is missing (found: {', '.join(names)})")
+            hint = did_you_mean_column("sentences", names)
+            yield BadRecord(file, None, f"column 'sentences' is missing (found: {', '.join(names)}){hint}")
             return
         for batch in table.iter_batches(batch_size=1000, columns=columns):
             for record in batch.to_pylist():
                 row += 1
                 yield row, record
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):  # the disk, not the content
             raise
         yield BadRecord(file, row + 1 if row else None, f"not readable as Parquet: {error}")

@@ -35,7 +35,8 @@ def read_stories(
 
     Raises:
         BadRecord: a record is no story; its message says file, row and reason.
-        ValueError: there is no such file, or no reader for it. Raised at once, not with the first story.
+        ValueError: there is no such file, or no reader for it. Raised at once, not with the first story. Or it may not
+            be read, which is seen when it is opened.
     """
     if not isinstance(source, (str, os.PathLike)):
         stream = getattr(source, "buffer", source)  # the bytes below a text stream tell where a bad one stands
@@ -68,7 +69,10 @@ def _open(path: str) -> IO[bytes]:
         import fsspec
 
         return fsspec.open(path, "rb").open()
-    return open(path, "rb")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _stories(

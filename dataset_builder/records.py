@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
@@ -26,6 +27,12 @@ def missing_sentence_columns(names: Iterable[str]) -> list[str]:
     return [f"sentence{number}" for number in range(1, last + 1) if f"sentence{number}" not in present]
 
 
+def did_you_mean_column(missing: str, names: Iterable[str]) -> str:
+    """A hint to put behind the message that a column is missing; empty if none of those that are there is close."""
+    close = difflib.get_close_matches(missing, list(names), n=1, cutoff=0.7)
+    return f"; is {close[0]!r} meant to be {missing!r}?" if close else ""
+
+
 def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_given: bool = False) -> Story:
     """Read one record as a story.
 
@@ -45,8 +52,8 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
             is said of their true order by `first`, `last` and `before` goes into `Story.fixed_points`.
 
     Raises:
-        BadRecord: sentences are missing, empty, no text or (unless `as_given`) fewer than two, or the labels are no
-            permutation of them.
+        BadRecord: sentences are missing, empty, no text, have a NUL in them or (unless `as_given`) are fewer than two,
+            or the labels are no permutation of them.
     """
     try:
         sentences = _sentences(record)
@@ -77,13 +84,16 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
     else:
         names = sentence_columns(record)
         if not names:
-            raise ValueError(f"'sentences' is missing (found: {', '.join(map(str, record)) or 'nothing'})")
+            found, hint = ", ".join(map(str, record)) or "nothing", did_you_mean_column("sentences", map(str, record))
+            raise ValueError(f"'sentences' is missing (found: {found}){hint}")
         values = [record[name] for name in names]
     for name, sentence in zip(names, values, strict=True):
         if not isinstance(sentence, str):
             raise ValueError(f"{name} is not text")
         if not sentence.strip():
             raise ValueError(f"{name} is empty")
+        if "\0" in sentence:
+            raise ValueError(f"{name} has a NUL character in it: this is no text, or text in UTF-16")
         if not sentence.isascii():
             _check_unicode(name, sentence)
     return list(values)

@@ -6,14 +6,16 @@ works by itself, a ``bash`` block is given to ``bash -euo pipefail``. Other bloc
 
 The Hub is the tests' own, on which `your-name` is the name of its user.
 
-Only three things differ from what a reader does. Lines of ``bash`` that install, test or clone are left out,
-``sentence-ordering train`` and ``compare`` stop after a few steps, and ``ROCStories_winter2017.csv``, which a reader
+Only four things differ from what a reader does. Lines of ``bash`` that install, test or clone are left out,
+``sentence-ordering train`` and ``compare`` stop after a few steps, ``demo`` is stopped once it shows its page with the
+model loaded, and ``ROCStories_winter2017.csv``, which a reader
 gets from its authors, holds the sample's stories instead. A block below a line ``<!-- test: skip REASON -->`` is not
 run, and the reason is printed.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ import stat
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,7 @@ from tests.hub_server import Hub
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "dataset_builder/README.md")
+README = ROOT / "README.md"
 MAX_STEPS = 4
 NAME = "your-name"
 TIME_LIMIT = 300  # seconds for a block
@@ -40,6 +44,11 @@ FENCE = re.compile(
 )
 NOT_HERE = re.compile(r"^\s*(?:pip|python -m pip|pytest|python -m pytest|git|cd)\b[^\n]*(?:\n|$)", re.MULTILINE)
 MAX_STEPS_FLAG = re.compile(r"\s--max_steps[ =]\S+")
+PAGE = re.compile(r"^sentence-ordering demo (?!.*--export)", re.MULTILINE)
+UNTIL_IT_SERVES = """until_it_serves() {
+    "$@" > page.log & until grep -q "the model is ready" page.log; do kill -0 $!; sleep 0.2; done; kill $!
+}
+"""
 TRAINING = re.compile(r"\bsentence-ordering (train|compare)\b")
 
 
@@ -61,9 +70,10 @@ def blocks(markdown: str) -> list[Block]:
 
 
 def shortened(bash: str) -> str:
-    """The same commands without those that are not for here, and with few steps of training."""
+    """The same commands without those that are not for here, with few steps of training, and with pages that end."""
     kept = NOT_HERE.sub("", bash.replace("\\\n", " "))
-    return TRAINING.sub(rf"sentence-ordering \1 --max_steps {MAX_STEPS}", MAX_STEPS_FLAG.sub("", kept))
+    short = TRAINING.sub(rf"sentence-ordering \1 --max_steps {MAX_STEPS}", MAX_STEPS_FLAG.sub("", kept))
+    return UNTIL_IT_SERVES + PAGE.sub(r"until_it_serves \g<0>", short) if PAGE.search(short) else short
 
 
 @pytest.fixture
@@ -106,6 +116,8 @@ def test_every_block_runs(readme: str, clone: Path, environment: dict[str, str],
         with subtests.test(msg=f"{readme}:{block.line} ({block.language})"):
             if block.skip:
                 pytest.skip(f"{readme}:{block.line}: {block.skip}")
+            if PAGE.search(block.code) and find_spec("gradio") is None:
+                pytest.skip(f"{readme}:{block.line}: needs the demo page's library: pip install -e '.[demo]'")
             if block.language == "python":
                 command = [sys.executable, "-c", block.code.replace(NAME, Hub.user)]
             else:
@@ -150,6 +162,48 @@ def test_only_what_takes_long_is_changed() -> None:
         "sentence-ordering train --max_steps 4 --encoder minilm --data sample",
         "sentence-ordering order --model my-first-model < story.txt | pytest-not",
     ]
+    assert shortened("sentence-ordering demo --model m --export s\n") == "sentence-ordering demo --model m --export s\n"
+    assert shortened("sentence-ordering demo --model m\n").endswith(
+        "\nuntil_it_serves sentence-ordering demo --model m\n"
+    )
+
+
+@pytest.mark.parametrize(("page", "code"), [("echo the model is ready; sleep 60", 0), ("echo no model; exit 2", 1)])
+def test_a_page_is_awaited_and_stopped(page: str, code: int, tmp_path: Path) -> None:
+    bash = f"{UNTIL_IT_SERVES}until_it_serves bash -c '{page}'\n"
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", bash], cwd=tmp_path, capture_output=True)
+    assert done.returncode == code
+
+
+def test_the_messages_under_troubleshooting_are_those_that_the_code_has() -> None:
+    """What stands between the values of a message is found in one text of the code; other libraries have their own."""
+    texts = []
+    for package in ("dataset_builder", "training"):
+        for module in (ROOT / package).glob("*.py"):
+            for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                    texts.append("".join(parts))
+                elif isinstance(node, ast.Constant):
+                    texts.append(str(node.value))
+    (table,) = re.findall(r"\| it says \|.*?\n\|---\|---\|\n(.*?)\n\n", README.read_text(encoding="utf-8"), re.DOTALL)
+    messages = re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
+    assert len(messages) > 10
+    for message in set(messages) - {"CUDA out of memory", "trust_remote_code"}:
+        quoted = [part.replace("'minilm'", "").strip() for part in message.split("…")]
+        said = [text for text in texts if all(part in text.replace("…", "") for part in quoted)]
+        assert said, f"nothing in the code says {message!r}"
+
+
+def test_every_link_leads_somewhere() -> None:
+    text = README.read_text(encoding="utf-8")
+    anchors = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+               for line in text.splitlines() if line.startswith("#")}  # fmt: skip
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
 
 
 def test_generated_parts_are_what_the_code_and_the_results_say() -> None:

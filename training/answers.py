@@ -85,6 +85,10 @@ def write_file(answers: Iterable[OrderedStory], path: str) -> None:
     try:
         write(answers, unfinished)
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.strerror and error.filename in (None, unfinished):  # nobody knows the temporary name
+            raise OSError(error.errno, error.strerror, path) from error
+        raise
     finally:
         Path(unfinished).unlink(missing_ok=True)
 

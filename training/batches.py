@@ -33,8 +33,42 @@ class Draw:
     num_stories: float
 
 
-class StoryBatchSampler(Sampler[list[Draw]]):
+class EpochBatchSampler(Sampler[list[Draw]]):
     """Batches of one epoch after the other; the same for the same seed, whoever asks.
+
+    Attributes:
+        epoch: which epoch the next iteration is, counted from 0.
+        steps_per_epoch: steps of the optimizer in every epoch.
+        gradient_accumulation_steps: batches in a step of the optimizer.
+    """
+
+    gradient_accumulation_steps: int
+    steps_per_epoch: int
+    epoch: int = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.steps_per_epoch * self.gradient_accumulation_steps
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """The batches of the current epoch, from its beginning."""
+        epoch = self.epoch
+        for step in self._steps(epoch):
+            share = sum(len(batch) for batch in step) / len(step)
+            for batch in step:
+                yield [Draw(int(index), epoch, share) for index in batch]
+
+    def _steps(self, epoch: int) -> list[list[np.ndarray]]:
+        """Steps of batches of story indices."""
+        raise NotImplementedError
+
+
+class StoryBatchSampler(EpochBatchSampler):
+    """Batches of so many stories.
 
     Every optimizer step has exactly `gradient_accumulation_steps` batches, the last one of an epoch too: stories
     that are left over are spread evenly over its batches, so that no framework's treatment of an incomplete step
@@ -60,16 +94,12 @@ class StoryBatchSampler(Sampler[list[Draw]]):
         seed: int = 42,
         group_by_length: bool = True,
     ) -> None:
-        if len(lengths) < gradient_accumulation_steps:
-            raise ValueError(
-                f"{len(lengths)} training stories are too few for {gradient_accumulation_steps} accumulation steps"
-            )
+        _refuse_too_few(lengths, gradient_accumulation_steps)
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.seed = seed
         self.group_by_length = group_by_length
-        self.epoch = 0
         per_step = batch_size * gradient_accumulation_steps
         full_steps, left_over = divmod(len(self.lengths), per_step)
         if left_over == 0:
@@ -81,22 +111,6 @@ class StoryBatchSampler(Sampler[list[Draw]]):
             self._tail_size = per_step + left_over
             self._tail_steps = 2 if self._tail_size >= 2 * gradient_accumulation_steps else 1
         self.steps_per_epoch = full_steps + self._tail_steps
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self.steps_per_epoch * self.gradient_accumulation_steps
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        """The batches of the current epoch, from its beginning."""
-        epoch = self.epoch
-        for step in self._steps(epoch):
-            share = sum(len(batch) for batch in step) / len(step)
-            for batch in step:
-                yield [Draw(int(index), epoch, share) for index in batch]
 
     def _steps(self, epoch: int) -> list[list[np.ndarray]]:
         """Steps of batches of story indices."""
@@ -121,6 +135,79 @@ class StoryBatchSampler(Sampler[list[Draw]]):
 
     def _by_length(self, indices: np.ndarray) -> np.ndarray:
         return indices[np.argsort(self.lengths[indices], kind="stable")] if self.group_by_length else indices
+
+
+class TokenBatchSampler(EpochBatchSampler):
+    """Batches of as many stories of similar length as so many tokens are enough for, padding included.
+
+    Sorted by length, the stories are cut once and for all into places of a batch; every epoch deals stories of equal
+    length anew to the places that there are for them. So no batch of any epoch has more tokens than was asked for
+    (but for a story that alone has more, and where accumulation leaves no choice), and all epochs have equally many.
+
+    Args:
+        lengths: tokens of each story, `(stories,)`.
+        batch_tokens: tokens of a batch, its padding included.
+        gradient_accumulation_steps: batches in a step of the optimizer.
+        seed: decides which story is where, together with the epoch.
+
+    Raises:
+        ValueError: if there are fewer stories than one step has batches.
+    """
+
+    def __init__(
+        self, lengths: np.ndarray, batch_tokens: int, *, gradient_accumulation_steps: int = 1, seed: int = 42
+    ) -> None:
+        _refuse_too_few(lengths, gradient_accumulation_steps)
+        self.lengths = np.asarray(lengths)
+        self.batch_tokens = batch_tokens
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.seed = seed
+        sizes = _in_whole_steps(_sizes_within(np.sort(self.lengths), batch_tokens), gradient_accumulation_steps)
+        self._ends = np.cumsum(sizes)[:-1]
+        self.steps_per_epoch = len(sizes) // gradient_accumulation_steps
+
+    def _steps(self, epoch: int) -> list[list[np.ndarray]]:
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(len(self.lengths))
+        batches = np.split(order[np.argsort(self.lengths[order], kind="stable")], self._ends)
+        size = self.gradient_accumulation_steps
+        places = generator.permutation(len(batches)).reshape(-1, size)
+        return [[batches[i] for i in step] for step in places]
+
+
+def _refuse_too_few(lengths: np.ndarray, gradient_accumulation_steps: int) -> None:
+    if len(lengths) < gradient_accumulation_steps:
+        raise ValueError(
+            f"{len(lengths)} training stories are too few for {gradient_accumulation_steps} accumulation steps"
+        )
+
+
+def _sizes_within(ascending: np.ndarray, batch_tokens: int) -> list[int]:
+    """How many stories each batch has, cut from the longest down: what is left over in the end are short ones."""
+    sizes: list[int] = []
+    left = len(ascending)
+    while left:
+        size = min(left, max(1, batch_tokens // int(ascending[left - 1])))
+        sizes.append(size)
+        left -= size
+    return sizes[::-1]
+
+
+def _in_whole_steps(sizes: list[int], batches_in_step: int) -> list[int]:
+    """The sizes of batches with some of them halved until there is a whole number of steps.
+
+    Where every story has a batch of its own and none can be halved, some of the shortest share one.
+    """
+    sizes = list(sizes)
+    missing, too_many = -len(sizes) % batches_in_step, len(sizes) % batches_in_step
+    if missing <= sum(sizes) - len(sizes):
+        for _ in range(missing):
+            largest = int(np.argmax(sizes))
+            sizes[largest : largest + 1] = [sizes[largest] // 2, sizes[largest] - sizes[largest] // 2]
+        return sizes
+    return [
+        first + second for first, second in zip(sizes[: 2 * too_many : 2], sizes[1 : 2 * too_many : 2], strict=True)
+    ] + sizes[2 * too_many :]
 
 
 def evaluation_batches(lengths: np.ndarray | Sequence[int], batch_size: int) -> list[list[int]]:

@@ -15,13 +15,14 @@ from model_card.licences import check_language, check_licence
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, write_card
 
-from .command_line import PROGRAM, OneLineErrors
+from .command_line import PROGRAM, OneLineErrors, complete_help, say
 from .command_push import add_push_arguments, publication, say_where
 from .hub_errors import first_line, persistently
 from .publishing import Publication, PushFailed, check_publication, push_folder
 
 
-def _parser() -> OneLineErrors:
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
     parser = OneLineErrors(
         prog=f"{PROGRAM} build",
         description="Make the shuffled data set as Parquet, with its card: plain load_dataset(DIR) loads it.",
@@ -45,12 +46,21 @@ def _parser() -> OneLineErrors:
         help="push stories in the layout of ROCStories, too, which asks its users not to pass it on",
     )
     add_push_arguments(parser)
+    complete_help(
+        parser,
+        examples=[
+            "build --data sample --output_dir shuffled_stories",
+            "build --data train.csv test.csv --output_dir mine --license cc-by-4.0 --push_to_hub me/my-stories",
+        ],
+        writes="DIR, a data set of the Hub: Parquet files of each split, shuffled (with labels) and in the columns of "
+        "the guide, and README.md, its card. With --push_to_hub the same in a repository of that name.",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    options = _parser().parse_args(list(arguments))
+    options = command_parser().parse_args(list(arguments))
     where = publication(options)
     _check(options)
     repo_id = None if where is None else _checked_target(where, options)
@@ -67,11 +77,11 @@ def run(arguments: Sequence[str]) -> int:
         markup=CardMarkup(as_text, before=(HINT, BEGIN), behind=(END,), write=write_card),
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in built.stories.items())
-    print(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")
+    say(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")
     if where is None:
-        print(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
+        say(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
     else:
-        say_where(push_folder(built.output_dir, where, repo_type="dataset"), where, "dataset")
+        say_where(push_folder(built.output_dir, where, repo_type="dataset", report=say), where, "dataset")
     return 0
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset_builder.loading import load_stories
+
+from .command_line import PROGRAM, complete_help, say
 from .command_train import RecipeParser
-from .comparison import ComparedEncoder, plan_runs, run_comparison
+from .comparison import RUNS, ComparedEncoder, plan_runs, run_comparison
 from .comparison_tables import write_tables
 from .recipe import FRAMEWORKS, Recipe, RecipeError
 
@@ -21,14 +25,17 @@ _DECIDED_BY_COMPARE = {
 }
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit code."""
+def command_parser() -> RecipeParser:
+    """What the command takes."""
     parser = RecipeParser(
         "compare",
         "Train by one recipe in several frameworks, on several encoders, with several seeds, and make the guide's "
         "table of it. Each run is a process of its own; started again, it goes on where it stopped.",
     )
-    parser.add_argument("--frameworks", nargs="+", default=list(FRAMEWORKS), choices=list(FRAMEWORKS))
+    parser.usage = f"{parser.prog} --encoders NAME [NAME ...] --data SRC [SRC ...] --output_dir DIR [--FIELD VALUE ...]"
+    parser.add_argument(
+        "--frameworks", nargs="+", default=list(FRAMEWORKS), choices=list(FRAMEWORKS), help="which of them"
+    )
     parser.add_argument(
         "--encoders",
         nargs="+",
@@ -36,7 +43,23 @@ def run(arguments: Sequence[str]) -> int:
         metavar="NAME[,FIELD=VALUE]",
         help="encoders, each with what is for it alone, as in 'minilm,learning_rate=1e-4'",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="a run for each")
+    complete_help(
+        parser,
+        examples=[
+            "compare --encoders cnn --data sample --output_dir comparison --max_steps 100",
+            "compare --frameworks trainer poutyne --encoders minilm,learning_rate=1e-4 rnn --seeds 1 2 3 --data sample "
+            "--output_dir both",
+        ],
+        writes="The table to standard output, and DIR: comparison.md, comparison.csv, comparison.json, "
+        "loss_curves.png, and in runs/ the trained model of each run with what it said.",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command; its exit code."""
+    parser = command_parser()
     recipe, options = parser.parse_recipe(arguments)
     for field, instead in _DECIDED_BY_COMPARE.items():
         if getattr(recipe, field) != getattr(Recipe(), field):
@@ -47,11 +70,20 @@ def run(arguments: Sequence[str]) -> int:
     output_dir = Path(recipe.output_dir)
     recipe = dataclasses.replace(recipe, data=[_absolute(source) for source in recipe.data])
     runs = plan_runs(recipe, options["frameworks"], encoders, options["seeds"], output_dir)
-    outcomes = run_comparison(runs, output_dir, lambda line: print(line, file=sys.stderr))
-    print(write_tables(outcomes, output_dir))
-    print(f"\nwrote {output_dir}: comparison.md, comparison.csv, comparison.json and loss_curves.png")
+    load_stories(  # before anything is written, and not by each run for itself: data that cannot be read
+        recipe.data,
+        validation_sources=recipe.validation_data,
+        seed=recipe.data_seed,
+        test_size=recipe.test_size,
+        validation_size=recipe.validation_size,
+    )
+    outcomes = run_comparison(runs, output_dir, lambda line: say(line, sys.stderr))
+    say(write_tables(outcomes, output_dir))
+    say(f"\nwrote {output_dir}: comparison.md, comparison.csv, comparison.json and loss_curves.png")
+    say(f"next: {PROGRAM} order --model {runs[0].recipe.output_dir} YOUR_STORIES.txt, or push a model of {RUNS}/")
     return 0
 
 
 def _absolute(source: str) -> str:
-    return str(Path(source).resolve()) if Path(source).exists() else source
+    # Not `resolve`: where a link leads, the file may be called something else, without a suffix.
+    return os.path.abspath(source) if os.path.exists(source) else source

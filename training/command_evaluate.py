@@ -16,14 +16,16 @@ from modeling_sentence_ordering import StoryTokenizer
 from . import repository
 from .answers import check_writable
 from .calibration import calibration_error, neighbours
-from .command_line import PROGRAM, OneLineErrors, complain
+from .command_line import PROGRAM, OneLineErrors, complete_help, note, say
+from .device import keep_freed_memory
 from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
 from .stories import TokenizedStories
 from .trained_model import load_trained_model
 
 
-def _parser() -> OneLineErrors:
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
     parser = OneLineErrors(
         prog=f"{PROGRAM} evaluate",
         description="Judge a model on stories whose order is known.",
@@ -48,12 +50,22 @@ def _parser() -> OneLineErrors:
     parser.add_argument("--data_seed", type=int, default=42, help="seed of split and shuffles (default: 42)")
     parser.add_argument("--test_size", type=float, default=0.2, help="as for train (default: 0.2)")
     parser.add_argument("--validation_size", type=float, default=0.3, help="as for train (default: 0.3)")
+    complete_help(
+        parser,
+        examples=[
+            "evaluate --model my-first-model --data sample",
+            "evaluate --model me/my-first-model --data other_stories.csv --split all --output_json metrics.json",
+        ],
+        writes="A metric a line to standard output: accuracy, Kendall's tau (0 is chance, 1 is perfect), the share of "
+        "perfect stories (pmr) and the loss; how many of the stories the model was trained on, if it knows. With "
+        "--output_json the metrics as JSON.",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    options = _parser().parse_args(list(arguments))
+    options = command_parser().parse_args(list(arguments))
     for name in ("per_device_eval_batch_size", "num_permutations"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -74,6 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.split not in splits:
             raise ValueError(f"the data have no split {options.split}; there is {', '.join(splits)}")
         stories = splits[options.split]
+    keep_freed_memory()
     model, tokenizer = load_trained_model(options.model)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
     predictions = predict(
@@ -89,11 +102,13 @@ def run(arguments: Sequence[str]) -> int:
     if seen is not None:
         metrics["training_stories"] = seen
     for name, value in metrics.items():
-        print(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value:,}")
+        say(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value:,}")
     if seen:
-        complain(f"note: {seen:,} of these {len(stories):,} stories are among those that the model was trained on")
+        note(f"{seen:,} of these {len(stories):,} stories are among those that the model was trained on")
     if options.output_json is not None:
         repository.write_json(options.output_json, {name: metrics[name] for name in METRIC_NAMES})
+        say(f"\nwrote {options.output_json}")
+    say(f"{'' if options.output_json else chr(10)}next: {PROGRAM} order --model {options.model} YOUR_STORIES.txt")
     return 0
 
 

@@ -7,9 +7,15 @@ import difflib
 import importlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from typing import Any, NoReturn, TextIO, cast
 
 PROGRAM = "sentence-ordering"
 # Name of each command, the module that runs it (its function `run(arguments) -> exit code`), and what it does.
@@ -19,10 +25,14 @@ COMMANDS = {
     "evaluate": ("training.command_evaluate", "Judge a model on stories whose order is known."),
     "compare": ("training.command_compare", "Make the guide's table: frameworks, encoders and seeds side by side."),
     "order": ("training.command_order", "Put shuffled sentences in order."),
-    "push": ("training.command_push", "Upload a trained model to the Hub, in one commit."),
+    "demo": ("training.command_demo", "Try a model on a page, here or as a Space on the Hub."),
+    "push": ("training.command_push", "Upload a trained model, or a Space, to the Hub, in one commit."),
 }
-_DONE, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
+SHELLS = ("bash", "zsh", "tcsh")
+BAD_INPUT = 2
+_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
 TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
+_is_quiet = False  # what `--quiet` says, while its command runs
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -35,7 +45,44 @@ class OneLineErrors(argparse.ArgumentParser):
             close = difflib.get_close_matches(unknown[1], list(self._option_string_actions), n=1)
             message = f"there is no {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "")
         complain(f"{message} (see {self.prog} --help)")
-        raise SystemExit(_BAD_INPUT)
+        raise SystemExit(BAD_INPUT)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Examples as they are typed, and the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default in (None, "", [], False) or "default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
+
+
+def complete_help(parser: argparse.ArgumentParser, *, examples: Sequence[str], writes: str) -> None:
+    """Gives a command's parser `--quiet` and `--verbose`, and a help that one can work from alone.
+
+    Args:
+        parser: of the command; its description says what the command does.
+        examples: calls of it, as one would type them after `sentence-ordering`.
+        writes: what it leaves, and where, a line or more.
+    """
+    typed = "\n".join(f"  {PROGRAM} {example}" for example in examples)
+    wrapped = "\n".join(
+        textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  ") for line in writes.split("\n")
+    )
+    before = f"{parser.epilog}\n\n" if parser.epilog else ""
+    parser.description = textwrap.fill(parser.description or "", 78)
+    parser.epilog = f"{before}example{'s' * (len(examples) > 1)}:\n{typed}\n\nwhat it writes:\n{wrapped}"
+    parser.formatter_class = HelpFormatter
+    _add_output_flags(parser)
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+    flags = parser.add_mutually_exclusive_group()
+    flags.add_argument("--quiet", action="store_true", help="say nothing but the result and errors; no progress bars")
+    flags.add_argument(
+        "--verbose",
+        action="store_true",
+        help="let the libraries speak, show where an error came from, and say how long it took",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,19 +97,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = OneLineErrors(
         prog=PROGRAM,
         description="Train, share and run models that put shuffled sentences back in order.",
-        epilog=f"commands:\n{lines}\n\n{PROGRAM} COMMAND --help tells what a command takes.",
+        epilog=f"commands:\n{lines}\n\n{PROGRAM} COMMAND --help tells what a command does, takes and writes. The first "
+        f"one to try:\n  {PROGRAM} train --encoder cnn --data sample --output_dir my-first-model",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"{PROGRAM} COMMAND ...",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument(
+        "--print-completion", metavar="SHELL", choices=SHELLS, help=f"print the completion of {', '.join(SHELLS)}"
+    )
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="what to do, see below")
     try:
-        options = parser.parse_args(arguments[:1])
+        options = parser.parse_args(arguments[: 1 + (arguments[:1] == ["--print-completion"])])
         if options.version:
             from importlib.metadata import version
 
             print(f"{PROGRAM} {version(PROGRAM)}")
             return _DONE
+        if options.print_completion is not None:
+            return _guarded(
+                lambda: importlib.import_module("training.completion").run(parser, options.print_completion)
+            )
         if options.command is None:
             parser.error(f"a command is missing: one of {', '.join(COMMANDS)}")
         if options.command not in COMMANDS:
@@ -71,34 +126,143 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"there is no command {options.command!r}; {hint}")
     except SystemExit as stop:
         return int(stop.code or 0)
-    return _guarded(lambda: importlib.import_module(COMMANDS[options.command][0]).run(arguments[1:]))
+    # Read before the command's module is imported: libraries ask how much to say when they are.
+    early = OneLineErrors(prog=f"{PROGRAM} {options.command}", add_help=False, allow_abbrev=False)
+    _add_output_flags(early)
+    try:
+        output = early.parse_known_args(arguments[1:])[0]
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    command = COMMANDS[options.command][0]
+    return _guarded(
+        lambda: importlib.import_module(command).run(arguments[1:]), quiet=output.quiet, verbose=output.verbose
+    )
+
+
+def say(message: str, stream: TextIO | None = None) -> None:
+    """Prints what a person wants to know who waits, at once; nothing with `--quiet`.
+
+    Nobody has to read it: `sentence-ordering train … | head -1` trains to the end.
+
+    Args:
+        message: one line or more.
+        stream: where to; standard output if not given.
+    """
+    if _is_quiet:
+        return
+    try:
+        print(message, file=stream, flush=True)
+    except BrokenPipeError:
+        drop_output()
+
+
+def note(message: str) -> None:
+    """Prints one line to standard error on what should not be overlooked; nothing with `--quiet`."""
+    if not _is_quiet:
+        complain(f"note: {message}")
+
+
+def drop_output() -> None:
+    """Lets go of standard output, with what it still holds back: Python would complain when it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str) -> None:
-    """Prints one line to standard error."""
-    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    """Prints one line to standard error; what a terminal would obey, or cannot show, is spelled out."""
+    line = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(message.split())
+    )
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
-def _guarded(command: Callable[[], int]) -> int:
+def _guarded(command: Callable[[], int], *, quiet: bool = False, verbose: bool = False) -> int:
     """Runs a command; an exception becomes an exit code and one line."""
+    global _is_quiet
+    _is_quiet = quiet
+    began = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            if quiet and sys.stderr.isatty():
+                stack.enter_context(redirect_stderr(cast(TextIO, _NoTerminal(sys.stderr))))
+            _set_up_libraries(verbose)
+            code = _exit_code(command, verbose)
+    finally:
+        _is_quiet = False
+    if verbose:
+        complain(f"exit code {code} after {time.monotonic() - began:.1f} s, {_versions()}")
+    return code
+
+
+def _exit_code(command: Callable[[], int], verbose: bool) -> int:
     show_traceback = bool(os.environ.get(TRACEBACK_VARIABLE))
     try:
-        _quiet_libraries()
-        return command()
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else _BAD_INPUT if stop.code else _DONE
+        with _interrupts() as interrupted:
+            try:
+                code = command()
+                sys.stdout.flush()
+                return code
+            except SystemExit as stop:
+                return stop.code if isinstance(stop.code, int) else BAD_INPUT if stop.code else _DONE
+            except Exception as error:
+                if interrupted:  # what a library has made of it: an import that failed, a process that ended
+                    raise KeyboardInterrupt from error
+                raise
     except KeyboardInterrupt as interrupt:
         complain(str(interrupt) or "interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has enough of it. Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
     except Exception as error:
         if show_traceback:
             raise
+        if isinstance(error, OSError) and sys.stdout is sys.__stdout__:
+            _try_to_flush()
+        if verbose:
+            traceback.print_exception(error)
         complain(_in_words(error))
-        return _BAD_INPUT if isinstance(error, ValueError) else _FAILED
+        return BAD_INPUT if isinstance(error, ValueError) else _FAILED
+
+
+def _try_to_flush() -> None:
+    """Where standard output cannot be written, Python would fail again, and say so in its own way, when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output()
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Sees to it that Ctrl-C is not lost.
+
+    Where it strikes in a destructor or in a callback, Python prints it and goes on: then it is sent again. Where a
+    library catches it and fails in its own way, the list that is given tells that there was one.
+    """
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+
+    def interrupt(number: int, _: Any) -> NoReturn:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    def send_again(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            hook(unraisable)
+
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = send_again
+    try:
+        yield seen
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, handler)
+        if sys.unraisablehook is send_again:
+            sys.unraisablehook = hook
 
 
 def _in_words(error: Exception) -> str:
@@ -110,17 +274,53 @@ def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 for the details)"
 
 
-def _quiet_libraries() -> None:
+class _NoTerminal:
+    """A stream that says it is no terminal, so that nobody shows a progress bar on it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _versions() -> str:
+    from importlib.metadata import version
+
+    names = (PROGRAM, "torch", "transformers", "datasets")
+    return f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def _set_up_libraries(verbose: bool) -> None:
     """Keeps the libraries' progress bars to terminals, and what they say to warnings that concern the user."""
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if verbose:
+        os.environ.update(dict.fromkeys(("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"), "info"))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
+    warnings.showwarning = lambda message, category, file, line, *_, **__: note(
+        f"{message} ({category.__name__} in {file}, line {line})" if verbose else f"{message}"
+    )
+
+
+def run_and_exit() -> NoReturn:
+    """The command as a process of its own. What is done when it ends takes a while, and is not to be interrupted."""
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before any command began
+        complain("interrupted")
+        code = _INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The module that the commands know: run by its name, this one is another.
+    importlib.import_module("training.command_line").run_and_exit()

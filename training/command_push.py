@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import PROGRAM, OneLineErrors
+from .command_line import PROGRAM, OneLineErrors, complete_help, say
 from .publishing import Publication, Pushed, push_folder
+from .space_folder import check_space
 
 
 def add_push_arguments(parser: argparse.ArgumentParser, repository_flag: str = "--push_to_hub") -> None:
@@ -59,37 +60,61 @@ def push_again(folder: str, where: Publication) -> str:
 
 def say_where(pushed: Pushed, where: Publication, repo_type: str = "model") -> None:
     """Prints where it is now, and how to use it."""
-    print(f"pushed {pushed.repo_id}: {pushed.url}")
+    say(f"pushed {pushed.repo_id}: {pushed.url}")
     revision = f', revision="{where.revision}"' if where.revision else ""
     if where.create_pr:
-        print("next: look at the pull request, and merge it")
+        say("next: look at the pull request, and merge it")
+    elif repo_type == "space":
+        say("next: open it there, when the Hub has built it")
     elif repo_type == "model":
-        print(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}"{revision}, trust_remote_code=True)')
+        say(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}"{revision}, trust_remote_code=True)')
     else:
-        print(f'next: load_dataset("{pushed.repo_id}"{revision}), or {PROGRAM} train --data {pushed.repo_id}')
+        say(f'next: load_dataset("{pushed.repo_id}"{revision}), or {PROGRAM} train --data {pushed.repo_id}')
 
 
-def _parser() -> OneLineErrors:
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
     parser = OneLineErrors(
         prog=f"{PROGRAM} push",
-        description="Upload a trained model to the Hub, in one commit, after checking that it loads by itself. "
-        "The token is the one that you are logged in with (hf auth login), or HF_TOKEN.",
+        description="Upload a trained model, or a Space made by demo --export, to the Hub, in one commit, after "
+        "checking that the model loads by itself. The token is the one that you are logged in with (hf auth login), or "
+        "HF_TOKEN.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="the model's folder")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", metavar="DIR", help="the model's folder")
+    what.add_argument("--space", metavar="DIR", help="the folder of a Space")
     add_push_arguments(parser, "--repo_id")
+    complete_help(
+        parser,
+        examples=[
+            "push --model my-first-model --repo_id me/my-first-model --private",
+            "push --model my-first-model --repo_id somebody/their-model --create_pr",
+            "push --space my-space --repo_id me/my-space",
+        ],
+        writes="Nothing here. On the Hub one commit with the whole folder: weights, tokenizer, code, card, results and "
+        "training log. Checkpoints and TensorBoard's files stay at home, old weights there are deleted.",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
-    options = _parser().parse_args(list(arguments))
-    from .trained_model import is_trained_model  # only here: `build` pushes without torch
+    options = command_parser().parse_args(list(arguments))
+    where = publication(options)
+    assert where is not None  # the parser requires it
+    if options.space is not None:
+        check_space(Path(options.space))
+        say_where(push_folder(Path(options.space), where, repo_type="space", report=say), where, "space")
+        return 0
+    from .trained_model import (
+        is_trained_model,
+        load_trained_model,
+    )  # only here: `build` and Spaces are pushed without torch
 
     folder = Path(options.model)
     if not folder.is_dir() or not is_trained_model(options.model):
         raise ValueError(f"--model {folder} is not the folder of a sentence ordering model")
-    where = publication(options)
-    assert where is not None  # the parser requires it
-    say_where(push_folder(folder, where), where)
+    load_trained_model(options.model)  # says what is wrong with it before the Hub is asked anything
+    say_where(push_folder(folder, where, report=say), where)
     return 0

@@ -13,8 +13,9 @@ from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from .card_options import CardOptions, add_card_flags, card_options
-from .command_line import PROGRAM, OneLineErrors
+from .command_line import PROGRAM, OneLineErrors, complete_help, say
 from .command_push import add_push_arguments, publication, push_again, say_where
+from .device import keep_freed_memory
 from .publishing import Publication, check_publication, push_folder
 from .recipe import Recipe, read_recipe_file
 from .training_session import run_recipe
@@ -50,6 +51,30 @@ class RecipeParser(OneLineErrors, HfArgumentParser):
         return Recipe(**fields), values
 
 
+def command_parser() -> RecipeParser:
+    """What the command takes."""
+    parser = RecipeParser(
+        "train",
+        "Train a model on stories in true order; it is shown them shuffled. Needed are --encoder, --data and "
+        "--output_dir, here or in the file of --config.",
+    )
+    parser.usage = f"{parser.prog} --encoder ENCODER --data SRC [SRC ...] --output_dir DIR [--FIELD VALUE ...]"
+    add_push_arguments(parser)
+    add_card_flags(parser)
+    complete_help(
+        parser,
+        examples=[
+            "train --encoder cnn --data sample --output_dir my-first-model",
+            "train --encoder roberta-base --data stories.jsonl --output_dir mine --framework lightning --max_steps 500",
+            "train --config recipe.yaml --output_dir again --resume_from_checkpoint",
+        ],
+        writes="DIR, a complete repository for the Hub: weights, tokenizer, code, README.md (the model card), "
+        "results.json, training_log.csv with plots, and recipe.yaml, which makes the same model again by --config. "
+        "checkpoints/ is what --resume_from_checkpoint goes on from.",
+    )
+    return parser
+
+
 def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions, Publication | None]:
     """What `sentence-ordering train` is to do.
 
@@ -59,9 +84,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions, Publicat
     Raises:
         ValueError: see `RecipeParser.parse_recipe`, `card_options` and `publication`.
     """
-    parser = RecipeParser("train", "Train a model on stories. Writes a folder that is a complete Hub repository.")
-    add_push_arguments(parser)
-    add_card_flags(parser)
+    parser = command_parser()
     recipe, others = parser.parse_recipe(arguments)
     return recipe, card_options(others), publication(argparse.Namespace(**others))
 
@@ -69,12 +92,13 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions, Publicat
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     recipe, card, where = parse_train(arguments)
+    keep_freed_memory()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if where is not None:
         where = dataclasses.replace(where, repo_id=check_publication(where))
-    run_recipe(recipe, card=card)
+    run_recipe(recipe, report=say, card=card)
     if where is not None:
         again = f"{push_again(recipe.output_dir, where)} pushes the trained model again"
-        say_where(push_folder(Path(recipe.output_dir), where, again=again), where)
+        say_where(push_folder(Path(recipe.output_dir), where, again=again, report=say), where)
     return 0

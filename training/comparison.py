@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from . import repository
+from .command_line import BAD_INPUT, PROGRAM
 from .frameworks import load_framework
 from .recipe import Recipe, RecipeError, coerced, shareable
 from .training_log import TrainingFailed, read_training_log
@@ -27,6 +28,14 @@ PLAN_FILE = "plan.json"
 RUNS = "runs"
 # Written into a run's folder when its process has ended well: what makes it count as done.
 DONE_FILE = "run.json"
+# Trains as `python -m training.command_line` does, and ends when whoever started it has ended: killed, too. Otherwise
+# the same comparison, started again, would train in the folder that the old run is still writing to.
+_TRAIN = """
+import os, sys, threading
+threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
+from training.command_line import run_and_exit
+run_and_exit()
+"""
 # Decided anew for each run, or by where it stands; everything else must be the same when a comparison goes on.
 _NOT_SHARED = ("encoder", "framework", "seed", "output_dir", "resume_from_checkpoint", "overwrite_output_dir")
 
@@ -119,7 +128,7 @@ def run_comparison(
         the process, `results` (its `results.json`) and `log` (rows of its training log).
 
     Raises:
-        RecipeError: if the folder holds another comparison.
+        RecipeError: if the folder holds another comparison, or a run refuses its recipe, encoder or data.
         TrainingFailed: if a run fails; those that are done are kept.
     """
     _check_plan(runs, output_dir)
@@ -172,7 +181,8 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
     log_file = folder.parent / f"{run.name}.log"
     with open(log_file, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "training.command_line", "train", "--config", str(recipe_file)],
+            [sys.executable, "-c", _TRAIN, "train", "--config", str(recipe_file)],
+            stdin=subprocess.PIPE,  # never written to; it closes with this process
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
@@ -182,12 +192,17 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
         except BaseException:
             process.kill()
             raise
+    assert process.stdin is not None
+    process.stdin.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     recipe_file.unlink()
     if process.returncode != 0:
         lines = log_file.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-        raise TrainingFailed(f"the run {run.name} failed: {last} (all of it in {log_file})")
+        last = last.removeprefix(f"{PROGRAM}: ")
+        refused = process.returncode == BAD_INPUT
+        kind = RecipeError if refused else TrainingFailed
+        raise kind(f"the run {run.name} {'was refused' if refused else 'failed'}: {last} (all of it in {log_file})")
     return round(usage.ru_maxrss / 1024, 1)
 
 

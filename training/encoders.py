@@ -53,8 +53,10 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
     if recipe.reading is not None:
         fields["reading"] = recipe.reading
     torch.manual_seed(recipe.seed)
+    if recipe.attn_implementation is not None and name in SCRATCH_ENCODERS:
+        raise RecipeError(f"--attn_implementation: the encoder {name!r} has no attention")
     if name not in SCRATCH_ENCODERS and is_trained_model(name):
-        return _trained_model(name, fields)
+        return _trained_model(name, fields, recipe.attn_implementation)
     try:
         if name in SCRATCH_ENCODERS:
             tokenizer = train_tokenizer((sentence for story in stories for sentence in story), recipe.vocab_size)
@@ -63,20 +65,29 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
             tokenizer = load_tokenizer(name)
             if name != recipe.encoder:
                 fields["base_model"] = PACKAGED_ENCODERS[recipe.encoder][2]
-        return SentenceOrderingModel.from_encoder(name, tokenizer=tokenizer, **fields), tokenizer
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        encoder_kwargs = {"attn_implementation": recipe.attn_implementation} if recipe.attn_implementation else {}
+        model = SentenceOrderingModel.from_encoder(name, tokenizer=tokenizer, encoder_kwargs=encoder_kwargs, **fields)
+        return model, tokenizer
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         message = f"cannot use the encoder {recipe.encoder!r}: {first_line(error)}"
         if is_unreachable(error):
             raise OSError(message) from error
         raise RecipeError(message) from error
 
 
-def _trained_model(name: str, fields: dict[str, Any]) -> tuple[SentenceOrderingModel, Any]:
+def _trained_model(
+    name: str, fields: dict[str, Any], attn_implementation: str | None
+) -> tuple[SentenceOrderingModel, Any]:
     """A trained model, head included, with the objective of the recipe."""
     try:
         model, tokenizer = load_trained_model(name)
     except ValueError as error:
         raise RecipeError(str(error).replace("--model", "--encoder", 1)) from None
+    if attn_implementation is not None:
+        try:
+            model.set_attn_implementation({"backbone_config": attn_implementation})
+        except (ValueError, ImportError) as error:
+            raise RecipeError(f"--attn_implementation {attn_implementation}: {first_line(error)}") from None
     for field, value in fields.items():
         setattr(model.config, field, value)
     if (repo_id := hub_id(name)) is not None:

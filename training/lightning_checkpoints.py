@@ -97,8 +97,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
         unfinished = Path(f"{os.fspath(path)}.unfinished")
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.save(checkpoint, unfinished)
+            with open(unfinished, "wb") as sink:
+                torch.save(checkpoint, sink)
             os.replace(unfinished, path)
+        except RuntimeError as error:  # torch closes its archive, fails at that, too, and tells only of that
+            if isinstance(error.__context__, OSError):
+                raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
+            raise
         finally:
             unfinished.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import StoryTokenizer
 
-from .batches import Draw, StoryBatchSampler, evaluation_batches
+from .batches import Draw, EpochBatchSampler, evaluation_batches
 from .recipe import Recipe
 from .stories import (
     EvaluationStories,
@@ -45,6 +45,7 @@ class StoryDataModule(LightningDataModule):
         data: sources, as `sentence-ordering train --data` takes them.
         validation_data: stories to validate on; then all of `data` is trained on.
         per_device_train_batch_size: stories in one forward pass of training, on each device.
+        per_device_train_batch_tokens: tokens of such a pass, instead of a number of stories.
         per_device_eval_batch_size: stories in one forward pass of evaluation, on each device.
         shuffle_sentences: `"fresh"` or `"fixed"`.
         train_sampling_strategy: `"group_by_length"` or `"random"`.
@@ -64,6 +65,7 @@ class StoryDataModule(LightningDataModule):
         *,
         validation_data: list[str] | None = None,
         per_device_train_batch_size: int = 16,
+        per_device_train_batch_tokens: int | None = None,
         per_device_eval_batch_size: int = 64,
         shuffle_sentences: str = "fresh",
         train_sampling_strategy: str = "group_by_length",
@@ -206,7 +208,7 @@ class BatchShare(Sampler[list[Draw]]):
         world_size: processes.
     """
 
-    def __init__(self, sampler: StoryBatchSampler, rank: int, world_size: int) -> None:
+    def __init__(self, sampler: EpochBatchSampler, rank: int, world_size: int) -> None:
         self.sampler = sampler  # where Lightning looks for `set_epoch`
         self.rank = rank
         self.world_size = world_size
@@ -228,7 +230,7 @@ class ResumableLoader:
     """
 
     def __init__(self, loader: StoryLoader, rank: int = 0, world_size: int = 1) -> None:
-        assert isinstance(loader.batch_sampler, StoryBatchSampler)
+        assert isinstance(loader.batch_sampler, EpochBatchSampler)
         self.batch_sampler = BatchShare(loader.batch_sampler, rank, world_size)
         self._loader = StoryLoader(
             loader.dataset,

@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .loss_watch import LossWatch
 from .metrics import GREATER_IS_BETTER
 from .run import TrainingRun
 
@@ -29,6 +30,7 @@ class RecipeCallback(Callback):
     def __init__(self, run: TrainingRun, total_steps: int) -> None:
         self._run = run
         self._total_steps = total_steps
+        self._losses = LossWatch(run)
         self._loss: Tensor | float = 0.0
         self._logged_step = 0
         self._learning_rate = 0.0
@@ -49,8 +51,11 @@ class RecipeCallback(Callback):
     ) -> None:
         """After a forward pass, and after a step where it was the last one of it."""
         self._loss = self._loss + outputs["loss"]
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        within_step = bool((batch_idx + 1) % trainer.accumulate_grad_batches)
+        self._losses.note(trainer.global_step + within_step, outputs["loss"])
+        if within_step:
             return
+        self._losses.check_if_many()
         step, last = trainer.global_step, trainer.global_step >= self._total_steps
         if last or step % self._run.recipe.logging_steps == 0:
             self._log(trainer, pl_module)
@@ -58,6 +63,10 @@ class RecipeCallback(Callback):
             trainer.should_stop = True  # with `max_steps` alone Lightning would stop without a last evaluation
         if not evaluates(self._run) and self._saves_after(step, _steps_per_epoch(trainer)):
             self._save(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Does not judge, and so does not save, what has gone wrong."""
+        self._losses.check()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the evaluation, sees whether it is the best, and saves."""
@@ -89,6 +98,7 @@ class RecipeCallback(Callback):
         self._stopped_early = state_dict["stopped_early"]
 
     def _log(self, trainer: Trainer, module: Any) -> None:
+        self._losses.check()
         step = trainer.global_step
         loss = float(self._loss) / (step - self._logged_step)
         self._loss, self._logged_step = 0.0, step
@@ -102,6 +112,7 @@ class RecipeCallback(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         folder, step = self._run.checkpoints, trainer.global_step
+        self._losses.check_before_saving(step)
         trainer.save_checkpoint(checkpoint_path(folder, step))
         # What a later step of an earlier run left is not counted: it is written anew when its turn comes.
         steps = sorted(there for there in named_checkpoints(folder) if there <= step)

@@ -21,7 +21,7 @@ from model_card.renewal import is_edited, write_card
 from . import repository
 from .clean_process import check_in_clean_process
 from .hub_errors import TRIES, first_line, persistently
-from .pushed_files import CARD, copy_to_push, operations, stale_files
+from .pushed_files import CARD, MODEL_FOLDER, copy_to_push, operations, stale_files
 
 if TYPE_CHECKING:
     from modeling_sentence_ordering import SentenceOrderingModel
@@ -153,9 +153,9 @@ def push_folder(
     either as it was or wholly the new one, whatever happens on the way.
 
     Args:
-        folder: a model's folder, complete; or a data set's.
+        folder: a model's folder, complete; or that of a data set or a Space.
         publication: where to, and how.
-        repo_type: `"model"` or `"dataset"`.
+        repo_type: `"model"`, `"dataset"` or `"space"`.
         again: in words, how to try again.
         report: called with each line for the person who waits.
 
@@ -168,9 +168,8 @@ def push_folder(
     push = _Push(HfApi(token=publication.token), repo_id, repo_type, publication, again)
     try:
         with copy_to_push(folder) as staging:
+            _check_model(staging if repo_type == "model" else staging / MODEL_FOLDER, folder, report)
             if repo_type == "model":
-                report("checking that the folder loads in a process without this package")
-                check_in_clean_process(staging, folder)
                 _add_card(staging, repo_id)
             report(f"uploading to {repo_id}")
             commit = push.upload(staging)
@@ -214,6 +213,13 @@ def push_model(
             metrics=metrics,
         )
         return push_folder(folder, publication, report=report)
+
+
+def _check_model(model: Path, folder: Path, report: Callable[[str], None]) -> None:
+    """Loads a model that is to be pushed; a data set has none, and a Space may name one that is on the Hub."""
+    if model.is_dir():
+        report("checking that the model loads in a process without this package")
+        check_in_clean_process(model, folder)
 
 
 def _add_card(folder: Path, repo_id: str) -> None:
@@ -262,7 +268,8 @@ class _Push:
         branch, asks = self.publication.revision, self.publication.create_pr
         # Whoever asks somebody else to take a change may not make a repository there.
         if not (asks and persistently(lambda: self.api.repo_exists(**self._where))):
-            persistently(lambda: self.api.create_repo(**self._where, private=private, exist_ok=True))
+            sdk = "gradio" if self.repo_type == "space" else None
+            persistently(lambda: self.api.create_repo(**self._where, private=private, space_sdk=sdk, exist_ok=True))
         if branch is not None and not asks and not branch.startswith("refs/"):
             persistently(lambda: self.api.create_branch(**self._where, branch=branch, exist_ok=True))
         self.before, self.began = self._head(), True

@@ -15,6 +15,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from . import repository
 
 CARD = "README.md"
+# Where the model lies in a Space that has it with it.
+MODEL_FOLDER = "model"
 # What a training run keeps for itself, in whichever folder it lies: checkpoints and the state of optimizers, logs that
 # carry the machine's name or its folders, settings of the person, and pickled files, which no loader should open.
 KEPT_BACK = (
@@ -77,10 +79,13 @@ def _matches(name: str, pattern: str) -> bool:
 def stale_files(repo_id: str, repo_type: str) -> list[str]:
     """Patterns of what an earlier push may have left and a loader would take, or a reader believe.
 
-    Weights and tokenizer files of another model, and what is told of it; of a data set Parquet and a loading script.
+    Weights and tokenizer files of another model, and what is told of it; of a data set Parquet and a loading script;
+    of a Space the whole model that lay in it.
     """
     if repo_type == "dataset":
         return ["*.parquet", "*/*.parquet", "*/*/*.parquet", f"{repo_id.rpartition('/')[2]}.py"]
+    if repo_type == "space":
+        return [f"{MODEL_FOLDER}/*"]
     # Only here: data sets are pushed without torch.
     from modeling_sentence_ordering.sharing_sentence_ordering import STALE_WEIGHTS, TOKENIZER_FILES
 

@@ -81,6 +81,12 @@ class Recipe:
         default=None, metadata=_of("Highest learning rate; 3e-5, and 1e-3 for 'cnn' and 'rnn', if not given.")
     )
     per_device_train_batch_size: int = field(default=16, metadata=_of("Stories in one forward pass of training."))
+    per_device_train_batch_tokens: int | None = field(
+        default=None,
+        metadata=_of(
+            "Fill batches of training up to so many tokens, padding included, instead of a number of stories."
+        ),
+    )
     per_device_eval_batch_size: int = field(default=64, metadata=_of("Stories in one forward pass of evaluation."))
     gradient_accumulation_steps: int = field(default=1, metadata=_of("Forward passes for one step of the optimizer."))
     num_train_epochs: float = field(default=3.0, metadata=_of("Passes over the training stories."))
@@ -114,6 +120,16 @@ class Recipe:
     bf16: bool | None = field(
         default=None,
         metadata=_of("bfloat16 autocast; where the hardware computes in it, if not given.", nargs="?", const=True),
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata=_of(
+            "How a pretrained encoder computes attention: 'sdpa', 'eager', 'flash_attention_2'; what transformers "
+            "chooses, if not given."
+        ),
+    )
+    torch_compile: bool = field(
+        default=False, metadata=_of("Compile the encoder: minutes at the start, less time for each step after that.")
     )
     gradient_checkpointing: bool = field(
         default=False, metadata=_of("Recompute activations in the backward pass: less memory, more time.")
@@ -212,6 +228,11 @@ class Recipe:
             )
         if self.max_steps < 0 and self.num_train_epochs == 0:
             raise RecipeError("--num_train_epochs must be above 0, not 0.0")
+        if self.per_device_train_batch_tokens is not None and self.train_sampling_strategy != "group_by_length":
+            raise RecipeError(
+                "--per_device_train_batch_tokens fills batches with stories of similar length: it goes with "
+                f"--train_sampling_strategy group_by_length, not {self.train_sampling_strategy}"
+            )
         if self.early_stopping_patience and self.eval_strategy == "no":
             raise RecipeError("--early_stopping_patience needs evaluations: --eval_strategy epoch or steps, not no")
         self.encoder_fields()
@@ -222,6 +243,7 @@ _ABOVE_0, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("learning_rate", _ABOVE_0, _INFINITY, "above 0"),
     ("per_device_train_batch_size", 1, _INFINITY, "at least 1"),
+    ("per_device_train_batch_tokens", 1, _INFINITY, "at least 1"),
     ("per_device_eval_batch_size", 1, _INFINITY, "at least 1"),
     ("gradient_accumulation_steps", 1, _INFINITY, "at least 1"),
     ("num_train_epochs", 0, _INFINITY, "above 0"),

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from dataset_builder.configurations import shuffled_labels
 from modeling_sentence_ordering import StoryTokenizer
 
-from .batches import Draw, StoryBatchSampler, evaluation_batches
+from .batches import Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_batches
 from .recipe import Recipe
 
 
@@ -170,12 +170,19 @@ class StoryLoader(DataLoader[ShuffledStory]):
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is."""
-        if isinstance(self.batch_sampler, StoryBatchSampler):
+        if isinstance(self.batch_sampler, EpochBatchSampler):
             self.batch_sampler.set_epoch(epoch)
 
 
-def training_sampler(stories: TokenizedStories, recipe: Recipe) -> StoryBatchSampler:
+def training_sampler(stories: TokenizedStories, recipe: Recipe) -> EpochBatchSampler:
     """The batches that a recipe makes of these stories."""
+    if recipe.per_device_train_batch_tokens is not None:
+        return TokenBatchSampler(
+            stories.lengths,
+            recipe.per_device_train_batch_tokens,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+            seed=recipe.seed,
+        )
     return StoryBatchSampler(
         stories.lengths,
         recipe.per_device_train_batch_size,

@@ -9,20 +9,23 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
-from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer
+from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 
 from .device import fastest_device
 from .hub_errors import first_line, is_unreachable
+
+# How files begin that `torch.save` (a zip archive, or before torch 1.6 a bare pickle) or `pickle` wrote.
+_PICKLES = (b"PK", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
 
 
 def is_trained_model(name_or_path: str) -> bool:
     """Whether a folder or an id on the Hub is a sentence ordering model; false also where nothing can be read."""
     try:
         fields = PretrainedConfig.get_config_dict(name_or_path)[0]
-    except (OSError, ValueError):
+        return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
+    except (OSError, ValueError, TypeError, AttributeError):
         return False  # what is wrong is said by whoever loads it
-    return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
 
 
 def load_trained_model(name_or_path: str) -> tuple[SentenceOrderingModel, Any]:
@@ -52,7 +55,9 @@ def load_trained_model(name_or_path: str) -> tuple[SentenceOrderingModel, Any]:
         )
         if missing := sorted(loaded["missing_keys"]):
             raise ValueError(f"its weights lack {', '.join(missing[:3])}")
-        return model.eval().to(fastest_device()), load_tokenizer(name_or_path)
+        tokenizer = load_tokenizer(name_or_path)
+        StoryTokenizer(tokenizer, model.config)  # refuses a tokenizer of another model
+        return model.eval().to(fastest_device()), tokenizer
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         message = f"--model {name_or_path} cannot be loaded: {first_line(error)}"
         if is_unreachable(error):
@@ -72,7 +77,15 @@ def _check_folder(folder: Path) -> None:
             f"--model {folder} is a {kind} model, not a sentence ordering model: train one around it with "
             "sentence-ordering train --encoder, or rescue it with SentenceOrderingModel.from_token_classification"
         )
-    if not any(folder.glob("model*.safetensors")):
-        raise ValueError(f"--model {folder} has no weights (model.safetensors)")
+    weights = sorted(folder.glob("model*.safetensors"))
+    if not weights:
+        pickled = "; pytorch_model.bin is a pickle, which may run code when it is read, and is not read"
+        there = any(folder.glob("pytorch_model*.bin"))
+        raise ValueError(f"--model {folder} has no weights (model.safetensors){pickled if there else ''}")
+    for path in weights:
+        with open(path, "rb") as file:
+            beginning = file.read(9)
+            if beginning[:2] in _PICKLES and beginning[8:] != b"{":  # with which the header of safetensors begins
+                raise ValueError(f"--model {folder}: {path.name} holds a pickle, which may run code: it is not read")
     if not (folder / "tokenizer_config.json").is_file():
         raise ValueError(f"--model {folder} has no tokenizer")

@@ -34,6 +34,8 @@ _MAY_DIFFER = (
     "per_device_eval_batch_size",
     "dataloader_num_workers",
     "gradient_checkpointing",
+    "attn_implementation",
+    "torch_compile",
     "eval_on_start",
     "logging_steps",
     "save_total_limit",
@@ -106,6 +108,7 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
         results["analysis"] = analyse(session.predictions[session.judged_split])
     session.report(describe(session, results, (card or CardOptions()).stated_for(recipe)))
     _show_example(session)
+    report(f"\nnext: sentence-ordering order --model {folder} YOUR_STORIES.txt")
     return results
 
 
@@ -156,7 +159,8 @@ def _make_folder(folder: Path, recipe: Recipe) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RecipeError(f"--output_dir {folder} cannot be made: {error.strerror}") from None
+        message = f"--output_dir {folder} cannot be made: {error.strerror}"
+        raise (RecipeError if isinstance(error, (FileExistsError, NotADirectoryError)) else OSError)(message) from None
     if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
         for name in (repository.CHECKPOINTS, repository.TENSORBOARD):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -181,6 +185,8 @@ def _open(recipe: Recipe, folder: Path, report: Report) -> _Session:
             model.activation_checkpointing_enable()
         except ValueError:
             raise RecipeError(f"--gradient_checkpointing is nothing that the encoder {recipe.encoder} can do") from None
+    if recipe.torch_compile:
+        model.encoder.compile(dynamic=True)  # in place: what is saved is the encoder as it was
     model.to(fastest_device())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report(f"stories: {counts}; encoder: {recipe.encoder}, {parameters / 1e6:.1f} M parameters")
@@ -260,7 +266,6 @@ def _show_example(session: _Session) -> None:
     session.report("put in order by the model (the true place in brackets):")
     for sentence in answer["sentences"]:
         session.report(f"    [{story.index(sentence) + 1}] {sentence}")
-    session.report(f"\nnext: sentence-ordering order --model {session.folder} YOUR_STORIES.txt")
 
 
 def _in_words(metrics: dict[str, float | int]) -> str:

@@ -17,6 +17,7 @@ from accelerate import skip_first_batches
 from tqdm import tqdm
 
 from .device import fastest_device
+from .loss_watch import LossWatch
 from .optimization import build_optimizer, build_schedule, seed_step
 from .poutyne_adapters import ModelWrapper, TransformerCollator, model_loss
 from .poutyne_callbacks import GradientClipping, StepSchedule
@@ -95,6 +96,7 @@ class RecipeCallback(poutyne.Callback):
         super().__init__()
         self.run = run
         self.recipe = run.recipe
+        self.losses = LossWatch(run)
         self.progress = progress
         self.checkpoints = checkpoints
         self.clipping = clipping
@@ -123,10 +125,12 @@ class RecipeCallback(poutyne.Callback):
 
     def on_train_batch_end(self, batch_number: int, logs: dict[str, Any]) -> None:
         """After each batch, and after the optimizer's step if it was a step's last one."""
+        self.losses.note(self.progress.step + 1, logs["loss"])
         self._loss_sum += torch.tensor(logs["loss"]) / self.batches_per_step
         if batch_number % self.batches_per_step == 0:
             self.progress.step += 1
             self.bar.update()
+            self.losses.check()  # at once: Poutyne has waited for them anyway
             self._on_step_end()
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
@@ -156,6 +160,7 @@ class RecipeCallback(poutyne.Callback):
             self.run.log.evaluation(self.progress.step, self._epoch, metrics)
             name = self.recipe.metric_for_best_model
             self.progress.judge(metrics[name], greater_is_better=name != "loss")
+        self.losses.check_before_saving(self.progress.step)
         self.progress.loss_sum = self._loss_sum.item()
         self.checkpoints.save(self.progress)
 

@@ -23,6 +23,7 @@ from transformers import (
 from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
 
 from .evaluation import Predictions, judge
+from .loss_watch import LossWatch
 from .optimization import build_optimizer, build_schedule, seed_step
 from .recipe import Recipe
 from .run import TrainingRun
@@ -34,9 +35,10 @@ REFUSED: Mapping[str, str] = {}
 class StoryTrainer(Trainer):
     """`Trainer` on the recipe's batches instead of its own."""
 
-    def __init__(self, run: TrainingRun, loader: StoryLoader, **options: Any) -> None:
+    def __init__(self, run: TrainingRun, loader: StoryLoader, losses: LossWatch, **options: Any) -> None:
         self._run = run
         self._loader = loader
+        self._losses = losses
         super().__init__(model=run.model, **options)
 
     def get_train_dataloader(self) -> StoryLoader:
@@ -48,12 +50,19 @@ class StoryTrainer(Trainer):
         assert self._run.validation is not None
         return evaluation_loader(self._run.validation, self._run.recipe.per_device_eval_batch_size)
 
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """One batch, forward and backward."""
+        loss: torch.Tensor = super().training_step(*arguments, **options)
+        self._losses.note(self.state.global_step + 1, loss)
+        return loss
+
 
 class RecipeCallback(TrainerCallback):
     """Seeds each step, and passes on what is logged and saved."""
 
-    def __init__(self, run: TrainingRun) -> None:
+    def __init__(self, run: TrainingRun, losses: LossWatch) -> None:
         self._run = run
+        self._losses = losses
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Before the first forward pass of a step."""
@@ -63,6 +72,19 @@ class RecipeCallback(TrainerCallback):
         """After a step; what is left since the last entry is logged at the end."""
         if state.global_step >= state.max_steps:
             control.should_log = True
+        self._check(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the last step of an epoch."""
+        self._check(state, control)
+
+    def _check(self, state: Any, control: Any) -> None:
+        if control.should_save:
+            self._losses.check_before_saving(state.global_step)
+        elif control.should_log or control.should_evaluate:
+            self._losses.check()
+        else:
+            self._losses.check_if_many()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         """Whenever Trainer logs: training losses, evaluations, and a summary at the end that is not kept."""
@@ -131,7 +153,8 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     loader = training_loader(run.training, recipe)
     total_steps = recipe.total_steps(loader.batch_sampler.steps_per_epoch)  # type: ignore[union-attr]
     optimizer = build_optimizer(run.model, recipe)
-    callbacks: list[TrainerCallback] = [RecipeCallback(run)]
+    losses = LossWatch(run)
+    callbacks: list[TrainerCallback] = [RecipeCallback(run, losses)]
     if recipe.early_stopping_patience and run.validation is not None:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
 
@@ -142,6 +165,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     trainer = StoryTrainer(
         run,
         loader,
+        losses,
         args=training_arguments(recipe, run, total_steps),
         train_dataset=loader.dataset,
         eval_dataset=None if run.validation is None else EvaluationStories(run.validation),

@@ -41,6 +41,10 @@ image-feature-extraction video-text-to-text keypoint-detection visual-document-r
 """
 
 
+SPACE_SDKS = ("gradio", "docker", "static")
+COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+
+
 def metadata_of(readme: str) -> dict[str, Any]:
     """The metadata of a card that was accepted; {} if it has none."""
     block = FRONT_MATTER.search(readme)
@@ -55,10 +59,11 @@ def check_card(readme: str, kind: Kind) -> tuple[list[str], list[str]]:
         return [f"YAML Metadata Error: {' '.join(str(error).split())}"], []
     if not isinstance(metadata, dict):
         return ["YAML Metadata Error: the metadata must be a mapping"], []
-    if not metadata:
+    if not metadata and kind != "space":
         return [], ["empty or missing yaml metadata in repo card"]
     errors = [*_errors_in_lists(metadata), *_errors_in_texts(metadata)]
-    errors += _errors_in_configurations(metadata) if kind == "dataset" else _errors_in_model_index(metadata)
+    rules = {"model": _errors_in_model_index, "dataset": _errors_in_configurations, "space": _errors_in_space}
+    errors += rules[kind](metadata)
     return errors, list(_warnings(metadata, kind))
 
 
@@ -165,7 +170,24 @@ def _errors_in_configurations(metadata: dict[str, Any]) -> Iterator[str]:
                 yield f'"{name}.{file_name}" must be a path, or have both a "split" and a "path"'
 
 
+def _errors_in_space(metadata: dict[str, Any]) -> Iterator[str]:
+    """https://huggingface.co/docs/hub/spaces-config-reference"""
+    if metadata.get("sdk") not in SPACE_SDKS:
+        yield f'"sdk" must be one of [{", ".join(SPACE_SDKS)}]'
+    for field in ("colorFrom", "colorTo"):
+        if metadata.get(field, "red") not in COLORS:
+            yield f'"{field}" must be one of [{", ".join(COLORS)}]'
+    for field in ("title", "sdk_version", "python_version", "app_file", "emoji", "short_description"):
+        if not isinstance(metadata.get(field, ""), str):
+            yield f'"{field}" must be a string'
+    if len(str(metadata.get("short_description", ""))) > 60:
+        yield '"short_description" length must be less than or equal to 60 characters long'
+    for name, model in _entries(metadata, "models"):
+        if not isinstance(model, str) or not REPOSITORY.fullmatch(model):
+            yield f'"{name}" with value "{model}" is not valid. Use a model id from https://hf.co/models.'
+
+
 def _warnings(metadata: dict[str, Any], kind: Kind) -> Iterator[str]:
-    for name, task in _entries(metadata, "pipeline_tag" if kind == "model" else "task_categories"):
+    for name, task in _entries(metadata, "task_categories" if kind == "dataset" else "pipeline_tag"):
         if isinstance(task, str) and task not in TASKS.split():
             yield f'The {name} "{task}" is not in the official list: text-classification, token-classification, …'

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .cards import check_card
+from .cards import SPACE_SDKS, check_card
 from .messages import HubError, Kind, Request, Response
-from .repositories import Repository
+from .repositories import Blob, Repository
 from .state import State
 
 NAME = re.compile(r"(?!.*(?:--|\.\.))[\w][\w.-]{0,95}(?<![.-])(?<!\.git)", re.ASCII)
@@ -28,8 +28,10 @@ def create_repository(state: State, request: Request) -> Response:
     wanted = request.json()
     namespace, name = wanted.get("organization") or account.name, str(wanted["name"])
     kind: Kind = wanted.get("type") or "model"
-    if kind not in ("model", "dataset"):
-        raise HubError(501, f"the tests' server has models and data sets, no {kind}s")
+    if kind not in ("model", "dataset", "space"):
+        raise HubError(501, f"the tests' server has models, data sets and Spaces, no {kind}s")
+    if kind == "space" and wanted.get("sdk") not in SPACE_SDKS:
+        raise HubError(400, f'"sdk" must be one of [{", ".join(SPACE_SDKS)}]')
     if not NAME.fullmatch(name):
         raise HubError(400, f"Invalid repo name: {namespace}/{name}")
     if not account.may_write_in(namespace):
@@ -41,6 +43,12 @@ def create_repository(state: State, request: Request) -> Response:
         url = f"{state.endpoint}/{state.repositories[key].page}"
         raise HubError(409, f"You already created this {kind} repo: {namespace}/{name}", url=url)
     repository = Repository(kind, f"{namespace}/{name}", account.name, private)
+    if kind == "space":
+        # The Hub writes a README of its own, with the newest version of the SDK.
+        readme = f"---\ntitle: {name}\nsdk: {wanted['sdk']}\nsdk_version: 99.0.0\napp_file: app.py\n---\n"
+        first = repository.commit_at("main")
+        files = {**first.files, "README.md": Blob(readme.encode())}
+        repository.add_commit("refs/heads/main", files, "initial commit", "", account.name, first.oid)
     state.repositories[key] = repository
     return Response.of({"url": f"{state.endpoint}/{repository.page}", "name": repository.repo_id, "private": private})
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-Kind = str  # "model" or "dataset"
+Kind = str  # "model", "dataset" or "space"
 
 
 @dataclass

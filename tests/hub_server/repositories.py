@@ -77,7 +77,7 @@ class Commit:
 
 
 class Repository:
-    """A model or a data set. ``refs`` maps full names, such as `refs/heads/main` or `refs/pr/1`, to commits' ids."""
+    """A model, a data set or a Space. ``refs`` maps full names (`refs/heads/main`, `refs/pr/1`) to commits' ids."""
 
     def __init__(self, kind: Kind, repo_id: str, owner: str, private: bool) -> None:
         self.kind = kind

@@ -11,7 +11,7 @@ from .messages import HubError, Request, Response
 from .state import State
 
 PARTS = {
-    "kind": r"(?P<kind>model|dataset)s",
+    "kind": r"(?P<kind>model|dataset|space)s",
     "repo_id": r"(?P<repo_id>[^/]+/[^/]+?|[^/]+?)",
     "revision": r"(?P<revision>refs/pr/\d+|[^/]+)",
     "path": r"(?P<path>.+)",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 from markdown_it import MarkdownIt
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 # About what the Hub's pages look like: width of the text, tables with lines, pictures no wider than the text.
 _STYLE = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ from PIL import Image
 from model_card.card import write_model_card
 from model_card.plots import plot_loss_curves, plot_position_heatmap
 from tests.model_card.facts import ANALYSIS, EXAMPLE, facts
-from tests.model_card.rendered import html_of, screenshot
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.model_card.rendered import CHROMIUM, html_of, screenshot
 
 
 class Page(HTMLParser):

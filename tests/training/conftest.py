@@ -56,6 +56,12 @@ def run_command(*arguments: str | os.PathLike[str]) -> Command:
     return Command(code, out.getvalue(), err.getvalue())
 
 
+def done_ordering(stories: int) -> str:
+    """What `order` says on standard error when it is done and the answer went to standard output."""
+    what = "1 story" if stories == 1 else f"{stories} stories"
+    return f"sentence-ordering: ordered {what}; next: --output FILE.jsonl keeps the scores, too\n"
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 60 stories, `stories.jsonl`, and the encoders `tiny-bert` and, without dropout, `calm-bert`."""

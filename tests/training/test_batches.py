@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from training.batches import Draw, StoryBatchSampler, evaluation_batches
+from training.batches import Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_batches
 
 Step = list[list[Draw]]
 
@@ -27,23 +27,36 @@ def samplers(draw: st.DrawFn, **fixed: Any) -> StoryBatchSampler:
     return StoryBatchSampler(np.array(lengths), draw(st.integers(1, 9)), **{**options, **fixed})
 
 
-def steps_of(sampler: StoryBatchSampler, epoch: int = 0) -> list[Step]:
+@st.composite
+def token_samplers(draw: st.DrawFn) -> TokenBatchSampler:
+    """Any number of stories, of any length, in batches of any number of tokens and steps of any size."""
+    batches_in_step = draw(st.integers(1, 6))
+    lengths = draw(st.lists(st.integers(2, 500), min_size=batches_in_step, max_size=150))
+    return TokenBatchSampler(
+        np.array(lengths),
+        draw(st.integers(1, 4000)),
+        gradient_accumulation_steps=batches_in_step,
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+def steps_of(sampler: EpochBatchSampler, epoch: int = 0) -> list[Step]:
     sampler.set_epoch(epoch)
     batches, size = list(sampler), sampler.gradient_accumulation_steps
     assert len(batches) % size == 0
     return [batches[start : start + size] for start in range(0, len(batches), size)]
 
 
-@given(samplers(), st.integers(0, 100))
-def test_every_story_comes_exactly_once_in_an_epoch(sampler: StoryBatchSampler, epoch: int) -> None:
+@given(samplers() | token_samplers(), st.integers(0, 100))
+def test_every_story_comes_exactly_once_in_an_epoch(sampler: StoryBatchSampler | TokenBatchSampler, epoch: int) -> None:
     draws = [draw for step in steps_of(sampler, epoch) for batch in step for draw in batch]
     assert sorted(draw.index for draw in draws) == list(range(len(sampler.lengths)))
     assert {draw.epoch for draw in draws} == {epoch}
     assert all(type(draw.index) is int for draw in draws)
 
 
-@given(samplers())
-def test_there_are_as_many_batches_and_steps_as_announced(sampler: StoryBatchSampler) -> None:
+@given(samplers() | token_samplers())
+def test_there_are_as_many_batches_and_steps_as_announced(sampler: EpochBatchSampler) -> None:
     assert len(steps_of(sampler)) == sampler.steps_per_epoch
     assert len(sampler) == len(list(sampler))
 
@@ -61,8 +74,8 @@ def test_steps_are_whole_and_no_batch_is_empty_or_much_larger_than_asked_for(sam
     assert all(max(step) - min(step) <= 1 for step in sizes)
 
 
-@given(samplers())
-def test_a_batch_is_weighted_by_its_share_of_the_stories_of_its_step(sampler: StoryBatchSampler) -> None:
+@given(samplers() | token_samplers())
+def test_a_batch_is_weighted_by_its_share_of_the_stories_of_its_step(sampler: EpochBatchSampler) -> None:
     """A batch's loss is a sum divided by `num_stories`, and k batches are averaged: the step's sum over its stories."""
     for step in steps_of(sampler):
         stories = sum(len(batch) for batch in step)
@@ -159,6 +172,32 @@ def test_what_is_left_over_makes_a_step_of_its_own_or_shares_with_the_one_before
 def test_fewer_stories_than_a_step_has_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="3 training stories are too few for 4 accumulation steps"):
         StoryBatchSampler(np.full(3, 50), 4, gradient_accumulation_steps=4)
+
+
+@given(token_samplers(), st.integers(0, 100))
+def test_no_batch_has_more_tokens_than_asked_for(sampler: TokenBatchSampler, epoch: int) -> None:
+    sampler.set_epoch(epoch)
+    batches = [sampler.lengths[[draw.index for draw in batch]] for batch in sampler]
+    too_many = [own for own in batches if own.max() * len(own) > sampler.batch_tokens and len(own) > 1]
+    # Where nearly every story has a batch of its own, whole steps may be had only by putting some of them together.
+    assert len(too_many) < sampler.gradient_accumulation_steps
+    assert not too_many or len(sampler.lengths) - len(batches) < 2 * sampler.gradient_accumulation_steps
+
+
+def test_batches_by_tokens_are_full_hardly_padded_and_of_other_stories_every_epoch() -> None:
+    lengths = np.random.default_rng(0).normal(57, 11, 8_000).clip(20, 90).astype(int)
+    sampler = TokenBatchSampler(lengths, 2048)
+    pairs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        batches = [[draw.index for draw in batch] for batch in sampler]
+        padded = np.array([lengths[batch].max() * len(batch) for batch in batches])
+        assert lengths.sum() > 0.98 * padded.sum()
+        assert padded.mean() > 0.95 * 2048
+        longest = [lengths[batch].max() for batch in batches]
+        assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.1
+        pairs.append({frozenset((a, b)) for batch in batches for a in batch for b in batch if a < b})
+    assert len(pairs[0] & pairs[1]) < 0.2 * len(pairs[0])
 
 
 @given(st.lists(st.integers(0, 500), max_size=60), st.integers(1, 9))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import sys
 import types
 import warnings
@@ -12,21 +15,23 @@ import pytest
 
 from tests.training.conftest import Command, Trained, run_command
 from training import command_line
-from training.command_line import OneLineErrors, main
+from training.command_line import COMMANDS, OneLineErrors, main
 
-RunsAs = Callable[[Callable[[], int]], Command]
+RunsAs = Callable[..., Command]
 
 
 @pytest.fixture
 def runs_as(monkeypatch: pytest.MonkeyPatch) -> RunsAs:
     """Calls a command that is this function."""
+    for library in ("TRANSFORMERS", "DATASETS", "HF_HUB"):  # --verbose sets them for the process
+        monkeypatch.setenv(f"{library}_VERBOSITY", "error")
 
-    def call(function: Callable[[], int]) -> Command:
+    def call(function: Callable[[], int], *flags: str) -> Command:
         module = types.ModuleType("made_up_command")
         module.run = lambda arguments: function()  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "made_up_command", module)
         monkeypatch.setitem(command_line.COMMANDS, "made-up", ("made_up_command", "Does it."))
-        return run_command("made-up")
+        return run_command("made-up", *flags)
 
     return call
 
@@ -85,6 +90,61 @@ def test_a_warning_is_a_line_of_its_own(runs_as: RunsAs) -> None:
         return 0
 
     assert runs_as(warn) == Command(0, "", "sentence-ordering: note: the disk is slow\n")
+
+
+def test_quiet_leaves_the_result_and_errors(runs_as: RunsAs) -> None:
+    calls = iter("abc")  # Python repeats no warning
+
+    def speak() -> int:
+        command_line.say("wrote a file")
+        command_line.say("run 1 of 2", sys.stderr)
+        command_line.note("the disk is slow")
+        warnings.warn(f"the disk is full: {next(calls)}", stacklevel=1)
+        print("the result")
+        command_line.complain("the disk is gone")
+        return 1
+
+    assert runs_as(speak, "--quiet") == Command(1, "the result\n", "sentence-ordering: the disk is gone\n")
+    for flags in ((), ("--verbose",)):  # and the one before is over
+        loud = runs_as(speak, *flags)
+        assert loud.out == "wrote a file\nthe result\n"
+        assert len(loud.err.splitlines()) == 4 + len(flags)
+
+
+def test_quiet_shows_no_progress_bar_on_a_terminal_either(runs_as: RunsAs) -> None:
+    def is_terminal() -> int:
+        sys.stderr.write("")
+        return int(sys.stderr.isatty())
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(io, "StringIO", Terminal)
+        assert [runs_as(is_terminal, *flags).code for flags in ((), ("--quiet",))] == [1, 0]
+
+
+def test_verbose_shows_where_it_failed_and_with_what(runs_as: RunsAs) -> None:
+    def fail() -> int:
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        raise ValueError("no sentence")
+
+    result = runs_as(fail, "--verbose")
+    warning, first, *trace, words, last = result.err.splitlines()
+    assert (result.code, result.out) == (2, "")
+    assert "note: old (DeprecationWarning in " in warning and __file__ in warning
+    assert first.startswith("Traceback") and any(", in fail" in line for line in trace)
+    assert words == "sentence-ordering: no sentence"
+    assert re.fullmatch(r"sentence-ordering: exit code 2 after \d+\.\d s, Python .*, torch .*, transformers .*", last)
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_quiet_or_verbose_but_not_both(command: str) -> None:
+    result = run_command(command, "--quiet", "--verbose")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "--verbose: not allowed with argument --quiet" in result.err
 
 
 def test_a_flag_is_compared_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:

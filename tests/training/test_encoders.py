@@ -88,6 +88,21 @@ def test_the_seed_decides_the_weights_that_are_new(make_recipe: MakeRecipe) -> N
         assert not torch.equal(heads[0], heads[2])
 
 
+def test_attention_is_computed_as_the_recipe_says(make_recipe: MakeRecipe) -> None:
+    implementations = []
+    for asked_for in (None, "sdpa", "eager"):
+        model, _ = build_model(make_recipe(attn_implementation=asked_for), STORIES)
+        implementations.append(model.encoder.config._attn_implementation)
+    assert implementations == ["sdpa", "sdpa", "eager"]
+
+
+@pytest.mark.parametrize("encoder", [None, "cnn"])
+def test_attention_that_there_is_not_is_refused(encoder: str | None, make_recipe: MakeRecipe) -> None:
+    fields = {"attn_implementation": "sadpa", **({} if encoder is None else {"encoder": encoder})}
+    with pytest.raises(RecipeError, match="sadpa|the encoder 'cnn' has no attention"):
+        build_model(make_recipe(**fields), STORIES)
+
+
 def test_objective_and_scale_of_the_recipe_are_in_the_model(make_recipe: MakeRecipe) -> None:
     model, _ = build_model(make_recipe(target_scale="unit"), STORIES)
     assert (model.config.objective, model.config.target_scale) == ("mse", "unit")

@@ -148,7 +148,7 @@ def test_scores_that_are_no_numbers_are_said_to_be(loaded: Loaded) -> None:
 
 
 def lines_of(out: str) -> dict[str, str]:
-    return dict(line.split() for line in out.splitlines())
+    return dict(line.split() for line in out.partition("\n\n")[0].splitlines())
 
 
 def test_the_command_finds_what_training_found(trained: Trained, tmp_path: Path) -> None:
@@ -165,6 +165,9 @@ def test_the_command_finds_what_training_found(trained: Trained, tmp_path: Path)
     assert printed["kendalls_tau"] == f"{metrics['kendalls_tau']:.4f}"
     assert printed["stories"] == "8"
     assert printed["training_stories"] == "0"
+    wrote, next_ = result.out.splitlines()[-2:]
+    assert wrote == f"wrote {target}"
+    assert next_ == f"next: sentence-ordering order --model {trained.folder} YOUR_STORIES.txt"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 

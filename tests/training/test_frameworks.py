@@ -23,13 +23,12 @@ from tests.training.framework_runs import (
     weights_of,
 )
 from training import evaluation
-from training.evaluation import ScoresNotFinite, evaluate
+from training.evaluation import evaluate
 from training.frameworks import Framework, load_framework, refuse_unsupported
 from training.optimization import build_optimizer, build_schedule, seed_step
 from training.recipe import FRAMEWORKS, Recipe, RecipeError
 from training.run import TrainingRun
 from training.stories import training_loader
-from training.training_log import TrainingFailed
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -307,26 +306,6 @@ def test_losses_are_averaged_over_the_steps_since_the_last_entry_and_none_is_lef
     assert [row["learning_rate"] for row in some] == pytest.approx(
         [every[3]["learning_rate"], every[5]["learning_rate"]]
     )
-
-
-def test_a_loss_that_is_no_number_ends_the_run_and_the_last_checkpoint_is_kept(recipe_for: MakeRecipe) -> None:
-    """The first step has a learning rate of 0, since it is one of warm-up."""
-    for logging_steps in (1, 100):
-        recipe = recipe_for(learning_rate=1e30, eval_strategy="steps", eval_steps=1, logging_steps=logging_steps)
-        run = make_run(recipe)
-        framework = load_framework(recipe.framework)
-        with pytest.raises((TrainingFailed, ScoresNotFinite)) as failure:
-            framework.train(run)
-        assert "\n" not in str(failure.value)
-        checkpoint = framework.last_checkpoint(run.checkpoints)
-        assert framework.checkpoint_step(checkpoint) >= 1
-
-
-def test_a_loss_that_is_no_number_is_seen_without_any_evaluation(recipe_for: MakeRecipe) -> None:
-    run = make_run(recipe_for(learning_rate=1e30, eval_strategy="no"))
-    with pytest.raises(TrainingFailed, match="the training loss is (nan|inf) at step"):
-        load_framework(run.recipe.framework).train(run)
-    assert not math.isfinite(run.log.losses[-1]["loss"])
 
 
 def test_gradient_checkpointing_computes_twice_and_changes_nothing(recipe_for: MakeRecipe) -> None:

@@ -21,7 +21,7 @@ import pytest
 from dataset_builder.readers import read_stories
 from dataset_builder.story import BadRecord, Story
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer
-from tests.training.conftest import Command, Trained, run_command
+from tests.training.conftest import Command, Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories
 from training import command_order, ordering
 from training.command_line import main
@@ -80,7 +80,7 @@ def in_order(pipeline: SentenceOrderingPipeline, stories: list[list[str]]) -> li
 
 def test_text_from_standard_input_is_answered_as_text(order: Order, pipeline: SentenceOrderingPipeline) -> None:
     result = order(text=as_text(MIXED))
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, done_ordering(7))
     assert result.out == as_text(in_order(pipeline, MIXED))
 
 
@@ -89,7 +89,7 @@ def test_every_format_of_input_is_read(
     suffix: str, order: Order, pipeline: SentenceOrderingPipeline, tmp_path: Path
 ) -> None:
     result = order(write_input(tmp_path / f"stories{suffix}", FIVE))
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, done_ordering(6))
     expected = pipeline(FIVE)
     if suffix == ".txt":
         assert result.out == as_text([answer["sentences"] for answer in expected])
@@ -107,7 +107,9 @@ def test_every_format_of_output_can_be_read_again_in_true_order(
     source, target = write_input(tmp_path / "stories.csv", FIVE), tmp_path / f"ordered{suffix}"
     result = order(source, "--output", target)
     assert (result.code, result.err) == (0, "")
-    assert result.out == f"wrote {target}: 6 stories\n"
+    wrote, next_ = result.out.splitlines()
+    assert wrote == f"wrote {target}: 6 stories"
+    assert next_.startswith("next: ") and ("confidence" in next_) is (suffix != ".txt")
     read = list(read_stories(target))
     assert [list(story.sentences) for story in read] == in_order(pipeline, FIVE)
     if suffix != ".txt":
@@ -213,9 +215,9 @@ def test_bytes_that_are_no_text_cost_their_story_and_no_other(
 
 
 def test_one_sentence_is_in_order_and_nothing_is_nothing(order: Order, tmp_path: Path) -> None:
-    assert order(text="Tom baked a cake.\n") == Command(0, "Tom baked a cake.\n", "")
-    assert order(text="") == Command(0, "", "")
-    assert order(text="\n \n\n") == Command(0, "", "")
+    assert order(text="Tom baked a cake.\n") == Command(0, "Tom baked a cake.\n", done_ordering(1))
+    assert order(text="") == Command(0, "", done_ordering(0))
+    assert order(text="\n \n\n") == Command(0, "", done_ordering(0))
     for suffix, content in (
         (".txt", ""),
         (".jsonl", ""),
@@ -274,7 +276,8 @@ def test_the_command_by_itself_and_what_it_does_not_load(trained: Trained) -> No
         [sys.executable, "-c", code, "order", "--model", str(trained.folder)], input=as_text([story]), text=True,
         capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])},
     )  # fmt: skip
-    assert (result.returncode, result.stderr) == (0, "[]\n")
+    assert result.returncode == 0
+    assert result.stderr == done_ordering(1) + "[]\n"
     assert sorted(result.stdout.splitlines()) == sorted(story)
 
 
@@ -287,5 +290,5 @@ def test_a_reader_that_has_enough_is_no_error_of_ours(
     os.close(reading)
     with os.fdopen(writing, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
-        assert main(["order", "--model", str(trained.folder), str(source)]) == 1
+        assert main(["order", "--model", str(trained.folder), str(source)]) == 0
     assert capfd.readouterr().err == ""

@@ -132,6 +132,17 @@ def test_four_batches_of_four_are_one_batch_of_sixteen(framework: str, tmp_path:
     assert difference(whole[0], whole[-1])[0] > 1e-2
 
 
+def test_batches_by_tokens_are_the_same_in_every_framework(encoder: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"per_device_train_batch_tokens": 1000, "max_steps": 20, "eval_strategy": "no"}
+    runs = [sample_run(tmp_path / name, encoder, name, **fields) for name in FRAMEWORKS]
+    first, *others = [train(run) for run in runs]
+    steps_per_epoch = len(batches_by_step(runs[0]))
+    assert steps_per_epoch < len(first) == 20
+    assert len({len(batch) for step in batches_by_step(runs[0]) for batch in step}) > 2
+    for steps in others:
+        assert_same_steps(steps, first, TOLERANCE)
+
+
 def test_a_difference_is_reported_with_step_and_tensor() -> None:
     same = {"head": torch.tensor([1.0, 2.0]), "encoder": torch.tensor([3.0])}
     other = {"head": torch.tensor([1.0, 2.5]), "encoder": torch.tensor([3.0])}
