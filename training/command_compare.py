@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dataset_builder.loading import load_stories
 
-from .command_line import PROGRAM, complete_help, say
+from .command_line import PROGRAM, complete_help, say, show
 from .command_train import RecipeParser
 from .comparison import RUNS, ComparedEncoder, plan_runs, run_comparison
 from .comparison_tables import write_tables
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         validation_size=recipe.validation_size,
     )
     outcomes = run_comparison(runs, output_dir, lambda line: say(line, sys.stderr))
-    say(write_tables(outcomes, output_dir))
+    show(write_tables(outcomes, output_dir))
     say(f"\nwrote {output_dir}: comparison.md, comparison.csv, comparison.json and loss_curves.png")
     say(f"next: {PROGRAM} order --model {runs[0].recipe.output_dir} YOUR_STORIES.txt, or push a model of {RUNS}/")
     return 0

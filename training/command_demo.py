@@ -36,7 +36,8 @@ def command_parser() -> OneLineErrors:
     complete_help(
         parser,
         examples=["demo --model my-first-model", "demo --model me/my-first-model --export my-space"],
-        writes="Nothing, or with --export the folder of a Space, which push --space uploads.",
+        writes="Nothing: the page is there until Ctrl-C ends it. With --export a folder that is a whole Space, with "
+        "the page's code and the model, or the name of one on the Hub, in it; push --space uploads it.",
     )
     return parser
 

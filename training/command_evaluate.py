@@ -16,7 +16,7 @@ from modeling_sentence_ordering import StoryTokenizer
 from . import repository
 from .answers import check_writable
 from .calibration import calibration_error, neighbours
-from .command_line import PROGRAM, OneLineErrors, complete_help, note, say
+from .command_line import PROGRAM, OneLineErrors, complete_help, note, say, show
 from .device import keep_freed_memory
 from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
@@ -102,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     if seen is not None:
         metrics["training_stories"] = seen
     for name, value in metrics.items():
-        say(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value:,}")
+        show(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value:,}")
     if seen:
         note(f"{seen:,} of these {len(stories):,} stories are among those that the model was trained on")
     if options.output_json is not None:

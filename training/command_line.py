@@ -148,8 +148,16 @@ def say(message: str, stream: TextIO | None = None) -> None:
         message: one line or more.
         stream: where to; standard output if not given.
     """
-    if _is_quiet:
-        return
+    if not _is_quiet:
+        _print(message, stream)
+
+
+def show(message: str) -> None:
+    """Prints what the command was asked for to standard output; see `say`, but with `--quiet`, too."""
+    _print(message, None)
+
+
+def _print(message: str, stream: TextIO | None) -> None:
     try:
         print(message, file=stream, flush=True)
     except BrokenPipeError:

@@ -130,7 +130,10 @@ def _next(model: Any, *, is_text: bool) -> str:
 def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     """The answers as shards in a folder, this process's share of them; what to do next."""
     if options.input is None or options.output is None:
-        raise ValueError("shards are made of a file or a folder, INPUT, in a folder, --output")
+        raise ValueError(
+            f"{options.input or 'standard input'}: a folder, or what --shard_size cuts up, is ordered into a folder: "
+            "name INPUT and --output"
+        )
     inputs = files_in_folder(options.input) if os.path.isdir(options.input) else [options.input]
     records = chain.from_iterable(map(_records, inputs))
     first = next(records, None)  # so that a file that is not there is told before a model is loaded

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from tests.training.conftest import Trained, run_command
+from tests.training.conftest import Trained, done_ordering, run_command
 from tests.training.hostile_text import STORIES
 from tests.training.made_up import made_up_stories, write_jsonl
 
@@ -69,7 +69,7 @@ def test_order_changes_no_byte_of_text(trained: Trained, monkeypatch: pytest.Mon
 def test_a_text_of_many_sentences(count: int, trained: Trained, tmp_path: Path) -> None:
     text = [f"Tom baked cake {number}." for number in range(count)]
     result = run_command("order", "--model", trained.folder, write_jsonl(tmp_path / "long.jsonl", [text]))
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, done_ordering(1))
     assert_in_some_order([json.loads(result.out)], [text])
 
 

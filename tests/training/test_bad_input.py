@@ -109,7 +109,7 @@ BAD: list[tuple[str, str, list[str]]] = [
         ["no split train", "test"],
     ),
     ("order: no such file", "order --model {model} {files}/storys.jsonl", ["no such file", "did you mean"]),
-    ("order: a folder", "order --model {model} {files}/data.jsonl", ["a folder, where a file is expected"]),
+    ("order: a folder", "order --model {model} {files}/data.jsonl", ["a folder", "--output"]),
     (
         "order: format that is not read",
         "order --model {model} {files}/picture.png",

@@ -56,7 +56,7 @@ def completion(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train --fram", ["--framework"]),
         ("train --framework ", ["trainer", "lightning", "poutyne"]),
         ("compare --encoders cnn --qui", ["--quiet"]),
-        ("order --model some/model --out", ["--output"]),
+        ("order --model some/model --out", ["--output", "--output_format"]),
         ("order --model my-", ["my-model"]),
         ("order --model my-model my-", ["my-model", "my-stories.txt"]),
         ("build --data my-", ["my-model", "my-stories.txt"]),

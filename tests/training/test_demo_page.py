@@ -173,7 +173,11 @@ def test_sentences_move_to_their_places_unless_motion_is_not_wanted(address: str
         wait_for_summary(page, "5 sentences, shuffled")
         press(page, "Order")
         wait_for_summary(page, "in the model’s order")
-        assert (page.evaluate("window.moves") > 0) == moves
+        page.locator(".so-doubt, .so-note").first.wait_for()  # the list comes after the summary
+        if moves:
+            page.wait_for_function("window.moves > 0")
+        else:
+            assert page.evaluate("window.moves") == 0
         page.close()
 
 
@@ -222,7 +226,7 @@ def test_it_says_what_it_cannot_order(page: Page) -> None:
         ("", "There is no sentence yet"),
         (" \n\t\n\u3000 ", "There is no sentence yet"),
         ("No more than this.", "One sentence is always in order"),
-        ("It rained.\n" * 10_000, "110,000 characters are too many"),
+        ("It rained.\n" * 5_000, "55,000 characters are too many"),
         ("A.\n" * 101, "101 sentences are too many"),
         ("A. " * 101, "101 sentences are too many"),
         ("x" * 49_999 + "\nB.", "50,002 characters are too many"),

@@ -183,8 +183,8 @@ def test_what_is_cut_off_or_something_else_is_no_checkpoint(home: Path, tmp_path
 
 
 def test_a_checkpoint_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save_half(_: Any, path: Path) -> None:
-        path.write_bytes(b"half")
+    def save_half(_: Any, file: Any) -> None:
+        file.write(b"half")
         raise OSError("no space left on device")
 
     checkpoint = tmp_path / "folder" / "checkpoint-1.ckpt"
@@ -207,9 +207,9 @@ def test_a_loss_that_is_no_number_comes_out_as_it_is(home: Path, tmp_path: Path)
     run = lightning_run(tmp_path, home, max_steps=20, logging_steps=3, eval_strategy="no")
     with torch.no_grad():
         run.model.head.bias.fill_(float("nan"))
-    with pytest.raises(TrainingFailed, match="loss is nan at step 3"):
+    with pytest.raises(TrainingFailed, match="loss is nan at step 1, of the stories "):
         train(run)
-    assert [row["step"] for row in read_training_log(run.log.path)] == [3]
+    assert read_training_log(run.log.path) == []
 
 
 def test_ctrl_c_comes_out_and_works_the_next_time(home: Path, tmp_path: Path) -> None:
