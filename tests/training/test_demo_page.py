@@ -120,7 +120,11 @@ def press(page: Page, button: str) -> None:
 
 
 def write(page: Page, text: str, scored: bool = False) -> None:
-    page.get_by_label(TEXT).fill(text)
+    if text.count("\n") < 100:
+        page.get_by_label(TEXT).fill(text)
+    else:  # typing takes Chromium a time that grows with the square of the lines
+        put = "(box, text) => { box.value = text; box.dispatchEvent(new Event('input', { bubbles: true })); }"
+        page.get_by_label(TEXT).evaluate(put, text)
     page.get_by_label(SCORED).set_checked(scored)
 
 
@@ -168,12 +172,12 @@ def test_sentences_move_to_their_places_unless_motion_is_not_wanted(address: str
     for reduced_motion, moves in (("no-preference", True), ("reduce", False)):
         page = open_page(address, reduced_motion=reduced_motion)
         page.locator(".so-item").first.wait_for()
-        write(page, "\n".join(STORY))
+        write(page, "\n".join(STORY), scored=True)
         press(page, "Shuffle")
         wait_for_summary(page, "5 sentences, shuffled")
         press(page, "Order")
-        wait_for_summary(page, "in the model’s order")
-        page.locator(".so-doubt, .so-note").first.wait_for()  # the list comes after the summary
+        wait_for_summary(page, "in place")
+        page.locator(".so-note").first.wait_for()  # the list comes after the summary
         if moves:
             page.wait_for_function("window.moves > 0")
         else:
@@ -221,24 +225,27 @@ def test_it_fits_a_wide_and_a_narrow_screen(width: int, address: str, open_page:
     page.close()
 
 
-def test_it_says_what_it_cannot_order(page: Page) -> None:
-    for text, words in (
-        ("", "There is no sentence yet"),
-        (" \n\t\n\u3000 ", "There is no sentence yet"),
-        ("No more than this.", "One sentence is always in order"),
-        ("It rained.\n" * 5_000, "55,000 characters are too many"),
-        ("A.\n" * 101, "101 sentences are too many"),
-        ("A. " * 101, "101 sentences are too many"),
-        ("x" * 49_999 + "\nB.", "50,002 characters are too many"),
-    ):
-        for button in ("Shuffle", "Order"):
-            write(page, text)
-            press(page, button)
-            wait_for_summary(page, words)
-            assert shown(page) == []
-            write(page, "A.\nB.")
-            press(page, "Shuffle")  # and goes on
-            wait_for_summary(page, "2 sentences, shuffled")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("", "There is no sentence yet", id="nothing"),
+        pytest.param(" \n\t\n\u3000 ", "There is no sentence yet", id="white space"),
+        pytest.param("No more than this.", "One sentence is always in order", id="one sentence"),
+        pytest.param("It rained.\n" * 5_000, "55,000 characters are too many", id="many lines"),
+        pytest.param("A.\n" * 101, "101 sentences are too many", id="lines"),
+        pytest.param("A. " * 101, "101 sentences are too many", id="paragraph"),
+        pytest.param("x" * 49_999 + "\nB.", "50,002 characters are too many", id="long line"),
+    ],
+)
+def test_it_says_what_it_cannot_order(text: str, words: str, page: Page) -> None:
+    for button in ("Shuffle", "Order"):
+        write(page, text)
+        press(page, button)
+        wait_for_summary(page, words)
+        assert shown(page) == []
+        write(page, "A.\nB.")
+        press(page, "Shuffle")  # and goes on
+        wait_for_summary(page, "2 sentences, shuffled")
 
 
 def test_odd_sentences_are_shown_as_they_are(page: Page) -> None:
