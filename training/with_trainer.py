@@ -177,6 +177,8 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     # accelerate has put autocast around the model's `forward`; left there, the model would be judged in bfloat16.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    # Trainer's own note to models that generate text: no other framework leaves it, nor a finished run that is resumed.
+    run.model.config.__dict__.pop("use_cache", None)
 
 
 def _is_finished(checkpoint: Path) -> bool:

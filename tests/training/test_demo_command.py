@@ -124,6 +124,7 @@ def test_a_space_is_whole_and_tells_nothing_of_this_machine(trained: Trained, tm
             assert secret.encode() not in content, name
 
 
+@pytest.mark.slow
 def test_a_space_is_pushed_with_its_model_and_then_with_one_of_the_hub(
     hub: Hub, trained: Trained, tmp_path: Path
 ) -> None:

@@ -308,6 +308,13 @@ def test_losses_are_averaged_over_the_steps_since_the_last_entry_and_none_is_lef
     )
 
 
+def test_nothing_is_written_into_the_model_s_config(recipe_for: MakeRecipe) -> None:
+    run = make_run(recipe_for(max_steps=2))
+    before = set(run.model.config.to_dict())
+    load_framework(run.recipe.framework).train(run)
+    assert set(run.model.config.to_dict()) == before
+
+
 def test_gradient_checkpointing_computes_twice_and_changes_nothing(recipe_for: MakeRecipe) -> None:
     calls = []
 

@@ -23,7 +23,11 @@ from training.trained_model import load_trained_model
 
 ROOT = Path(__file__).parents[2]
 USER = "quirinus-of-the-tests"
-TRANSFORMERS = ["this", "old_transformers_python", "last4_transformers_python"]
+TRANSFORMERS = [
+    "this",
+    "old_transformers_python",
+    pytest.param("last4_transformers_python", marks=pytest.mark.slow),
+]
 
 
 def python_of(version: str, request: pytest.FixtureRequest) -> str:
@@ -139,6 +143,7 @@ def test_whoever_finds_a_model_trains_it_and_pushes_it_and_the_next_one_has_it_w
     assert_same(newest["logits"], tuned["logits"])
 
 
+@pytest.mark.slow
 def test_the_weights_are_always_the_last_that_were_pushed(hub: Hub, trained: Any, tmp_path: Path) -> None:
     """In shards over one file, and in one file over shards."""
     target = f"{hub.user}/model"
@@ -156,6 +161,7 @@ def test_the_weights_are_always_the_last_that_were_pushed(hub: Hub, trained: Any
     assert "earlier weights" not in card and "\nmodel-index:" in card
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_a_model_from_the_hub(hub: Hub, trained: Any, tmp_path: Path) -> None:
     first, second = f"{hub.user}/first", f"{hub.user}/second"
     assert command(hub, tmp_path, "push", "--model", str(trained.folder), "--repo_id", first).returncode == 0
@@ -168,6 +174,7 @@ def test_training_goes_on_with_a_model_from_the_hub(hub: Hub, trained: Any, tmp_
     assert json.loads(hub.repo_files(second)["config.json"])["base_model"] == first
 
 
+@pytest.mark.slow
 def test_lightning_and_poutyne_push_from_python(hub: Hub, home: Path, tmp_path: Path) -> None:
     """Each the best state of its run, whole, with a card that says what was measured."""
     targets = {f"{hub.user}/by-lightning": "PyTorch Lightning", f"{hub.organization}/by-poutyne": "Poutyne"}
@@ -211,6 +218,7 @@ def test_a_branch_and_a_pull_request(hub: Hub, trained: Any, tmp_path: Path) -> 
     assert "model.safetensors" in hub.repo_files(target, "refs/pr/1")
 
 
+@pytest.mark.slow
 def test_what_a_person_wrote_into_the_card_stays(hub: Hub, trained: Any, tmp_path: Path) -> None:
     target = f"{hub.user}/model"
     arguments = ("push", "--model", str(trained.folder), "--repo_id", target)

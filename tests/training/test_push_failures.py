@@ -106,6 +106,7 @@ FAILURES: list[tuple[str, str, How, int, bool]] = [
 ]
 
 
+@pytest.mark.slow
 def test_every_failure_leaves_the_old_repository_or_the_new_one_and_says_so(
     hub: Hub, two_models: tuple[Path, Path], tmp_path: Path
 ) -> None:
