@@ -74,7 +74,10 @@ def says(folder: Path) -> list[list[float]]:
     return scores
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    "framework",
+    [name if name == "trainer" else pytest.param(name, marks=pytest.mark.slow) for name in FRAMEWORKS],
+)
 def test_a_model_that_is_pushed_after_training_is_the_one_that_was_trained(
     framework: str, hub: Hub, home: Path, tmp_path: Path
 ) -> None:

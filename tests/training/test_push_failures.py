@@ -133,6 +133,7 @@ def test_every_failure_leaves_the_old_repository_or_the_new_one_and_says_so(
             assert content(hub, target)["model.safetensors"] == weights != before["model.safetensors"], case
 
 
+@pytest.mark.slow
 def test_an_interrupted_push_leaves_the_repository_as_it_was(
     hub: Hub, two_models: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -192,6 +193,7 @@ def test_whoever_may_not_push_learns_it_before_anything_is_trained(hub: Hub, tra
         assert code == 1 and "offline" in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_training_whose_push_fails_tells_how_to_push_in_the_same_way(hub: Hub, home: Path, tmp_path: Path) -> None:
     """Above all as privately."""
     train = ["train", "--encoder", "cnn", "--data", str(home / "stories.jsonl"), "--max_steps", "1", "--bf16", "false"]
