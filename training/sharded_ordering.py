@@ -53,11 +53,15 @@ def open_shards(folder: Path, plan: Mapping[str, Any]) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder} is a file, where a folder of shards is to be written")
-    if not (folder / PLAN).exists():
-        if folder.exists() and any(folder.iterdir()):
+    folder.mkdir(parents=True, exist_ok=True)
+    # Looked at once, and not at what is hidden: another process may be writing the same plan at this moment.
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if PLAN not in names:
+        if names:
             raise ValueError(f"--output {folder} is not empty and holds no shards: choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PLAN, dict(plan))
+        own = folder / f".{PLAN}.unfinished-{os.getpid()}"  # all processes write it, and any of them may be the last
+        write_json(own, dict(plan))
+        os.replace(own, folder / PLAN)
         return
     there = read_json(folder / PLAN)
     for name in plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import transformers
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.command_line import main
-from training.recipe import Recipe
+from training.recipe import FRAMEWORKS, Recipe
 from training.repository import read_json
 
 transformers.utils.logging.disable_progress_bar()
@@ -103,5 +103,18 @@ def make_recipe(home: Path, tmp_path: Path) -> Any:
         recipe = Recipe(**{**values, **fields})
         recipe.check()
         return recipe.resolved()
+
+    return make
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def recipe_for(
+    request: pytest.FixtureRequest, make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> Callable[..., Recipe]:
+    """Recipes for one framework after the other, each in a folder of its own."""
+    count = iter(range(100))
+
+    def make(**fields: Any) -> Recipe:
+        return make_recipe(framework=request.param, output_dir=str(tmp_path / f"run-{next(count)}"), **fields)
 
     return make

@@ -26,22 +26,11 @@ from training import evaluation
 from training.evaluation import evaluate
 from training.frameworks import Framework, load_framework, refuse_unsupported
 from training.optimization import build_optimizer, build_schedule, seed_step
-from training.recipe import FRAMEWORKS, Recipe, RecipeError
+from training.recipe import Recipe, RecipeError
 from training.run import TrainingRun
 from training.stories import training_loader
 
 MakeRecipe = Callable[..., Recipe]
-
-
-@pytest.fixture(params=FRAMEWORKS)
-def recipe_for(request: pytest.FixtureRequest, make_recipe: MakeRecipe, tmp_path: Path) -> MakeRecipe:
-    """Recipes for one framework after the other, each in a folder of its own."""
-    count = iter(range(100))
-
-    def make(**fields: Any) -> Recipe:
-        return make_recipe(framework=request.param, output_dir=str(tmp_path / f"run-{next(count)}"), **fields)
-
-    return make
 
 
 def plain_loop(run: TrainingRun) -> Iterator[dict[str, float]]:

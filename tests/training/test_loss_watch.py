@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,21 +15,10 @@ from modeling_sentence_ordering import SentenceOrderingModel
 from tests.training.framework_runs import make_run
 from training.evaluation import ScoresNotFinite
 from training.frameworks import load_framework
-from training.recipe import FRAMEWORKS, Recipe
+from training.recipe import Recipe
 from training.training_log import TrainingFailed
 
 MakeRecipe = Callable[..., Recipe]
-
-
-@pytest.fixture(params=FRAMEWORKS)
-def recipe_for(request: pytest.FixtureRequest, make_recipe: MakeRecipe, tmp_path: Path) -> MakeRecipe:
-    """Recipes for one framework after the other, each in a folder of its own."""
-    count = iter(range(100))
-
-    def make(**fields: Any) -> Recipe:
-        return make_recipe(framework=request.param, output_dir=str(tmp_path / f"run-{next(count)}"), **fields)
-
-    return make
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_the_last_checkpoint_is_kept(recipe_for: MakeRecipe) -> None:

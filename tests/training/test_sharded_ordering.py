@@ -14,7 +14,7 @@ from dataset_builder.story import BadRecord, Story
 from tests.training.conftest import Command, Trained, run_command
 from tests.training.made_up import made_up_stories
 from training.ordering import OrderedStory
-from training.sharded_ordering import Processes, order_in_shards
+from training.sharded_ordering import Processes, open_shards, order_in_shards
 
 STORIES = made_up_stories(23, shortest=2, longest=6, seed=11)
 
@@ -137,6 +137,14 @@ def test_a_folder_in_which_something_else_is_is_refused(trained: Trained, folder
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
     assert order(trained, folder).code == 2  # where to?
+
+
+def test_what_another_process_is_writing_in_the_same_moment_is_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".order.json.unfinished-4711").write_text("{", encoding="utf-8")
+    open_shards(tmp_path, {"shard_size": 5})
+    open_shards(tmp_path, {"shard_size": 5})
+    with pytest.raises(ValueError, match="shard_size is 5 there and 6 here"):
+        open_shards(tmp_path, {"shard_size": 6})
 
 
 def test_a_record_that_is_no_story_stands_in_its_place(trained: Trained, folder: Path, tmp_path: Path) -> None:
