@@ -24,7 +24,7 @@ from training.description import environment
 from training.device import fastest_device
 from training.evaluation import Predictions, predict
 from training.metrics import ordering_metrics
-from training.recipe import Recipe
+from training.recipe import Recipe, with_later_fields
 from training.repository import read_json, write_json
 from training.stories import TokenizedStories
 from training.trained_model import load_trained_model
@@ -51,7 +51,8 @@ class ResultsFile:
         if not self.path.exists():
             return {}
         values = read_json(self.path)
-        there, here = ({**head, **head.get("recipe", {})} for head in (values, self.head))
+        here = {**self.head, **self.head.get("recipe", {})}
+        there = {**values, **with_later_fields(values.get("recipe", {}))}
         for name in self.head | self.head.get("recipe", {}) | values.get("recipe", {}):
             if name != "recipe" and there.get(name) != here.get(name):
                 raise ValueError(

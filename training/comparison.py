@@ -8,10 +8,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,15 @@ import yaml
 from . import repository
 from .command_line import BAD_INPUT, PROGRAM
 from .frameworks import load_framework
-from .recipe import Recipe, RecipeError, coerced, shareable
+from .recipe import Recipe, RecipeError, coerced, shareable, with_later_fields
 from .training_log import TrainingFailed, read_training_log
 
 PLAN_FILE = "plan.json"
 RUNS = "runs"
 # Written into a run's folder when its process has ended well: what makes it count as done.
 DONE_FILE = "run.json"
+# What a run that is interrupted gets to put its files away; it needs to end the step that it is in.
+SECONDS_TO_END = 30.0
 # Trains as `python -m training.command_line` does, and ends when whoever started it has ended: killed, too. Otherwise
 # the same comparison, started again, would train in the folder that the old run is still writing to.
 _TRAIN = """
@@ -153,7 +157,7 @@ def _check_plan(runs: Sequence[ComparedRun], output_dir: Path) -> None:
     path = output_dir / PLAN_FILE
     if path.is_file():
         old = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in plan if name in old and old[name] != json.loads(json.dumps(plan[name]))]
+        changed = [name for name in plan if name in old and with_later_fields(old[name]) != _plain(plan[name])]
         if changed:
             raise RecipeError(
                 f"{output_dir} holds a comparison by another recipe (run {changed[0]} differs): choose another "
@@ -164,6 +168,11 @@ def _check_plan(runs: Sequence[ComparedRun], output_dir: Path) -> None:
         raise RecipeError(f"--output_dir {output_dir} is not empty and holds no comparison: choose another")
     output_dir.mkdir(parents=True, exist_ok=True)
     repository.write_json(path, plan)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
 def _run_in_process(run: ComparedRun, folder: Path) -> float:
@@ -185,12 +194,13 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
             stdin=subprocess.PIPE,  # never written to; it closes with this process
             stdout=log,
             stderr=subprocess.STDOUT,
+            process_group=0,  # Ctrl-C in a terminal is for this process, which passes it on
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
-            process.kill()
+            _end(process)
             raise
     assert process.stdin is not None
     process.stdin.close()
@@ -204,6 +214,17 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
         kind = RecipeError if refused else TrainingFailed
         raise kind(f"the run {run.name} {'was refused' if refused else 'failed'}: {last} (all of it in {log_file})")
     return round(usage.ru_maxrss / 1024, 1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Lets a run put its unfinished files away, which an outright kill would leave behind."""
+    process.send_signal(signal.SIGINT)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _outcome(run: ComparedRun, folder: Path) -> dict[str, Any]:

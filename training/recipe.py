@@ -9,6 +9,7 @@ import math
 import os
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ import yaml
 
 from modeling_sentence_ordering.configuration_sentence_ordering import READINGS, SCRATCH_ENCODERS, TARGET_SCALES
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
+
+# Fields that say where a run stood, and have no part in the model that it makes.
+_OF_THIS_MACHINE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir")
 
 FRAMEWORKS = ("trainer", "lightning", "poutyne")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
@@ -337,13 +341,20 @@ def shareable(recipe: Recipe) -> dict[str, Any]:
     given the same data, makes the same model.
     """
     values = dataclasses.asdict(recipe)
-    for key in ("output_dir", "resume_from_checkpoint", "overwrite_output_dir"):
+    for key in _OF_THIS_MACHINE:
         del values[key]
     values["encoder"] = _without_folders(recipe.encoder)
     for key in ("data", "validation_data"):
         if values[key] is not None:
             values[key] = [_without_folders(source) for source in values[key]]
     return {key: value for key, value in values.items() if value is not None}
+
+
+def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `shareable` gave, perhaps by an earlier version, with the defaults of fields that came since."""
+    defaults = {spec.name: spec.default for spec in dataclasses.fields(Recipe)}
+    later = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING and value is not None}
+    return {**{name: value for name, value in later.items() if name not in _OF_THIS_MACHINE}, **values}
 
 
 def _without_folders(source: str) -> str:

@@ -61,6 +61,14 @@ def test_another_recipe_is_refused_in_words(tmp_path: Path, head: dict[str, Any]
         ResultsFile(tmp_path / "file.json", head)
 
 
+def test_a_field_that_recipes_have_since_then_is_at_its_default_in_older_runs(tmp_path: Path) -> None:
+    ResultsFile(tmp_path / "file.json", HEAD).add("mse", 1, {"recipe": {}})
+    later = {**HEAD, "recipe": {**HEAD["recipe"], "gradient_checkpointing": False}}
+    assert ResultsFile(tmp_path / "file.json", later).has("mse", 1)
+    with pytest.raises(ValueError, match="gradient_checkpointing is False there and True here"):
+        ResultsFile(tmp_path / "file.json", {**HEAD, "recipe": {**HEAD["recipe"], "gradient_checkpointing": True}})
+
+
 def test_a_place_is_claimed_before_anything_is_measured(tmp_path: Path) -> None:
     ResultsFile(tmp_path / "file.json", HEAD).claim()
     with pytest.raises(ValueError, match="another recipe"):
