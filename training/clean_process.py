@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import modeling_sentence_ordering
+
 _CHECK = """
 import sys
 for name in ("modeling_sentence_ordering", "dataset_builder", "training", "model_card"):
@@ -22,8 +24,24 @@ assert sorted(answer["order"]) == [0, 1]
 """
 
 
+def foreign_code(folder: Path) -> list[str]:
+    """Code in a model's folder that is not, byte for byte, what this version of the package puts there.
+
+    Args:
+        folder: the model's.
+
+    Returns:
+        Paths inside of the folder: of another version, changed by someone, or of another's making altogether.
+    """
+    own = Path(modeling_sentence_ordering.__file__).parent
+    known = {path.name: path.read_bytes() for path in own.glob("*.py")}
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*.py") if known.get(path.name) != path.read_bytes()
+    )
+
+
 def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None:
-    """Loads config, model, tokenizer and pipeline from a folder, and orders two sentences.
+    """Loads config, model, tokenizer and pipeline from a folder, and orders two sentences: runs the code in it.
 
     Args:
         folder: where the model is.

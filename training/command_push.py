@@ -41,6 +41,7 @@ def publication(options: argparse.Namespace) -> Publication | None:
         return None
     return Publication(
         options.repo_id,
+        trust_remote_code=getattr(options, "trust_remote_code", False),
         private=options.private,
         revision=options.revision,
         create_pr=options.create_pr,
@@ -85,6 +86,11 @@ def command_parser() -> OneLineErrors:
     what.add_argument("--model", metavar="DIR", help="the model's folder")
     what.add_argument("--space", metavar="DIR", help="the folder of a Space")
     add_push_arguments(parser, "--repo_id")
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run code in the folder that is not this package's, to see whether the model loads; read it before",
+    )
     complete_help(
         parser,
         examples=[

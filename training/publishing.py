@@ -19,7 +19,7 @@ from model_card.card import name_repository
 from model_card.renewal import is_edited, write_card
 
 from . import repository
-from .clean_process import check_in_clean_process
+from .clean_process import check_in_clean_process, foreign_code
 from .hub_errors import TRIES, first_line, persistently
 from .pushed_files import CARD, MODEL_FOLDER, copy_to_push, operations, stale_files
 
@@ -49,6 +49,7 @@ class Publication:
         create_pr: open a pull request instead of committing.
         commit_message: first line of the commit.
         token: of the Hub; by default the one that the person is logged in with.
+        trust_remote_code: run code in a model's folder that is not this package's, to see whether the model loads.
     """
 
     repo_id: str
@@ -57,6 +58,7 @@ class Publication:
     create_pr: bool = False
     commit_message: str | None = None
     token: str | None = None
+    trust_remote_code: bool = False
 
     def __repr__(self) -> str:
         return f"Publication({self.repo_id!r})"  # never the token
@@ -160,7 +162,8 @@ def push_folder(
         report: called with each line for the person who waits.
 
     Raises:
-        ValueError: if the model in the folder cannot be loaded, or the publication makes no sense.
+        ValueError: if the model in the folder cannot be loaded, or would run code of unknown making, or the
+            publication makes no sense.
         PushFailed: if the Hub refuses or cannot be reached.
         PushInterrupted: if the person who waits interrupts it.
     """
@@ -168,7 +171,8 @@ def push_folder(
     push = _Push(HfApi(token=publication.token), repo_id, repo_type, publication, again)
     try:
         with copy_to_push(folder) as staging:
-            _check_model(staging if repo_type == "model" else staging / MODEL_FOLDER, folder, report)
+            model = staging if repo_type == "model" else staging / MODEL_FOLDER
+            _check_model(model, folder, publication.trust_remote_code, report)
             if repo_type == "model":
                 _add_card(staging, repo_id)
             report(f"uploading to {repo_id}")
@@ -215,11 +219,16 @@ def push_model(
         return push_folder(folder, publication, report=report)
 
 
-def _check_model(model: Path, folder: Path, report: Callable[[str], None]) -> None:
+def _check_model(model: Path, name: Path, trusted: bool, report: Callable[[str], None]) -> None:
     """Loads a model that is to be pushed; a data set has none, and a Space may name one that is on the Hub."""
     if model.is_dir():
+        if not trusted and (unknown := foreign_code(model)):
+            raise ValueError(
+                f"{name} holds code that is not of this version of the package ({', '.join(unknown[:3])}), and seeing "
+                "whether the model loads would run it: read it, then add --trust_remote_code"
+            )
         report("checking that the model loads in a process without this package")
-        check_in_clean_process(model, folder)
+        check_in_clean_process(model, name)
 
 
 def _add_card(folder: Path, repo_id: str) -> None:

@@ -165,10 +165,13 @@ def test_abstracts_of_2_to_15_sentences_are_taken(tmp_path: Path) -> None:
 def test_what_is_trained_on_stories_alone_has_seen_no_abstract() -> None:
     recipe = Recipe(data=["stories.csv"], validation_data=["held_out.csv"], num_train_epochs=3)
     abstracts = {"train": Path("nips_train.jsonl"), "validation": Path("nips_validation.jsonl")}
-    found = {source: nips.recipe_for(source, recipe, abstracts, 9) for source in nips.SOURCES}
+    found = {
+        source: nips.recipe_for(source, recipe, abstracts, epochs=9, batch_tokens=512) for source in nips.SOURCES
+    }
     assert found["stories"] == recipe
     assert (found["nips"].data, found["nips"].num_train_epochs) == (["nips_train.jsonl"], 9)
     assert (found["both"].data, found["both"].num_train_epochs) == (["stories.csv", "nips_train.jsonl"], 3)
+    assert found["nips"].per_device_train_batch_tokens == found["both"].per_device_train_batch_tokens == 512
     assert found["nips"].validation_data == found["both"].validation_data == ["nips_validation.jsonl"]
 
 

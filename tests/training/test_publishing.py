@@ -247,3 +247,18 @@ def write_card(hub: Hub, folder: Path, repo_id: str, text: str) -> None:
         "h.HfApi().upload_file(path_or_fileobj='edited.md', path_in_repo='README.md', repo_id=sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", code, repo_id], env=hub.environment(folder), cwd=folder, check=True)
+
+
+def test_code_of_another_is_not_run_before_it_is_trusted(hub: Hub, trained: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "model")
+    with open(tmp_path / "model" / "modeling_sentence_ordering.py", "a", encoding="utf-8") as code:
+        code.write(f"\nopen({str(tmp_path / 'it_ran')!r}, 'w').close()\n")
+    push = ["push", "--model", "model", "--repo_id", f"{hub.user}/theirs"]
+    refused = command(hub, tmp_path, *push)
+    assert refused.returncode == 2 and not (tmp_path / "it_ran").exists()
+    assert "(modeling_sentence_ordering.py)" in refused.stderr and "--trust_remote_code" in refused.stderr
+    with pytest.raises(KeyError):
+        hub.repository(f"{hub.user}/theirs")
+    pushed = command(hub, tmp_path, *push, "--trust_remote_code")
+    assert pushed.returncode == 0, pushed.stderr
+    assert (tmp_path / "it_ran").exists()
