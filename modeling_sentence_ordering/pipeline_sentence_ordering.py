@@ -59,6 +59,8 @@ class SentenceOrderingPipeline(ChunkPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not hasattr(self, "modelcard"):  # transformers 5.2 and some after it read it when a pipeline is saved
+            self.modelcard = None
         if self.tokenizer is None:
             raise ValueError("this model came without its tokenizer: pass tokenizer=…, or save one beside the model")
         # transformers pads a batch on this side, and most encoders number their positions from the left.

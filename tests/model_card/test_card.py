@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, RepoCard
 
 from model_card.card import name_repository, render_model_card, write_model_card
 from tests.hub_server import Hub
@@ -95,6 +96,10 @@ CARDS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.skipif(
+    "ENDPOINT" not in inspect.getsource(RepoCard.validate),
+    reason="this huggingface_hub asks huggingface.co itself, wherever the Hub is",
+)
 @pytest.mark.parametrize("changes", CARDS)
 def test_the_hub_accepts_the_card(changes: dict[str, Any], hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(render(**changes), encoding="utf-8")
