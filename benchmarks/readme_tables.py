@@ -21,6 +21,8 @@ README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 COMPARISON = RESULTS / "comparison_sample.json"
 OBJECTIVES, OTHER_WAYS = RESULTS / "objectives_rocstories.json", RESULTS / "other_ways_rocstories.json"
+ABSTRACTS, LONG_TEXTS = RESULTS / "nips.json", RESULTS / "long_texts_rocstories.json"
+SOURCES = {"nips": "abstracts", "stories": "stories", "both": "abstracts and stories"}
 WAYS = {
     "pairs": "pairs of sentences, topological sort",
     "centre_chain": "embeddings, chain from the centre",
@@ -68,7 +70,7 @@ def objectives() -> str | None:
     others = json.loads(OTHER_WAYS.read_text(encoding="utf-8"))["runs"] if OTHER_WAYS.is_file() else {}
     header = ["", "arrangements", "seeds", "tau", "accuracy", "pmr", "calibration error", "training"]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *_lines(values["runs"], others)]
-    recipe, run = values["recipe"], next(iter(next(iter(values["runs"].values())).values()))
+    recipe, run = values["recipe"], run_of(values["runs"])
     judged = next(iter(run["judged"]["validation"].values()))
     environment = run["environment"]
     return "\n".join(lines) + (
@@ -79,6 +81,45 @@ def objectives() -> str | None:
         f"several), ± the standard deviation over seeds. {environment['hardware']}; torch {environment['torch']}, "
         f"transformers {environment['transformers']}."
     )
+
+
+def abstracts() -> str | None:
+    """What models trained on abstracts, on stories and on both make of either; None without results."""
+    if not ABSTRACTS.is_file():
+        return None
+    runs = json.loads(ABSTRACTS.read_text(encoding="utf-8"))["runs"]
+    header = ["trained on", "judged on", "arrangements", "tau", "accuracy", "pmr"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for source, by_seed in ((source, runs[source]) for source in SOURCES if source in runs):
+        shown = SOURCES[source]
+        for kind, by_count in next(iter(by_seed.values()))["judged"].items():
+            for count in by_count:
+                judged = [run["judged"][kind][count] for run in by_seed.values()]
+                cells = [_with_interval(judged, metric) for metric in ("kendalls_tau", "accuracy", "pmr")]
+                lines.append(f"| {' | '.join([shown, SOURCES[kind], count, *cells])} |")
+                shown = ""
+    counts = {kind: next(iter(by_count.values()))["stories"] for kind, by_count in run_of(runs)["judged"].items()}
+    told = " and ".join(f"{count:,} {SOURCES[kind]}" for kind, count in counts.items())
+    return "\n".join(lines) + f"\n\n{told} to judge on; in brackets 95% bootstrap intervals over them."
+
+
+def run_of(runs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Any run of a results file."""
+    found: Mapping[str, Any] = next(iter(next(iter(runs.values())).values()))
+    return found
+
+
+def long_texts() -> str | None:
+    """How well and how fast texts beyond the encoder's length are ordered; None without results."""
+    if not LONG_TEXTS.is_file():
+        return None
+    header = ["sentences", "pairs of a story right", "tau within stories", "encoder calls", "seconds"]
+    lines = [f"| {' | '.join(header)} |", "|---:" * len(header) + "|"]
+    for row in json.loads(LONG_TEXTS.read_text(encoding="utf-8"))["model"]:
+        cells = [f"{row['sentences']:,.0f}", f"{row['pairs_right']:.3f}", f"{row['kendalls_tau_within_stories']:.3f}"]
+        cells += [f"{row['encoder_calls_of_a_text']:,.0f}", f"{row['seconds_for_a_text']:,.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _lines(runs: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[str]:
@@ -108,7 +149,13 @@ def _with_interval(judged: Sequence[Mapping[str, Any]], metric: str) -> str:
     return f"{mean(values):.3f}{spread} [{low:.3f}, {high:.3f}]"
 
 
-PARTS = {"recipe_fields": recipe_fields, "comparison": comparison, "objectives": objectives}
+PARTS = {
+    "recipe_fields": recipe_fields,
+    "comparison": comparison,
+    "objectives": objectives,
+    "abstracts": abstracts,
+    "long_texts": long_texts,
+}
 
 
 def with_generated_parts(text: str) -> str:

@@ -165,9 +165,8 @@ def test_abstracts_of_2_to_15_sentences_are_taken(tmp_path: Path) -> None:
 def test_what_is_trained_on_stories_alone_has_seen_no_abstract() -> None:
     recipe = Recipe(data=["stories.csv"], validation_data=["held_out.csv"], num_train_epochs=3)
     abstracts = {"train": Path("nips_train.jsonl"), "validation": Path("nips_validation.jsonl")}
-    found = {
-        source: nips.recipe_for(source, recipe, abstracts, epochs=9, batch_tokens=512) for source in nips.SOURCES
-    }
+    epochs = {"nips": 9.0, "both": None}
+    found = {source: nips.recipe_for(source, recipe, abstracts, epochs, 512) for source in nips.SOURCES}
     assert found["stories"] == recipe
     assert (found["nips"].data, found["nips"].num_train_epochs) == (["nips_train.jsonl"], 9)
     assert (found["both"].data, found["both"].num_train_epochs) == (["stories.csv", "nips_train.jsonl"], 3)
@@ -233,3 +232,23 @@ def test_readme_shows_results_where_there_are_any(tmp_path: Path, monkeypatch: p
     assert "| embeddings, best chain |  |  | 0.100 [0.000, 0.200] |" in shown
     assert "1,000 validation stories, 20,000 to train on" in shown
     assert readme_tables.with_generated_parts(shown) == shown
+
+
+def test_readme_shows_other_texts_where_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "<!-- generated: abstracts -->\nas it was\n<!-- end --><!-- generated: long_texts -->\ntoo\n<!-- end -->"
+    monkeypatch.setattr(readme_tables, "ABSTRACTS", tmp_path / "nips.json")
+    monkeypatch.setattr(readme_tables, "LONG_TEXTS", tmp_path / "long_texts.json")
+    assert readme_tables.with_generated_parts(text) == text
+
+    intervals = {"level": 0.95, "kendalls_tau": [0.5, 0.7], "accuracy": [0.3, 0.5], "pmr": [0.1, 0.3]}
+    judged = {"kendalls_tau": 0.6, "accuracy": 0.4, "pmr": 0.2, "intervals": intervals}
+    kinds = {"nips": {"1": {**judged, "stories": 408}}, "stories": {"1": {**judged, "stories": 1000}}}
+    (tmp_path / "nips.json").write_text(json.dumps({"runs": {"both": {"43": {"judged": kinds}}}}))
+    row = {"sentences": 300.0, "pairs_right": 0.87, "kendalls_tau_within_stories": 0.741}
+    row |= {"encoder_calls_of_a_text": 360.0, "seconds_for_a_text": 12.34}
+    (tmp_path / "long_texts.json").write_text(json.dumps({"simulation": [], "model": [row]}))
+    shown = readme_tables.with_generated_parts(text)
+    cells = "0.600 [0.500, 0.700] | 0.400 [0.300, 0.500] | 0.200 [0.100, 0.300]"
+    assert f"| abstracts and stories | abstracts | 1 | {cells} |\n|  | stories | 1 | {cells} |" in shown
+    assert "408 abstracts and 1,000 stories to judge on" in shown
+    assert "| 300 | 0.870 | 0.741 | 360 | 12.3 |" in shown
