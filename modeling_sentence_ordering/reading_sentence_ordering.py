@@ -25,14 +25,14 @@ def read_sentences(
     if reading == "marker":
         return at_markers
     sentence_of = _sentence_of_token(marker_positions, content)
-    if reading in ("max", "marker_and_mean"):
+    if reading == "marker_and_mean":
+        return at_markers + _means(hidden, sentence_of, marker_positions.shape[1])
+    if reading == "max":
         index = sentence_of.unsqueeze(-1).expand_as(hidden)
         shape = (hidden.shape[0], marker_positions.shape[1] + 1, hidden.shape[2])
         # Zero where there is no token. A very low number would do for the maximum, but dropout makes it infinite,
         # and the head's gradient NaN.
-        how = "amax" if reading == "max" else "mean"
-        pooled = hidden.new_zeros(shape).scatter_reduce(1, index, hidden, how, include_self=False)[:, :-1]
-        return pooled if reading == "max" else at_markers + pooled
+        return hidden.new_zeros(shape).scatter_reduce(1, index, hidden, "amax", include_self=False)[:, :-1]
     places = torch.arange(hidden.shape[1], device=hidden.device).expand_as(sentence_of)
     last = places.new_zeros(len(places), marker_positions.shape[1] + 1)
     at_ends = _gather(hidden, last.scatter_reduce(1, sentence_of, places, "amax")[:, :-1])
@@ -45,6 +45,16 @@ def read_sentences(
 def _gather(hidden: Tensor, places: Tensor) -> Tensor:
     """`hidden[b, places[b, i]]`: `(batch, sentences, width)` from `(batch, tokens, width)`."""
     return hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+
+def _means(hidden: Tensor, sentence_of: Tensor, sentences: int) -> Tensor:
+    """The mean over the tokens of each sentence, `(batch, sentences, width)`, zero where there is none.
+
+    As a matrix product: it is the same from run to run on a GPU, where scattered sums are not, and ONNX has it.
+    """
+    belongs = sentence_of.unsqueeze(1) == torch.arange(sentences, device=hidden.device).view(1, -1, 1)
+    counts = belongs.sum(dim=-1, keepdim=True).clamp(min=1)
+    return (belongs.to(hidden.dtype) @ hidden) / counts
 
 
 def _sentence_of_token(marker_positions: Tensor, content: Tensor) -> Tensor:
