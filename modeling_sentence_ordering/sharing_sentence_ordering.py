@@ -23,6 +23,7 @@ STALE_WEIGHTS = [
     "model.safetensors.index.json",
     "pytorch_model*.bin",
     "pytorch_model.bin.index.json",
+    "onnx/*",
 ]
 TOKENIZER_FILES = [
     "tokenizer*.json",

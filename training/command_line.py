@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": ("training.command_evaluate", "Judge a model on stories whose order is known."),
     "compare": ("training.command_compare", "Make the guide's table: frameworks, encoders and seeds side by side."),
     "order": ("training.command_order", "Put shuffled sentences in order."),
+    "export": ("training.command_export", "Write a trained model as ONNX, for ONNX Runtime."),
     "demo": ("training.command_demo", "Try a model on a page, here or as a Space on the Hub."),
     "push": ("training.command_push", "Upload a trained model, or a Space, to the Hub, in one commit."),
 }

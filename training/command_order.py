@@ -21,6 +21,9 @@ from .answers import format_of, write_file, write_stream
 from .command_line import PROGRAM, OneLineErrors, complain, complete_help, drop_output, note, say
 from .ordering import OrderedStory, order_stories
 
+# Those of `onnx_model.FILES`, which a look at --help need not import.
+BACKENDS = ("onnx", "onnx-int8")
+
 
 def command_parser() -> OneLineErrors:
     """What the command takes."""
@@ -54,6 +57,12 @@ def command_parser() -> OneLineErrors:
         default=1,
         metavar="K",
         help="average the scores over K arrangements of each story; each counts in --batch_size (default: 1)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["torch", *BACKENDS],
+        default="torch",
+        help="what computes the scores; onnx and onnx-int8 need what export wrote",
     )
     complete_help(
         parser,
@@ -103,7 +112,7 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     if options.output is not None:
         format_of(options.output)
     records = _records(options.input)
-    model, tokenizer = _load(options.model)
+    model, tokenizer = _load(options.model, options.backend)
     answers = counter.counted(_orderer(options, model, tokenizer)(records))
     if options.output is not None:
         write_file(tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
@@ -141,7 +150,7 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     from .sharded_ordering import SHARD_SIZE, Processes, open_shards, order_in_shards, shard_plan
 
     processes = Processes.from_environment()
-    model, tokenizer = _load(options.model)
+    model, tokenizer = _load(options.model, options.backend)
     shard_size = options.shard_size or SHARD_SIZE
     folder = Path(options.output)
     open_shards(folder, shard_plan(inputs, options.model, model, options.num_permutations, shard_size))
@@ -166,8 +175,12 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     return _next(model, is_text=False)
 
 
-def _load(name: str) -> tuple[Any, Any]:
+def _load(name: str, backend: str) -> tuple[Any, Any]:
     """The trained model and its tokenizer, on this process's device."""
+    if backend != "torch":
+        from .onnx_model import load_onnx_model
+
+        return load_onnx_model(name, backend)
     from transformers.utils import logging
 
     from .device import keep_freed_memory

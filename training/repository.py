@@ -57,7 +57,7 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
     """
     from modeling_sentence_ordering import save_tokenizer  # only here: it brings torch, which other writers do not need
 
-    with _staged(folder) as staging:
+    with staged(folder) as staging:
         model.save_pretrained(staging)
         save_tokenizer(tokenizer, staging)
         stale = {path.name for path in folder.glob("model*.safetensors*")}
@@ -72,13 +72,14 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
 
 def save_config(model: SentenceOrderingModel, folder: Path) -> None:
     """Renews the config in a folder that has the model already, and nothing else there."""
-    with _staged(folder) as staging:
+    with staged(folder) as staging:
         model.config.save_pretrained(staging)
         os.replace(staging / "config.json", folder / "config.json")
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path) -> Iterator[Path]:
+    """A folder inside of this one, to write to before the names there are taken; it is gone at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder, prefix=".unfinished-"))
     try:

@@ -20,6 +20,7 @@ from dataset_builder.story import BadRecord, Story
 from modeling_sentence_ordering import SentenceOrderingModel
 
 from .answers import write_file
+from .onnx_model import OnnxModel
 from .ordering import OrderedStory
 from .repository import read_json, write_json
 
@@ -77,10 +78,16 @@ def _shown(value: Any) -> str:
 
 
 def shard_plan(
-    inputs: list[str], model_name: str, model: SentenceOrderingModel, num_permutations: int, shard_size: int
+    inputs: list[str], model_name: str, model: SentenceOrderingModel | OnnxModel, num_permutations: int, shard_size: int
 ) -> dict[str, Any]:
-    """What decides the answers of each shard; files are told by name and size, the model by its head, too."""
-    head = b"".join(parameter.detach().cpu().float().numpy().tobytes() for parameter in model.head.parameters())
+    """What decides the answers of each shard; files are told by name and size, the model by its head, too.
+
+    One that ONNX Runtime runs is told by its file.
+    """
+    if isinstance(model, OnnxModel):
+        head = model.path.read_bytes()
+    else:
+        head = b"".join(parameter.detach().cpu().float().numpy().tobytes() for parameter in model.head.parameters())
     return {
         "inputs": [[os.path.basename(path), os.path.getsize(path)] for path in inputs],
         "model": os.path.basename(os.path.normpath(model_name)),
