@@ -26,7 +26,6 @@ def command_parser() -> OneLineErrors:
         examples=[
             "export --model my-first-model",
             "export --model me/my-first-model --output exported --quantize",
-            "order --model exported --backend onnx-int8 stories.txt",
         ],
         writes="onnx/model.onnx, and onnx/model_quantized.onnx with --quantize, where a repository on the Hub has "
         "them; push uploads them with the rest of the folder.",

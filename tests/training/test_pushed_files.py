@@ -54,10 +54,11 @@ def test_links_are_followed(folder: Path, tmp_path: Path) -> None:
     ("repo_type", "present", "gone"),
     [
         ("model", ["model-00001-of-00002.safetensors", "model.safetensors.index.json"], True),
+        ("model", ["onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model.onnx.data"], True),
         ("model", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"], True),
         ("model", ["special_tokens_map.json", "vocab.txt", "added_tokens.json", "spiece.model"], True),
         ("model", ["recipe.yaml", "training_stories.txt", "loss_curves.png", "position_heatmap.png"], True),
-        ("model", [".gitattributes", "LICENSE", "model.md", "onnx/model.onnx", "old/spiece.model"], False),
+        ("model", [".gitattributes", "LICENSE", "model.md", "pictures/model.onnx", "old/spiece.model"], False),
         ("model", MODEL, False),
         ("dataset", ["shuffled/train-00000-of-00001.parquet", "data.parquet", "name.py"], True),
         ("dataset", [".gitattributes", "other.py", "pictures/name.py", "notes.csv"], False),
