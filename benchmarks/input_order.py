@@ -34,7 +34,8 @@ def main() -> None:
     model, tokenizer = load_trained_model(options.model)
     order = SentenceOrderingPipeline(model=model, tokenizer=tokenizer)
     sentences = sorted({sentence for story in load_all(["sample"])["sentences"] for sentence in story})
-    counts = count(order, sentences, options.cases)
+    told = {"encoder": model.config.backbone_config.model_type, "parameters": model.num_parameters()}
+    counts = told | count(order, sentences, options.cases)
     if options.output is not None:
         write_json(options.output, counts)
     print(json.dumps(counts, indent=2))
