@@ -113,10 +113,12 @@ def long_texts() -> str | None:
     """How well and how fast texts beyond the encoder's length are ordered; None without results."""
     if not LONG_TEXTS.is_file():
         return None
-    header = ["sentences", "pairs of a story right", "tau within stories", "encoder calls", "seconds"]
+    header = ["sentences", "in a group", "pairs of a story right", "tau within stories", "encoder calls", "seconds"]
     lines = [f"| {' | '.join(header)} |", "|---:" * len(header) + "|"]
     for row in json.loads(LONG_TEXTS.read_text(encoding="utf-8"))["model"]:
-        cells = [f"{row['sentences']:,.0f}", f"{row['pairs_right']:.3f}", f"{row['kendalls_tau_within_stories']:.3f}"]
+        group = f"{row['group_size']}" if row["encoder_calls_of_a_text"] > 1 else "all"
+        cells = [f"{row['sentences']:,.0f}", group, f"{row['pairs_right']:.3f}"]
+        cells += [f"{row['kendalls_tau_within_stories']:.3f}"]
         cells += [f"{row['encoder_calls_of_a_text']:,.0f}", f"{row['seconds_for_a_text']:,.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -244,11 +244,11 @@ def test_readme_shows_other_texts_where_they_were_measured(tmp_path: Path, monke
     judged = {"kendalls_tau": 0.6, "accuracy": 0.4, "pmr": 0.2, "intervals": intervals}
     kinds = {"nips": {"1": {**judged, "stories": 408}}, "stories": {"1": {**judged, "stories": 1000}}}
     (tmp_path / "nips.json").write_text(json.dumps({"runs": {"both": {"43": {"judged": kinds}}}}))
-    row = {"sentences": 300.0, "pairs_right": 0.87, "kendalls_tau_within_stories": 0.741}
+    row = {"group_size": 10, "sentences": 300.0, "pairs_right": 0.87, "kendalls_tau_within_stories": 0.741}
     row |= {"encoder_calls_of_a_text": 360.0, "seconds_for_a_text": 12.34}
     (tmp_path / "long_texts.json").write_text(json.dumps({"simulation": [], "model": [row]}))
     shown = readme_tables.with_generated_parts(text)
     cells = "0.600 [0.500, 0.700] | 0.400 [0.300, 0.500] | 0.200 [0.100, 0.300]"
     assert f"| abstracts and stories | abstracts | 1 | {cells} |\n|  | stories | 1 | {cells} |" in shown
     assert "408 abstracts and 1,000 stories to judge on" in shown
-    assert "| 300 | 0.870 | 0.741 | 360 | 12.3 |" in shown
+    assert "| 300 | 10 | 0.870 | 0.741 | 360 | 12.3 |" in shown
