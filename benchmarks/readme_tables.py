@@ -98,9 +98,10 @@ def abstracts() -> str | None:
                 cells = [_with_interval(judged, metric) for metric in ("kendalls_tau", "accuracy", "pmr")]
                 lines.append(f"| {' | '.join([shown, SOURCES[kind], count, *cells])} |")
                 shown = ""
-    counts = {kind: next(iter(by_count.values()))["stories"] for kind, by_count in run_of(runs)["judged"].items()}
-    told = " and ".join(f"{count:,} {SOURCES[kind]}" for kind, count in counts.items())
-    return "\n".join(lines) + f"\n\n{told} to judge on; in brackets 95% bootstrap intervals over them."
+    told = {kind: next(iter(by_count.values())) for kind, by_count in run_of(runs)["judged"].items()}
+    counts = " and ".join(f"{judged['stories']:,} {SOURCES[kind]}" for kind, judged in told.items())
+    level = next(iter(told.values()))["intervals"]["level"]
+    return "\n".join(lines) + f"\n\n{counts} to judge on; in brackets {level:.0%} bootstrap intervals over them."
 
 
 def run_of(runs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,9 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-
-import modeling_sentence_ordering
 
 _CHECK = """
 import sys
@@ -33,7 +32,9 @@ def foreign_code(folder: Path) -> list[str]:
     Returns:
         Paths inside of the folder: of another version, changed by someone, or of another's making altogether.
     """
-    own = Path(modeling_sentence_ordering.__file__).parent
+    package = find_spec("modeling_sentence_ordering")  # not imported: data sets are pushed without torch
+    assert package is not None and package.origin is not None
+    own = Path(package.origin).parent
     known = {path.name: path.read_bytes() for path in own.glob("*.py")}
     return sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*.py") if known.get(path.name) != path.read_bytes()

@@ -117,8 +117,8 @@ def _export(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells on every channel how far it is, and of libraries that it could do with."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """The exporter tells on every channel how far it is; ONNX Runtime advises, on the root logger, what was done."""
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -155,10 +155,4 @@ def _quantize(path: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():
-        # The root logger is ONNX Runtime's here: it advises a step of preparation that the exporter has done already.
-        level = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)
-        try:
-            quantize_dynamic(path, target, weight_type=QuantType.QInt8, per_channel=True)
-        finally:
-            logging.getLogger().setLevel(level)
+        quantize_dynamic(path, target, weight_type=QuantType.QInt8, per_channel=True)
