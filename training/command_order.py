@@ -147,7 +147,8 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     records = chain.from_iterable(map(_records, inputs))
     first = next(records, None)  # so that a file that is not there is told before a model is loaded
 
-    from .sharded_ordering import SHARD_SIZE, Processes, open_shards, order_in_shards, shard_plan
+    from .processes import Processes
+    from .sharded_ordering import SHARD_SIZE, open_shards, order_in_shards, shard_plan
 
     processes = Processes.from_environment()
     model, tokenizer = _load(options.model, options.backend)

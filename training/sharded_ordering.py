@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,12 @@ from modeling_sentence_ordering import SentenceOrderingModel
 from .answers import write_file
 from .onnx_model import OnnxModel
 from .ordering import OrderedStory
+from .processes import Processes
 from .repository import read_json, write_json
 
 SHARD_SIZE = 10_000
 FORMATS = ("jsonl", "parquet")
 PLAN = "order.json"
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Which of how many processes this one is."""
-
-    rank: int = 0
-    world_size: int = 1
-
-    @classmethod
-    def from_environment(cls) -> Processes:
-        """As `torchrun` and `accelerate launch` say it; one process without them."""
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def open_shards(folder: Path, plan: Mapping[str, Any]) -> None:

@@ -145,9 +145,10 @@ def test_a_story_is_shuffled_put_in_order_and_judged_as_our_own_code_does(page: 
     assert shown(page) != STORY and sorted(shown(page)) == sorted(STORY)
     assert page.locator(".so-note, .so-doubt").count() == 0
     first = shown(page)
+    # Read before the press: the page may have answered by the next line.
+    listed = page.locator(".so-list").inner_text()
     press(page, "Shuffle")
-    page.wait_for_function("first => document.querySelector('.so-text').closest('ol').innerText !== first",
-                           arg=page.locator(".so-list").inner_text())  # fmt: skip
+    page.wait_for_function("listed => document.querySelector('.so-list').innerText !== listed", arg=listed)
     assert shown(page) not in (first, STORY)
     press(page, "Order")
     summary = wait_for_summary(page, "in place")
