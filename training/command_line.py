@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any, NoReturn, TextIO, cast
 
+from .processes import Processes
+
 PROGRAM = "sentence-ordering"
 # Name of each command, the module that runs it (its function `run(arguments) -> exit code`), and what it does.
 COMMANDS = {
@@ -32,6 +34,7 @@ COMMANDS = {
 SHELLS = ("bash", "zsh", "tcsh")
 BAD_INPUT = 2
 _DONE, _FAILED, _INTERRUPTED = 0, 1, 130
+_FIRST_SPEAKS = 5.0  # seconds that other processes leave to the first
 TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 _is_quiet = False  # what `--quiet` says, while its command runs
 
@@ -45,7 +48,7 @@ class OneLineErrors(argparse.ArgumentParser):
         if unknown:
             close = difflib.get_close_matches(unknown[1], list(self._option_string_actions), n=1)
             message = f"there is no {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "")
-        complain(f"{message} (see {self.prog} --help)")
+        _complain_as_one(f"{message} (see {self.prog} --help)")
         raise SystemExit(BAD_INPUT)
 
 
@@ -171,6 +174,12 @@ def note(message: str) -> None:
         complain(f"note: {message}")
 
 
+def _note_once(message: str) -> None:
+    """What a library warns of in one process, it warns of in all."""
+    if Processes.from_environment().is_first:
+        note(message)
+
+
 def drop_output() -> None:
     """Lets go of standard output, with what it still holds back: Python would complain when it cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -218,7 +227,8 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
                     raise KeyboardInterrupt from error
                 raise
     except KeyboardInterrupt as interrupt:
-        complain(str(interrupt) or "interrupted")
+        if Processes.from_environment().is_first:
+            complain(str(interrupt) or "interrupted")
         return _INTERRUPTED
     except Exception as error:
         if show_traceback:
@@ -227,8 +237,21 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
             _try_to_flush()
         if verbose:
             traceback.print_exception(error)
-        complain(_in_words(error))
+        _complain_as_one(_in_words(error))
         return BAD_INPUT if isinstance(error, ValueError) else _FAILED
+
+
+def _complain_as_one(message: str) -> None:
+    """Prints why this process fails; once, where several fail together.
+
+    What fails in all of them, or in one and then in those that wait for it, is said by the first. Meanwhile its
+    launcher ends the others. Who is still there then has failed alone.
+    """
+    processes = Processes.from_environment()
+    if not processes.is_first:
+        time.sleep(_FIRST_SPEAKS)
+        message = f"process {processes.rank}: {message}"
+    complain(message)
 
 
 def _try_to_flush() -> None:
@@ -314,7 +337,7 @@ def _set_up_libraries(verbose: bool) -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    warnings.showwarning = lambda message, category, file, line, *_, **__: note(
+    warnings.showwarning = lambda message, category, file, line, *_, **__: _note_once(
         f"{message} ({category.__name__} in {file}, line {line})" if verbose else f"{message}"
     )
 

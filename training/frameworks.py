@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from .processes import Processes
 from .recipe import FRAMEWORKS, Recipe, RecipeError
 from .run import TrainingRun
 
@@ -16,6 +17,9 @@ class Framework(Protocol):
 
     REFUSED: Mapping[str, str]
     """Fields of the recipe that the framework cannot do, each with the reason in words. Empty for most."""
+
+    PROCESSES: bool
+    """Whether it trains in the processes that `torchrun` has started (`run.processes`), and not in one alone."""
 
     def train(self, run: TrainingRun, resume_from: Path | None = None) -> None:
         """Trains the run's model in place, best weights in the end if the recipe says so."""
@@ -32,12 +36,22 @@ def load_framework(name: str) -> Framework:
     return cast(Framework, importlib.import_module(f"training.with_{name}"))
 
 
-def refuse_unsupported(recipe: Recipe, framework: Framework) -> None:
+def refuse_unsupported(
+    recipe: Recipe,
+    framework: Framework,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> None:
     """Refuses a recipe that a framework cannot follow.
 
     Raises:
         RecipeError: naming the field and the reason.
     """
+    if processes.world_size > 1 and not framework.PROCESSES:
+        able = [name for name in FRAMEWORKS if load_framework(name).PROCESSES]
+        raise RecipeError(
+            f"--framework {recipe.framework} trains in one process, and {processes.world_size} were started: start one "
+            f"without torchrun, or try {' or '.join(able)}"
+        )
     default = Recipe()
     for field, reason in framework.REFUSED.items():
         if getattr(recipe, field) != getattr(default, field):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -29,6 +28,7 @@ from .evaluation import Predictions, judge
 from .lightning_checkpoints import RECORD, model_from_record, model_record
 from .metrics import LABEL_PADDING
 from .optimization import build_optimizer, build_schedule, seed_step
+from .processes import Processes
 from .recipe import Recipe
 from .trained_model import load_trained_model
 
@@ -166,8 +166,7 @@ class SentenceOrderingModule(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds dropout before the first forward pass of a step; each process has its own."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            recipe = self.recipe
-            seed_step(dataclasses.replace(recipe, seed=recipe.seed + self.global_rank), self.trainer.global_step)
+            seed_step(self.recipe, self.trainer.global_step, self.global_rank)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The recipe's optimizer, and its schedule, which moves on with every step of the optimizer."""
@@ -258,6 +257,7 @@ class SentenceOrderingModule(LightningModule):
 
     def _log_metrics(self, prefix: str) -> None:
         batches, self._evaluated = self._of_all_processes(self._evaluated), []
+        batches = [batch for batch in batches if (batch[1] != LABEL_PADDING).any()]
         scores, labels, mask = zip(*batches, strict=True)
         everything = Predictions(_joined(scores, 0), _joined(labels, LABEL_PADDING), _joined(mask, False))
         metrics = judge(everything, self.model.config)
@@ -269,10 +269,7 @@ class SentenceOrderingModule(LightningModule):
 
     def _of_all_processes(self, batches: list[_Scores]) -> list[_Scores]:
         """The batches of all processes in the order of the one loader that they were shared out from."""
-        if self.trainer.world_size == 1:
-            return batches
-        shares: list[list[_Scores]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(shares, batches)
+        shares = Processes(self.trainer.global_rank, self.trainer.world_size).gathered(batches)
         return [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -43,7 +45,7 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> La
     return schedule
 
 
-def seed_step(recipe: Recipe, step: int) -> None:
+def seed_step(recipe: Recipe, step: int, rank: int = 0) -> None:
     """Seeds dropout for one step of the optimizer; to be called before its first forward pass.
 
     With a seed of its own, a step has the same dropout whatever drew random numbers before it: a framework's
@@ -52,5 +54,25 @@ def seed_step(recipe: Recipe, step: int) -> None:
     Args:
         recipe: the recipe.
         step: steps of the optimizer done before this one.
+        rank: of the process; each has dropout of its own.
     """
-    torch.manual_seed((recipe.seed * 1_000_003 + step) % 2**63)
+    torch.manual_seed(((recipe.seed + rank) * 1_000_003 + step) % 2**63)
+
+
+def has_idle_weights(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> bool:
+    """Whether there are weights that no gradient reaches, for which processes would wait in vain.
+
+    Some encoders have a pooler or an embedding that is not used. To look for them in every step takes time.
+
+    Args:
+        model: any of ours; its gradients are empty afterwards.
+        batch: a batch of training, on any device.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.train()
+    model(**{name: value.to(device) for name, value in batch.items()}).loss.backward()
+    idle = any(weight.requires_grad and weight.grad is None for weight in model.parameters())
+    model.zero_grad()
+    model.train(was_training)
+    return idle

@@ -8,6 +8,7 @@ from typing import Any
 
 from modeling_sentence_ordering import SentenceOrderingModel
 
+from .processes import Processes
 from .recipe import Recipe
 from .stories import TokenizedStories
 from .training_log import TrainingLog
@@ -25,6 +26,7 @@ class TrainingRun:
         validation: stories to evaluate on meanwhile, or None.
         checkpoints: folder for the framework's own checkpoints.
         log: where losses and metrics are recorded.
+        processes: which of how many this one is; each has the same model, and its share of the stories.
     """
 
     recipe: Recipe
@@ -34,3 +36,4 @@ class TrainingRun:
     validation: TokenizedStories | None
     checkpoints: Path
     log: TrainingLog
+    processes: Processes = Processes()

@@ -15,6 +15,8 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from .lightning_checkpoints import WholeCheckpointIO, model_weights, read_checkpoint
@@ -22,11 +24,13 @@ from .lightning_data import StoryDataModule
 from .lightning_module import SentenceOrderingModule
 from .lightning_recipe import RecipeCallback, checkpoint_path, evaluates, named_checkpoints
 from .metrics import GREATER_IS_BETTER
+from .optimization import has_idle_weights
 from .recipe import Recipe
 from .run import TrainingRun
-from .stories import training_sampler
+from .stories import training_loader, training_sampler
 
 REFUSED: Mapping[str, str] = {}
+PROCESSES = True
 
 
 class CachedAutocast(MixedPrecision):
@@ -44,6 +48,14 @@ class CachedAutocast(MixedPrecision):
         return torch.autocast(self.device, dtype=torch.bfloat16)
 
 
+def build_strategy(run: TrainingRun) -> Strategy | str:
+    """How the processes that were started work together."""
+    if run.processes.world_size == 1:
+        return "auto"
+    batch = next(iter(training_loader(run.training, run.recipe, run.processes)))
+    return DDPStrategy(find_unused_parameters=has_idle_weights(run.model, batch))
+
+
 def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback]) -> Trainer:
     """The recipe as Lightning wants it, with none of what Lightning would do by itself."""
     recipe = run.recipe
@@ -52,9 +64,13 @@ def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback])
     plugins: list[Any] = [WholeCheckpointIO()]
     if recipe.bf16:
         plugins.append(CachedAutocast("cuda" if on_gpu else "cpu"))
+    if run.processes.world_size > 1:
+        plugins.append(TorchElasticEnvironment())  # not as another cluster that Lightning may find would say it
     return Trainer(
         accelerator="gpu" if on_gpu else "cpu",
-        devices=1,
+        devices=run.processes.local_world_size,
+        num_nodes=run.processes.world_size // run.processes.local_world_size,
+        strategy=build_strategy(run),
         plugins=plugins,
         max_steps=total_steps,
         max_epochs=-1,
@@ -81,7 +97,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         resume_from: a `.ckpt` of an earlier run of the same recipe, or None.
     """
     recipe = run.recipe
-    total_steps = recipe.total_steps(training_sampler(run.training, recipe).steps_per_epoch)
+    total_steps = recipe.total_steps(training_sampler(run.training, recipe, run.processes).steps_per_epoch)
     stories = {"train": run.training}
     if run.validation is not None:
         stories["validation"] = run.validation
