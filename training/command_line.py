@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any, NoReturn, TextIO, cast
 
-from .processes import Processes
+from .processes import AnotherFailed, Processes
 
 PROGRAM = "sentence-ordering"
 # Name of each command, the module that runs it (its function `run(arguments) -> exit code`), and what it does.
@@ -34,7 +35,7 @@ COMMANDS = {
 SHELLS = ("bash", "zsh", "tcsh")
 BAD_INPUT = 2
 _DONE, _FAILED, _INTERRUPTED = 0, 1, 130
-_FIRST_SPEAKS = 5.0  # seconds that other processes leave to the first
+_OTHERS_SPEAK = 5.0  # seconds in which a launcher ends all processes after one has failed
 TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 _is_quiet = False  # what `--quiet` says, while its command runs
 
@@ -237,21 +238,30 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
             _try_to_flush()
         if verbose:
             traceback.print_exception(error)
-        _complain_as_one(_in_words(error))
+        _complain_as_one(_in_words(error), later=isinstance(error, AnotherFailed))
         return BAD_INPUT if isinstance(error, ValueError) else _FAILED
 
 
-def _complain_as_one(message: str) -> None:
+def _complain_as_one(message: str, *, later: bool = False) -> None:
     """Prints why this process fails; once, where several fail together.
 
-    What fails in all of them, or in one and then in those that wait for it, is said by the first. Meanwhile its
-    launcher ends the others. Who is still there then has failed alone.
+    What fails in all of them, or in one and then in those that wait for it, is said by the first, or by the one that
+    failed alone. Meanwhile their launcher ends the others.
+
+    Args:
+        message: what is said.
+        later: another has failed, and speaks first.
     """
     processes = Processes.from_environment()
+    if later or not processes.is_first:
+        time.sleep(_OTHERS_SPEAK)
     if not processes.is_first:
-        time.sleep(_FIRST_SPEAKS)
         message = f"process {processes.rank}: {message}"
     complain(message)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if report is not None and processes.world_size > 1:  # torchrun says a page about how all ended, and why with it
+        with open(report, "w", encoding="utf-8") as sink:
+            json.dump({"message": message, "timestamp": int(time.time())}, sink)
 
 
 def _try_to_flush() -> None:

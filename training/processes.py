@@ -5,6 +5,7 @@ What processes tell each other is small, and goes from CPU to CPU; gradients are
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 # How long one may wait for another, who perhaps tokenizes millions of stories. The launcher ends all if one fails.
 _PATIENCE = timedelta(days=7)
+
+
+class AnotherFailed(RuntimeError):
+    """Another process has ended, and what was done together cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,12 @@ class Processes:
     def joined(self) -> Iterator[None]:
         """Joins the others for what follows, and takes the GPU of this process; nothing where there is one process.
 
-        The frameworks train in the group that they find here. It is left only if all went well: who fails ends, and
-        must not wait for those who do not know it yet.
+        The frameworks train in the group that they find here. It is kept for whatever these processes do next, and left
+        in the end if all went well: who fails must not wait for those who do not know it yet.
+
+        Raises:
+            AnotherFailed: if another process has ended before.
+            ValueError: if there are not as many GPUs as processes.
         """
         if self.world_size == 1:
             yield
@@ -64,9 +73,16 @@ class Processes:
             if self.local_world_size > gpus:
                 raise ValueError(f"{self.local_world_size} processes share {gpus} GPUs: start one for each GPU")
             torch.cuda.set_device(self.local_rank)
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_PATIENCE)
-        yield
-        distributed.destroy_process_group()
+        if not distributed.is_initialized():
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_PATIENCE)
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, distributed.DistError) or "gloo/" in str(error):
+                raise AnotherFailed("another process has failed, and this one cannot go on alone") from error
+            raise
+        atexit.unregister(distributed.destroy_process_group)
+        atexit.register(distributed.destroy_process_group)
 
     def gathered(self, value: T) -> list[T]:
         """What each process has, by rank; to be called by all."""
