@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
 from .processes import Processes
-from .recipe import FRAMEWORKS, Recipe, RecipeError
+from .recipe import FRAMEWORKS, Recipe, RecipeError, has_gpu
 from .run import TrainingRun
 
 
@@ -46,6 +47,13 @@ def refuse_unsupported(
     Raises:
         RecipeError: naming the field and the reason.
     """
+    for field in ("fp16", "fsdp"):
+        if getattr(recipe, field) and not has_gpu():
+            raise RecipeError(f"--{field} needs CUDA GPUs, and this machine has none: leave it out")
+    if recipe.fsdp and processes.world_size == 1:
+        raise RecipeError(
+            "--fsdp shares a model out to several GPUs: start a process for each, torchrun … train --fsdp"
+        )
     if processes.world_size > 1 and not framework.PROCESSES:
         able = [name for name in FRAMEWORKS if load_framework(name).PROCESSES]
         raise RecipeError(
@@ -57,3 +65,9 @@ def refuse_unsupported(
         if getattr(recipe, field) != getattr(default, field):
             able = [name for name in FRAMEWORKS if name != recipe.framework]
             raise RecipeError(f"--{field} is not for --framework {recipe.framework}: {reason}; try {' or '.join(able)}")
+
+
+def resolved_for(recipe: Recipe, framework: Framework) -> Recipe:
+    """The recipe, resolved; what was left to the machine is not decided in a way that the framework cannot follow."""
+    resolved = recipe.resolved()
+    return dataclasses.replace(resolved, fp16=recipe.fp16) if "fp16" in framework.REFUSED else resolved

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from modeling_sentence_ordering import (
@@ -188,13 +189,22 @@ class SentenceOrderingModule(LightningModule):
         In the order of the model's parameters, not of the optimizer's groups: the norm is a sum, and its last bit
         depends on it. What else Lightning can do is left to Lightning.
         """
-        whole = isinstance(self.trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled or not whole or gradient_clip_algorithm not in (None, "norm"):
+        strategy = self.trainer.strategy
+        ours = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, FSDPStrategy))
+        if not ours or gradient_clip_algorithm not in (None, "norm"):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(
+                optimizer
+            )  # of a fused optimizer Lightning leaves that to the step itself, which is too late
         limit = gradient_clip_val or float("inf")
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        if isinstance(strategy, FSDPStrategy):  # who has only a part of each gradient
+            assert isinstance(strategy.model, FullyShardedDataParallel)
+            self.gradient_norm = strategy.model.clip_grad_norm_(limit)
+        else:
+            self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.log("grad_norm", self.gradient_norm)
 
     def on_validation_epoch_start(self) -> None:
@@ -241,6 +251,8 @@ class SentenceOrderingModule(LightningModule):
             raise ValueError("the checkpoint is not one of a SentenceOrderingModule")
         if not hasattr(self, "model"):
             self._take(*model_from_record(checkpoint[RECORD]))
+        if "state_dict" not in checkpoint:  # its weights are shared out already, and fitted
+            return
         there = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
         if there != {name: tensor.shape for name, tensor in self.state_dict().items()}:
             raise ValueError("the checkpoint is of another model: its weights differ in name or shape")

@@ -67,7 +67,8 @@ class LossWatch:
             TrainingFailed: also if a weight is not a finite number.
         """
         self.check()
-        weights = [weight.detach().isfinite().all() for weight in self._run.model.parameters()]
+        own = (weight.to_local() if hasattr(weight, "to_local") else weight for weight in self._run.model.parameters())
+        weights = [weight.detach().isfinite().all() for weight in own]
         finite = bool(torch.stack(weights).all())
         message = f"the weights are no finite numbers any more after step {step}: {_ADVICE}"
         self._stop_at_first(None if finite else (step, message))

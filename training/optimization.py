@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,13 +14,23 @@ from transformers import get_scheduler
 from .recipe import Recipe
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters that decay and those that do not: biases and norms, which are the ones of a single dimension."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if _dimensions(p) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if _dimensions(p) < 2], "weight_decay": 0.0},
     ]
+
+
+def remember_dimensions(model: nn.Module) -> None:
+    """Lets `parameter_groups` know the weights of a model that is going to be cut into flat pieces."""
+    for parameter in model.parameters():
+        parameter.whole_dimensions = parameter.ndim  # type: ignore[attr-defined]
+
+
+def _dimensions(parameter: nn.Parameter) -> int:
+    return getattr(parameter, "whole_dimensions", parameter.ndim)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:

@@ -119,6 +119,22 @@ class Recipe:
         default=None,
         metadata=_of("bfloat16 autocast; where the hardware computes in it, if not given.", nargs="?", const=True),
     )
+    fp16: bool | None = field(
+        default=None,
+        metadata=_of(
+            "float16 autocast with a scaled loss, on a GPU; on one that does not compute in bfloat16, if neither is "
+            "given.",
+            nargs="?",
+            const=True,
+        ),
+    )
+    fsdp: bool = field(
+        default=False,
+        metadata=_of(
+            "Share weights, gradients and the optimizer's state out to the GPUs (fully sharded data parallel), for "
+            "models that are too large to be trained on one."
+        ),
+    )
     attn_implementation: str | None = field(
         default=None,
         metadata=_of(
@@ -165,9 +181,12 @@ class Recipe:
         """The same recipe with everything decided that this machine and the encoder decide."""
         scratch = self.encoder in SCRATCH_ENCODERS
         rate = self.learning_rate if self.learning_rate is not None else (1e-3 if scratch else 3e-5)
-        return dataclasses.replace(
-            self, learning_rate=rate, bf16=computes_in_bf16() if self.bf16 is None else self.bf16
-        )
+        bf16, fp16 = self.bf16, self.fp16
+        if bf16 is None:
+            bf16 = not fp16 and computes_in_bf16()
+            if fp16 is None and not bf16 and has_gpu():
+                fp16 = True
+        return dataclasses.replace(self, learning_rate=rate, bf16=bf16, fp16=fp16)
 
     def for_one_process(self, world_size: int) -> Recipe:
         """The recipe by which one process makes the model that so many make by this one."""
@@ -224,6 +243,10 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"--{name} must be {meaning}, not {value}")
+        if self.fp16 and self.bf16:
+            raise RecipeError("--fp16 and --bf16 are two ways to compute in half precision: take one of them")
+        if self.fsdp and self.encoder in SCRATCH_ENCODERS:
+            raise RecipeError(f"--fsdp shares out the layers of a pretrained encoder; {self.encoder!r} fits on any GPU")
         if self.max_steps == 0 or self.max_steps < -1:
             raise RecipeError(
                 f"--max_steps must be at least 1, or -1 for as many as the epochs have, not {self.max_steps}"
@@ -266,6 +289,13 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("test_size", _ABOVE_0, _BELOW_1, "above 0 and below 1"),
     ("validation_size", _ABOVE_0, _BELOW_1, "above 0 and below 1"),
 )
+
+
+def has_gpu() -> bool:
+    """Whether there is a CUDA GPU."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def computes_in_bf16() -> bool:

@@ -20,7 +20,8 @@ class TrainingRun:
 
     Attributes:
         recipe: resolved.
-        model: trained in place; afterwards it holds the best weights, or the last, as the recipe says.
+        model: trained in place, or replaced where its weights had to be shared out; afterwards it holds the best
+            weights, or the last, as the recipe says.
         tokenizer: the model's, saved with each checkpoint.
         training: stories to train on.
         validation: stories to evaluate on meanwhile, or None.

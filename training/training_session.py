@@ -22,7 +22,7 @@ from .description import describe, environment
 from .device import fastest_device
 from .encoders import build_model
 from .evaluation import Predictions, judge, predict
-from .frameworks import Framework, load_framework, refuse_unsupported
+from .frameworks import Framework, load_framework, refuse_unsupported, resolved_for
 from .processes import Processes
 from .recipe import Recipe, RecipeError, shareable, with_later_fields
 from .recipe_file import read_recipe_file
@@ -92,10 +92,10 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
         TrainingFailed: if the loss is not finite.
     """
     recipe.check()
-    recipe = recipe.resolved()
     framework = load_framework(recipe.framework)
     processes = Processes.from_environment()
     refuse_unsupported(recipe, framework, processes)
+    recipe = resolved_for(recipe, framework)
     with processes.joined():
         session, results = _trained(recipe, framework, processes, report if processes.is_first else _say_nothing)
     if not processes.is_first:
@@ -254,6 +254,7 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
         framework.train(run, resume_from)
     finally:
         log.close()
+    session.model = run.model
     results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.tokenized["train"])}
     several = session.processes.world_size
     return {**results, "processes": several} if several > 1 else results

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,11 +24,13 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
 
-from .evaluation import judge, predict
+from .batches import evaluation_batches
+from .evaluation import Predictions, judge, predict
 from .loss_watch import LossWatch
 from .optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from .recipe import Recipe
 from .run import TrainingRun
+from .sharded_model import gathered_weights, layer_classes, whole_model
 from .stories import EvaluationStories, StoryLoader, training_loader
 
 REFUSED: Mapping[str, str] = {}
@@ -70,7 +73,10 @@ class StoryTrainer(Trainer):
         predictions = predict(
             self.model, stories, batch_size=run.recipe.per_device_eval_batch_size, processes=run.processes
         )
-        metrics = judge(predictions, run.model.config)
+        # In the order in which the other frameworks have them: the last digits of a mean depend on it.
+        in_order = np.concatenate(evaluation_batches(stories.lengths, run.recipe.per_device_eval_batch_size))
+        rows = (predictions.scores[in_order], predictions.labels[in_order], predictions.sentence_mask[in_order])
+        metrics = judge(Predictions(*rows), run.model.config)
         return EvalLoopOutput(
             None, None, {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}, len(stories)
         )
@@ -147,6 +153,9 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
         max_grad_norm=recipe.max_grad_norm,
         seed=recipe.seed,
         bf16=bool(recipe.bf16),
+        fp16=bool(recipe.fp16),
+        fsdp=recipe.fsdp or None,
+        fsdp_config=fully_sharded(run) if recipe.fsdp else None,
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and run.processes.world_size > 1 else None,
         eval_strategy=recipe.eval_strategy if evaluates else "no",
@@ -171,6 +180,17 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
     return arguments
 
 
+def fully_sharded(run: TrainingRun) -> dict[str, Any]:
+    """All that can be shared out is; what is saved is whole."""
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": sorted(layer.__name__ for layer in layer_classes(run.model)),
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+    }
+
+
 def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     """Trains the run's model with the transformers Trainer.
 
@@ -190,7 +210,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
 
     arguments = training_arguments(recipe, run, total_steps)
-    if run.processes.world_size > 1:
+    if run.processes.world_size > 1 and not recipe.fsdp:
         arguments.ddp_find_unused_parameters = has_idle_weights(run.model, next(iter(loader)))
     trainer = StoryTrainer(
         run,
@@ -205,6 +225,8 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     # accelerate has put autocast around the model's `forward`; left there, the model would be judged in bfloat16.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    if recipe.fsdp:
+        run.model = whole_model(run.model, gathered_weights(run.model))
     # Trainer's own note to models that generate text: no other framework leaves it, nor a finished run that is resumed.
     run.model.config.__dict__.pop("use_cache", None)
 
