@@ -70,4 +70,4 @@ def refuse_unsupported(
 def resolved_for(recipe: Recipe, framework: Framework) -> Recipe:
     """The recipe, resolved; what was left to the machine is not decided in a way that the framework cannot follow."""
     resolved = recipe.resolved()
-    return dataclasses.replace(resolved, fp16=recipe.fp16) if "fp16" in framework.REFUSED else resolved
+    return dataclasses.replace(resolved, fp16=False) if "fp16" in framework.REFUSED else resolved

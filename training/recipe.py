@@ -184,8 +184,8 @@ class Recipe:
         bf16, fp16 = self.bf16, self.fp16
         if bf16 is None:
             bf16 = not fp16 and computes_in_bf16()
-            if fp16 is None and not bf16 and has_gpu():
-                fp16 = True
+            fp16 = not bf16 and has_gpu() if fp16 is None else fp16
+        fp16 = bool(fp16)  # not by itself where somebody did not want bf16
         return dataclasses.replace(self, learning_rate=rate, bf16=bf16, fp16=fp16)
 
     def for_one_process(self, world_size: int) -> Recipe:
@@ -327,6 +327,7 @@ def shareable(recipe: Recipe) -> dict[str, Any]:
 def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """What `shareable` gave, perhaps by an earlier version, with the defaults of fields that came since."""
     defaults = {spec.name: spec.default for spec in dataclasses.fields(Recipe)}
+    defaults["fp16"] = False  # what it was resolved to when there was none
     later = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING and value is not None}
     return {**{name: value for name, value in later.items() if name not in _OF_THIS_MACHINE}, **values}
 
