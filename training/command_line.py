@@ -35,7 +35,9 @@ COMMANDS = {
 SHELLS = ("bash", "zsh", "tcsh")
 BAD_INPUT = 2
 _DONE, _FAILED, _INTERRUPTED = 0, 1, 130
-_OTHERS_SPEAK = 5.0  # seconds in which a launcher ends all processes after one has failed
+# Seconds in which a launcher ends all processes after one has failed, on a busy machine, too; who has only lost another
+# has nothing to say, unless there is no launcher.
+_FIRST_SPEAKS, _OTHERS_SPEAK = 15.0, 60.0
 TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 _is_quiet = False  # what `--quiet` says, while its command runs
 
@@ -254,7 +256,7 @@ def _complain_as_one(message: str, *, later: bool = False) -> None:
     """
     processes = Processes.from_environment()
     if later or not processes.is_first:
-        time.sleep(_OTHERS_SPEAK)
+        time.sleep(_OTHERS_SPEAK if later else _FIRST_SPEAKS)
     if not processes.is_first:
         message = f"process {processes.rank}: {message}"
     complain(message)
