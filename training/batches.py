@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
+from modeling_sentence_ordering import batches_by_length
+
 # Batches of similar length are cut from stretches of so many batches: long enough that padding nearly vanishes,
 # short enough that a batch still holds a random choice of stories.
 _STRETCH = 64
@@ -212,5 +214,4 @@ def _in_whole_steps(sizes: list[int], batches_in_step: int) -> list[int]:
 
 def evaluation_batches(lengths: np.ndarray | Sequence[int], batch_size: int) -> list[list[int]]:
     """Every story once, longest first, so that a batch that does not fit into memory is met at once."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    return batches_by_length(np.asarray(lengths).tolist(), batch_size=batch_size)

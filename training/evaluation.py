@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from modeling_sentence_ordering import SentenceOrderingModel, objective_loss
+from modeling_sentence_ordering import SentenceOrderingModel, objective_loss, score_stories
 
 from .batches import evaluation_batches
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
-from .scoring import score_stories
 from .stories import TokenizedStories, evaluation_loader
 
 # Stories that are scored before progress is shown, and among which batches of similar length are found.
@@ -45,6 +44,7 @@ def predict(
     *,
     batch_size: int = 64,
     num_permutations: int | None = None,
+    bf16: bool = False,
     description: str = "Evaluating",
 ) -> Predictions:
     """Scores every story, each in the one shuffle that its id and text decide.
@@ -57,6 +57,7 @@ def predict(
         batch_size: token sequences that go through the model at once.
         num_permutations: average the scores over so many arrangements of each story instead, those that `order`
             takes (see `arrangements`). They know nothing of the true order: it is the shuffle that is arranged.
+        bf16: compute in bfloat16, see `score_stories`.
         description: of the progress bar.
     """
     width = int(stories.num_sentences.max(initial=0))
@@ -68,9 +69,9 @@ def predict(
     progress = tqdm(total=len(stories), desc=description, unit=" stories", disable=None, delay=1, leave=False)
     predictions = Predictions(scores, labels, mask)
     try:
-        with torch.inference_mode(), progress:
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16), progress:
             if num_permutations is not None:
-                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress)
+                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress, bf16)
                 return predictions
             order = evaluation_batches(stories.lengths, batch_size)
             for indices, batch in zip(order, evaluation_loader(stories, batch_size), strict=True):
@@ -93,6 +94,7 @@ def _predict_arranged(
     batch_size: int,
     num_permutations: int,
     progress: Any,
+    bf16: bool,
 ) -> None:
     """Fills in what `order` would say of the shuffled stories, a portion at a time."""
     for start in range(0, len(stories), _PORTION):
@@ -105,7 +107,13 @@ def _predict_arranged(
             for index, labels in zip(portion, shuffles, strict=True)
         ]
         rows = score_stories(
-            model, stories.story_tokenizer, shuffled, ids, batch_size=batch_size, num_permutations=num_permutations
+            model,
+            stories.story_tokenizer,
+            shuffled,
+            ids,
+            batch_size=batch_size,
+            num_permutations=num_permutations,
+            bf16=bf16,
         )
         for index, labels, row in zip(portion, shuffles, rows, strict=True):
             predictions.labels[index, : len(labels)] = labels

@@ -74,9 +74,7 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     """`sentence_ids` for each story, from the cache of `datasets` if the same stories were tokenized the same way."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        flat = story_tokenizer.tokenize([sentence for story in batch["sentences"] for sentence in story])
-        ids = iter(flat)
-        return {"sentence_ids": [[next(ids) for _ in story] for story in batch["sentences"]]}
+        return {"sentence_ids": story_tokenizer.tokenize_stories(batch["sentences"])}
 
     tokenizer = story_tokenizer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -292,3 +292,12 @@ def test_a_reader_that_has_enough_is_no_error_of_ours(
         monkeypatch.setattr(sys, "stdout", closed)
         assert main(["order", "--model", str(trained.folder), str(source)]) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_bfloat16_is_for_torch_alone(trained: Trained) -> None:
+    stories = trained.home / "stories.jsonl"
+    result = run_command("order", "--model", trained.folder, stories, "--bf16")
+    assert (result.code, len(result.out.splitlines())) == (0, 60)
+    refused = run_command("order", "--model", trained.folder, stories, "--bf16", "--backend", "onnx")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("sentence-ordering: --bf16 is for --backend torch, not onnx")
