@@ -7,7 +7,7 @@ subclass of Trainer, float32, batches of 8, and an evaluation that keeps a numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def load_guide_model(encoder: str) -> tuple[Any, Any]:
     return AutoModelForTokenClassification.from_pretrained(encoder, num_labels=1), tokenizer
 
 
-def guide_dataset(stories: Sequence[Sequence[str]], tokenizer: Any, padding: str, seed: int = 42) -> Dataset:
+def guide_dataset(stories: Iterable[Sequence[str]], tokenizer: Any, padding: str, seed: int = 42) -> Dataset:
     """Ids and a label for each token: the sentence's place at a marker, -100 elsewhere.
 
     Args:

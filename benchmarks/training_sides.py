@@ -112,6 +112,7 @@ def _measure_recipe(told: Mapping[str, Any], stretch: Stretch) -> dict[str, Any]
                 stack.enter_context(profile.watching())
             clock = StepClock(profile.restart if profile else lambda: None, stretch.warm)
             train_bare(run) if told["loop"] == BARE else load_framework(told["loop"]).train(run)
+            run.log.close()
     measured: dict[str, Any] = {"seconds": clock.seconds(stretch), **_work(run, stretch), "seconds_to_open": opened}
     if profile is not None:
         measured["shares"] = profile.shares()
