@@ -80,6 +80,7 @@ def main() -> None:
             agreements = found.get("agreement", [])
             figures = {name: runs for name, runs in found.items() if name != "agreement"}
             values = {"environment": environment_here(), "stories": options.stories, **conclusions(figures)}
+            values["rounds"] = len(next(iter(found.values())))
             write_json(options.results, {**values, **({"agreement": agreements[-1]} if agreements else {})})
 
         measure_sides("inference_speed", sides, options.rounds, keep)

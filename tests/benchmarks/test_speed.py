@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import inference_speed, scaling, side_by_side, training_speed
+from benchmarks import inference_speed, scaling, side_by_side, speed_tables, training_speed
 from benchmarks.guide_pipeline import guide_dataset, guide_orders, guide_trainer, load_guide_model
 from benchmarks.inference_sides import WORK, agreement
 from benchmarks.inference_sides import measure_side as measure_inference
 from benchmarks.measuring import run_script
+from benchmarks.readme_tables import with_generated_parts
 from benchmarks.step_profile import StepProfile
 from benchmarks.training_sides import BARE, Stretch, measure_side, train_bare
 from modeling_sentence_ordering import SentenceOrderingModel
@@ -140,7 +140,11 @@ def test_the_guide_pads_to_512_and_has_its_loss(home: Path, tmp_path: Path) -> N
 
 
 def test_every_way_to_order_gives_the_same_answer(home: Path) -> None:
-    told = {"model": str(home / "model"), "guide_model": str(home / "guide"), "data": [str(home / "stories.jsonl")]}
+    told: dict[str, Any] = {
+        "model": str(home / "model"),
+        "guide_model": str(home / "guide"),
+        "data": [str(home / "stories.jsonl")],
+    }
     stories = made_up_stories(9, seed=5)
     single, batched = (WORK["plain_loop"]({**told, "batch_size": size})(stories) for size in (1, 4))
     assert single == batched
@@ -230,3 +234,40 @@ def test_the_line_through_the_largest_numbers(tmp_path: Path) -> None:
 
 def test_what_is_measured_are_the_steps_after_the_first() -> None:
     assert Stretch(warm=3, steps=4).total == 7
+
+
+def test_readme_shows_speed_where_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("training_speed", "step_profile", "recipe_options", "inference_speed", "scaling")
+    text = "".join(f"<!-- generated: {name} -->\nas it was\n<!-- end -->\n" for name in names)
+    for name in ("TRAINING", "INFERENCE", "SCALING"):
+        monkeypatch.setattr(speed_tables, name, tmp_path / f"{name}.json")
+    assert with_generated_parts(text) == text
+
+    def run(speed: float, **more: Any) -> list[dict[str, Any]]:
+        return [{"stories": speed, "seconds": 1.0, "tokens": 99, "padded": 100, "peak_memory": 2**30, **more}]
+
+    shares = {part: 1 / len(speed_tables.PARTS) for part in speed_tables.PARTS}
+    arithmetic = {"share": 0.625, "dtype": "float32"}
+    training = {
+        "guide": run(2), "bare loop, batches of 8": run(50), "trainer, batches of 8": run(49),
+        "profile of trainer": run(40, shares=shares), "option bf16": run(60, arithmetic=arithmetic),
+        "option torch_compile": run(30),
+    }  # fmt: skip
+    environment = {"hardware": "CPU", "torch": "2", "transformers": "5"}
+    values: dict[str, Any] = {"environment": environment, **training_speed.conclusions(training)}
+    (tmp_path / "TRAINING.json").write_text(json.dumps(values))
+    inference = {"order, guide": run(4), "order, bf16": run(200), "start, order": run(1), "start, guide": run(1)}
+    agreement = {"stories": 480, "onnx": {"same_order": 480, "largest_difference": 3e-6}}
+    agreement["onnx-int8"] = {"same_order": 450, "largest_difference": 0.07}
+    values = {"environment": environment, "rounds": 3, "agreement": agreement}
+    (tmp_path / "INFERENCE.json").write_text(json.dumps({**values, **inference_speed.conclusions(inference)}))
+    runs = [{"task": "order", "stories": n, "seconds": n / 100, "peak_memory_mib": 500.0} for n in (1000, 10_000)]
+    (tmp_path / "SCALING.json").write_text(json.dumps({"runs": runs, "lines": scaling.lines(runs)}))
+    shown = with_generated_parts(text)
+    assert "| Trainer, batches of 8 | 49.0 | 24× [24, 24] |  | 0.98× [0.98, 0.98] | 1,024 MiB | 1.0% |" in shown
+    assert f"| Trainer | {' | '.join(['11.1%'] * 9)} |" in shown
+    assert "| `torch_compile` | 30.0 | 0.50× [0.50, 0.50] | 1,024 MiB |  |" in shown
+    assert "| `bf16` | 60.0 |  | 1,024 MiB | 62% |" in shown
+    assert "| order, bf16 | 200 a second | 50× [50, 50] |  | 1,024 MiB |" in shown
+    assert "480 of the sample's 480 stories" in shown and "int8 450 of them, by 0.07" in shown
+    assert "| `order` | 10 s, 500 MiB | 100 s, 500 MiB | 2.8 h |" in shown
