@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from modeling_sentence_ordering import batches_by_length
+
+from .processes import Processes
 
 # Batches of similar length are cut from stretches of so many batches: long enough that padding nearly vanishes,
 # short enough that a batch still holds a random choice of stories.
@@ -177,10 +180,49 @@ class TokenBatchSampler(EpochBatchSampler):
         return [[batches[i] for i in step] for step in places]
 
 
+class BatchShare(Sampler[list[Draw]]):
+    """One process's share of the batches, from a place in the epoch on.
+
+    The batches of a step of the optimizer follow each other, as many as all processes together have in it: each
+    takes its share of every step.
+
+    Args:
+        sampler: all batches; those of a step are as many for each process as for every other.
+        processes: whose share it is.
+
+    Attributes:
+        sampler: all batches; Lightning looks here for `set_epoch`.
+        gradient_accumulation_steps: batches of this process in a step of the optimizer.
+        steps_per_epoch: steps of the optimizer in every epoch.
+        first: where the next iteration begins, in batches of this process.
+    """
+
+    def __init__(self, sampler: EpochBatchSampler, processes: Processes) -> None:
+        self.sampler = sampler
+        self.processes = processes
+        self.gradient_accumulation_steps = sampler.gradient_accumulation_steps // processes.world_size
+        self.steps_per_epoch = sampler.steps_per_epoch
+        self.first = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """This process's batches in an epoch."""
+        return self.steps_per_epoch * self.gradient_accumulation_steps
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """This process's batches of the current epoch, from the `first` on."""
+        size = self.processes.world_size
+        return islice(self.sampler, self.first * size + self.processes.rank, None, size)
+
+
 def _refuse_too_few(lengths: np.ndarray, gradient_accumulation_steps: int) -> None:
     if len(lengths) < gradient_accumulation_steps:
         raise ValueError(
-            f"{len(lengths)} training stories are too few for {gradient_accumulation_steps} accumulation steps"
+            f"{len(lengths)} training stories are too few for the {gradient_accumulation_steps} batches of a step of "
+            "the optimizer"
         )
 
 
@@ -215,3 +257,18 @@ def _in_whole_steps(sizes: list[int], batches_in_step: int) -> list[int]:
 def evaluation_batches(lengths: np.ndarray | Sequence[int], batch_size: int) -> list[list[int]]:
     """Every story once, longest first, so that a batch that does not fit into memory is met at once."""
     return batches_by_length(np.asarray(lengths).tolist(), batch_size=batch_size)
+
+
+def evaluation_share(
+    lengths: np.ndarray | Sequence[int], batch_size: int, processes: Processes
+) -> tuple[list[list[int]], int]:
+    """One process's share of `evaluation_batches`, in turn, so that the batches are those of one process.
+
+    Returns:
+        As many batches for each process as for every other, since models that are shared out, too, are computed by all
+        at once; and how many of them count. What is beyond that has been met before, and is not to be looked at.
+    """
+    batches = evaluation_batches(lengths, batch_size)
+    own = batches[processes.rank :: processes.world_size]
+    rounds = -(-len(batches) // processes.world_size)
+    return own + batches[: rounds - len(own)], len(own)

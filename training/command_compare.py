@@ -14,6 +14,7 @@ from .command_line import PROGRAM, complete_help, say, show
 from .command_train import RecipeParser
 from .comparison import RUNS, ComparedEncoder, plan_runs, run_comparison
 from .comparison_tables import write_tables
+from .processes import Processes
 from .recipe import FRAMEWORKS, Recipe, RecipeError
 
 _DECIDED_BY_COMPARE = {
@@ -59,6 +60,12 @@ def command_parser() -> RecipeParser:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
+    processes = Processes.from_environment()
+    if processes.world_size > 1:
+        raise RecipeError(
+            f"compare starts a process for each of its runs, and {processes.world_size} of it were started: start one "
+            "without torchrun"
+        )
     parser = command_parser()
     recipe, options = parser.parse_recipe(arguments)
     for field, instead in _DECIDED_BY_COMPARE.items():

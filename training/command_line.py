@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import json
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any, NoReturn, TextIO, cast
+
+from .processes import AnotherFailed, Processes
 
 PROGRAM = "sentence-ordering"
 # Name of each command, the module that runs it (its function `run(arguments) -> exit code`), and what it does.
@@ -32,6 +35,7 @@ COMMANDS = {
 SHELLS = ("bash", "zsh", "tcsh")
 BAD_INPUT = 2
 _DONE, _FAILED, _INTERRUPTED = 0, 1, 130
+_OTHERS_SPEAK = 5.0  # seconds in which a launcher ends all processes after one has failed
 TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 _is_quiet = False  # what `--quiet` says, while its command runs
 
@@ -45,7 +49,7 @@ class OneLineErrors(argparse.ArgumentParser):
         if unknown:
             close = difflib.get_close_matches(unknown[1], list(self._option_string_actions), n=1)
             message = f"there is no {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "")
-        complain(f"{message} (see {self.prog} --help)")
+        _complain_as_one(f"{message} (see {self.prog} --help)")
         raise SystemExit(BAD_INPUT)
 
 
@@ -171,6 +175,12 @@ def note(message: str) -> None:
         complain(f"note: {message}")
 
 
+def _note_once(message: str) -> None:
+    """What a library warns of in one process, it warns of in all."""
+    if Processes.from_environment().is_first:
+        note(message)
+
+
 def drop_output() -> None:
     """Lets go of standard output, with what it still holds back: Python would complain when it cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -218,7 +228,8 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
                     raise KeyboardInterrupt from error
                 raise
     except KeyboardInterrupt as interrupt:
-        complain(str(interrupt) or "interrupted")
+        if Processes.from_environment().is_first:
+            complain(str(interrupt) or "interrupted")
         return _INTERRUPTED
     except Exception as error:
         if show_traceback:
@@ -227,8 +238,30 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
             _try_to_flush()
         if verbose:
             traceback.print_exception(error)
-        complain(_in_words(error))
+        _complain_as_one(_in_words(error), later=isinstance(error, AnotherFailed))
         return BAD_INPUT if isinstance(error, ValueError) else _FAILED
+
+
+def _complain_as_one(message: str, *, later: bool = False) -> None:
+    """Prints why this process fails; once, where several fail together.
+
+    What fails in all of them, or in one and then in those that wait for it, is said by the first, or by the one that
+    failed alone. Meanwhile their launcher ends the others.
+
+    Args:
+        message: what is said.
+        later: another has failed, and speaks first.
+    """
+    processes = Processes.from_environment()
+    if later or not processes.is_first:
+        time.sleep(_OTHERS_SPEAK)
+    if not processes.is_first:
+        message = f"process {processes.rank}: {message}"
+    complain(message)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if report is not None and processes.world_size > 1:  # torchrun says a page about how all ended, and why with it
+        with open(report, "w", encoding="utf-8") as sink:
+            json.dump({"message": message, "timestamp": int(time.time())}, sink)
 
 
 def _try_to_flush() -> None:
@@ -314,7 +347,7 @@ def _set_up_libraries(verbose: bool) -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    warnings.showwarning = lambda message, category, file, line, *_, **__: note(
+    warnings.showwarning = lambda message, category, file, line, *_, **__: _note_once(
         f"{message} ({category.__name__} in {file}, line {line})" if verbose else f"{message}"
     )
 

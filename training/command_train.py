@@ -16,8 +16,10 @@ from .card_options import CardOptions, add_card_flags, card_options
 from .command_line import PROGRAM, OneLineErrors, complete_help, say
 from .command_push import add_push_arguments, publication, push_again, say_where
 from .device import keep_freed_memory
+from .processes import Processes
 from .publishing import Publication, check_publication, push_folder
-from .recipe import Recipe, read_recipe_file
+from .recipe import Recipe
+from .recipe_file import read_recipe_file
 from .training_session import run_recipe
 
 
@@ -95,10 +97,11 @@ def run(arguments: Sequence[str]) -> int:
     keep_freed_memory()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    if where is not None:
+    is_first = Processes.from_environment().is_first
+    if where is not None and is_first:
         where = dataclasses.replace(where, repo_id=check_publication(where))
     run_recipe(recipe, report=say, card=card)
-    if where is not None:
+    if where is not None and is_first:
         again = f"{push_again(recipe.output_dir, where)} pushes the trained model again"
         say_where(push_folder(Path(recipe.output_dir), where, again=again, report=say), where)
     return 0

@@ -23,7 +23,8 @@ import yaml
 from . import repository
 from .command_line import BAD_INPUT, PROGRAM
 from .frameworks import load_framework
-from .recipe import Recipe, RecipeError, coerced, shareable, with_later_fields
+from .recipe import Recipe, RecipeError, shareable, with_later_fields
+from .recipe_file import coerced
 from .training_log import TrainingFailed, read_training_log
 
 PLAN_FILE = "plan.json"

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from modeling_sentence_ordering import SentenceOrderingModel, objective_loss, score_stories
 
-from .batches import evaluation_batches
+from .batches import evaluation_share
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
+from .processes import Processes
 from .stories import TokenizedStories, evaluation_loader
 
 # Stories that are scored before progress is shown, and among which batches of similar length are found.
@@ -46,10 +47,12 @@ def predict(
     num_permutations: int | None = None,
     bf16: bool = False,
     description: str = "Evaluating",
+    processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Predictions:
     """Scores every story, each in the one shuffle that its id and text decide.
 
-    The model is put into eval mode for it, and back into the mode it was in.
+    The model is put into eval mode for it, and back into the mode it was in. Of several processes each scores its
+    share of the very batches that one would make, and has everything in the end.
 
     Args:
         model: scores the sentences.
@@ -59,6 +62,7 @@ def predict(
             takes (see `arrangements`). They know nothing of the true order: it is the shuffle that is arranged.
         bf16: compute in bfloat16, see `score_stories`.
         description: of the progress bar.
+        processes: who share the work, all with the same model; not where arrangements are averaged.
     """
     width = int(stories.num_sentences.max(initial=0))
     scores = np.zeros((len(stories), width), dtype=np.float64 if model.dtype == torch.float64 else np.float32)
@@ -66,25 +70,37 @@ def predict(
     mask = np.zeros((len(stories), width), dtype=bool)
     was_training = model.training
     model.eval()
-    progress = tqdm(total=len(stories), desc=description, unit=" stories", disable=None, delay=1, leave=False)
+    batches, counting = evaluation_share(stories.lengths, batch_size, processes)
+    bar = {"disable": None if processes.is_first else True, "delay": 1, "leave": False}
+    progress = tqdm(total=sum(map(len, batches)), desc=description, unit=" stories", **bar)
     predictions = Predictions(scores, labels, mask)
+    found: list[_Scored] = []
+    # Weights that are shared out are gathered in `forward`, and could not be trained if that was in inference mode.
+    untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
     try:
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16), progress:
+        with untracked(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16), progress:
             if num_permutations is not None:
                 _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress, bf16)
                 return predictions
-            order = evaluation_batches(stories.lengths, batch_size)
-            for indices, batch in zip(order, evaluation_loader(stories, batch_size), strict=True):
+            loader = evaluation_loader(stories, batch_size, processes=processes)
+            for indices, batch in zip(batches, loader, strict=True):
                 batch_labels = batch.pop("labels").numpy()
                 output = model(**{key: value.to(model.device) for key, value in batch.items()})
-                sentences = batch_labels.shape[1]
-                scores[indices, :sentences] = output.logits.cpu().numpy()
-                labels[indices, :sentences] = batch_labels
-                mask[indices, :sentences] = output.sentence_mask.cpu().numpy()
+                found.append((indices, output.logits.cpu().numpy(), batch_labels, output.sentence_mask.cpu().numpy()))
                 progress.update(len(indices))
     finally:
         model.train(was_training)
+    for share in processes.gathered(found[:counting]):
+        for indices, batch_scores, batch_labels, batch_mask in share:
+            sentences = batch_labels.shape[1]
+            scores[indices, :sentences] = batch_scores
+            labels[indices, :sentences] = batch_labels
+            mask[indices, :sentences] = batch_mask
     return predictions
+
+
+# Which stories a batch has; and of them scores, labels and sentence mask, `(batch, max_sentences)` each.
+_Scored = tuple[list[int], np.ndarray, np.ndarray, np.ndarray]
 
 
 def _predict_arranged(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from .recipe import FRAMEWORKS, Recipe, RecipeError
+from .processes import Processes
+from .recipe import FRAMEWORKS, Recipe, RecipeError, has_gpu
 from .run import TrainingRun
 
 
@@ -16,6 +18,9 @@ class Framework(Protocol):
 
     REFUSED: Mapping[str, str]
     """Fields of the recipe that the framework cannot do, each with the reason in words. Empty for most."""
+
+    PROCESSES: bool
+    """Whether it trains in the processes that `torchrun` has started (`run.processes`), and not in one alone."""
 
     def train(self, run: TrainingRun, resume_from: Path | None = None) -> None:
         """Trains the run's model in place, best weights in the end if the recipe says so."""
@@ -32,14 +37,37 @@ def load_framework(name: str) -> Framework:
     return cast(Framework, importlib.import_module(f"training.with_{name}"))
 
 
-def refuse_unsupported(recipe: Recipe, framework: Framework) -> None:
+def refuse_unsupported(
+    recipe: Recipe,
+    framework: Framework,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> None:
     """Refuses a recipe that a framework cannot follow.
 
     Raises:
         RecipeError: naming the field and the reason.
     """
+    for field in ("fp16", "fsdp"):
+        if getattr(recipe, field) and not has_gpu():
+            raise RecipeError(f"--{field} needs CUDA GPUs, and this machine has none: leave it out")
+    if recipe.fsdp and processes.world_size == 1:
+        raise RecipeError(
+            "--fsdp shares a model out to several GPUs: start a process for each, torchrun … train --fsdp"
+        )
+    if processes.world_size > 1 and not framework.PROCESSES:
+        able = [name for name in FRAMEWORKS if load_framework(name).PROCESSES]
+        raise RecipeError(
+            f"--framework {recipe.framework} trains in one process, and {processes.world_size} were started: start one "
+            f"without torchrun, or try {' or '.join(able)}"
+        )
     default = Recipe()
     for field, reason in framework.REFUSED.items():
         if getattr(recipe, field) != getattr(default, field):
             able = [name for name in FRAMEWORKS if name != recipe.framework]
             raise RecipeError(f"--{field} is not for --framework {recipe.framework}: {reason}; try {' or '.join(able)}")
+
+
+def resolved_for(recipe: Recipe, framework: Framework) -> Recipe:
+    """The recipe, resolved; what was left to the machine is not decided in a way that the framework cannot follow."""
+    resolved = recipe.resolved()
+    return dataclasses.replace(resolved, fp16=False) if "fp16" in framework.REFUSED else resolved

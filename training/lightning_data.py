@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any
 
-import numpy as np
+import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import StoryTokenizer
 
-from .batches import Draw, EpochBatchSampler, evaluation_batches
+from .batches import BatchShare, evaluation_share
+from .metrics import LABEL_PADDING
+from .processes import Processes
 from .recipe import Recipe
 from .stories import (
     EvaluationStories,
@@ -123,10 +123,8 @@ class StoryDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """This process's share of the recipe's batches, from where a checkpoint was written on."""
         trainer = self._attached_trainer()
-        steps = trainer.accumulate_grad_batches * trainer.world_size
-        recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=steps)
-        loader = training_loader(self._split("train"), recipe)
-        self._training_loader = ResumableLoader(loader, trainer.global_rank, trainer.world_size)
+        recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=trainer.accumulate_grad_batches)
+        self._training_loader = ResumableLoader(training_loader(self._split("train"), recipe, self._processes))
         if self._place:
             self._training_loader.load_state_dict(self._place)
             self._place = {}
@@ -156,20 +154,30 @@ class StoryDataModule(LightningDataModule):
         The loader is asked for it by Lightning as well, but what it answered is not read again if anything, such as
         the learning rate's schedule, has asked how long training takes before the loops are restored.
         """
-        return {} if self._training_loader is None else self._training_loader.state_dict()
+        if self._training_loader is None:
+            return {}
+        return {**self._training_loader.state_dict(), "processes": self._processes.world_size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where the next training loader is to begin."""
+        """Where the next training loader is to begin.
+
+        Raises:
+            ValueError: if that is a place in the share of another number of processes.
+        """
+        written, now = state_dict.get("processes", 1), self._processes.world_size
+        if state_dict and written != now:
+            raise ValueError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
         self._place = state_dict
 
     def _evaluation_share(self, split: str) -> FixedLoader:
-        trainer, stories = self._attached_trainer(), self._split(split)
-        batch_size = self.hparams["per_device_eval_batch_size"]
-        loader = evaluation_loader(stories, batch_size, self.hparams["dataloader_num_workers"])
-        if trainer.world_size > 1:
-            batches = even_batches(stories.lengths, batch_size, trainer.world_size)
-            loader.batch_sampler.batches = batches[trainer.global_rank :: trainer.world_size]  # type: ignore[union-attr]
-        return FixedLoader(loader)
+        stories, batch_size = self._split(split), self.hparams["per_device_eval_batch_size"]
+        loader = evaluation_loader(stories, batch_size, self.hparams["dataloader_num_workers"], self._processes)
+        return FixedLoader(loader, evaluation_share(stories.lengths, batch_size, self._processes)[1])
+
+    @property
+    def _processes(self) -> Processes:
+        trainer = self._attached_trainer()
+        return Processes(trainer.global_rank, trainer.world_size)
 
     def _split(self, name: str) -> TokenizedStories:
         if name not in self.splits:
@@ -196,49 +204,16 @@ class StoryDataModule(LightningDataModule):
         return self._attached_trainer().lightning_module.story_tokenizer
 
 
-class BatchShare(Sampler[list[Draw]]):
-    """One process's share of the batches, from a place in the epoch on.
-
-    The batches of a step of the optimizer follow each other, as many as all processes together have in it: each
-    takes its share of every step.
-
-    Args:
-        sampler: all batches, `gradient_accumulation_steps` times the number of processes to a step.
-        rank: which process, counted from 0.
-        world_size: processes.
-    """
-
-    def __init__(self, sampler: EpochBatchSampler, rank: int, world_size: int) -> None:
-        self.sampler = sampler  # where Lightning looks for `set_epoch`
-        self.rank = rank
-        self.world_size = world_size
-        self.first = 0
-
-    def __len__(self) -> int:
-        """This process's batches in an epoch."""
-        return len(self.sampler) // self.world_size
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        """This process's batches of the current epoch, from the `first` on."""
-        return islice(self.sampler, self.first * self.world_size + self.rank, None, self.world_size)
-
-
 class ResumableLoader:
     """Training batches that go on where a checkpoint was written, in the middle of an epoch, too.
 
     No `DataLoader` itself: Lightning would put a sampler of its own into it under several processes.
     """
 
-    def __init__(self, loader: StoryLoader, rank: int = 0, world_size: int = 1) -> None:
-        assert isinstance(loader.batch_sampler, EpochBatchSampler)
-        self.batch_sampler = BatchShare(loader.batch_sampler, rank, world_size)
-        self._loader = StoryLoader(
-            loader.dataset,
-            batch_sampler=self.batch_sampler,
-            collate_fn=loader.collate_fn,
-            num_workers=loader.num_workers,
-            generator=loader.generator,
-        )
+    def __init__(self, loader: StoryLoader) -> None:
+        assert isinstance(loader.batch_sampler, BatchShare)
+        self.batch_sampler = loader.batch_sampler
+        self._loader = loader
         self._given = 0
         self._place = {"epoch": 0, "batches": 0}
 
@@ -270,10 +245,16 @@ class ResumableLoader:
 
 
 class FixedLoader:
-    """Batches for evaluation; no `DataLoader`, for the reason that `ResumableLoader` has."""
+    """Batches for evaluation; no `DataLoader`, for the reason that `ResumableLoader` has.
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
+    Args:
+        loader: this process's batches.
+        counting: how many of them count, see `evaluation_share`. Sentences of the others have no labels.
+    """
+
+    def __init__(self, loader: DataLoader[Any], counting: int) -> None:
         self._loader = loader
+        self._counting = counting
 
     def __len__(self) -> int:
         """Batches."""
@@ -281,20 +262,7 @@ class FixedLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """The batches."""
-        return iter(self._loader)
-
-
-def even_batches(lengths: np.ndarray, batch_size: int, world_size: int) -> list[list[int]]:
-    """Every story once, longest first, in as many batches for each process as for every other.
-
-    Processes that evaluate do so in step: one with a batch more would wait for the others for ever.
-
-    Raises:
-        ValueError: if there are fewer stories than processes.
-    """
-    if len(lengths) < world_size:
-        raise ValueError(f"{len(lengths)} stories cannot be shared by {world_size} processes")
-    batches = evaluation_batches(lengths, batch_size)
-    rounds = min(math.ceil(len(batches) / world_size), len(lengths) // world_size)
-    order = [index for batch in batches for index in batch]
-    return [share.tolist() for share in np.array_split(np.array(order), rounds * world_size)]
+        for place, batch in enumerate(self._loader):
+            if place >= self._counting:
+                batch["labels"] = torch.full_like(batch["labels"], LABEL_PADDING)
+            yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from modeling_sentence_ordering import (
@@ -29,6 +29,7 @@ from .evaluation import Predictions, judge
 from .lightning_checkpoints import RECORD, model_from_record, model_record
 from .metrics import LABEL_PADDING
 from .optimization import build_optimizer, build_schedule, seed_step
+from .processes import Processes
 from .recipe import Recipe
 from .trained_model import load_trained_model
 
@@ -166,8 +167,7 @@ class SentenceOrderingModule(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds dropout before the first forward pass of a step; each process has its own."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            recipe = self.recipe
-            seed_step(dataclasses.replace(recipe, seed=recipe.seed + self.global_rank), self.trainer.global_step)
+            seed_step(self.recipe, self.trainer.global_step, self.global_rank)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The recipe's optimizer, and its schedule, which moves on with every step of the optimizer."""
@@ -189,13 +189,22 @@ class SentenceOrderingModule(LightningModule):
         In the order of the model's parameters, not of the optimizer's groups: the norm is a sum, and its last bit
         depends on it. What else Lightning can do is left to Lightning.
         """
-        whole = isinstance(self.trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled or not whole or gradient_clip_algorithm not in (None, "norm"):
+        strategy = self.trainer.strategy
+        ours = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, FSDPStrategy))
+        if not ours or gradient_clip_algorithm not in (None, "norm"):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(
+                optimizer
+            )  # of a fused optimizer Lightning leaves that to the step itself, which is too late
         limit = gradient_clip_val or float("inf")
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        if isinstance(strategy, FSDPStrategy):  # who has only a part of each gradient
+            assert isinstance(strategy.model, FullyShardedDataParallel)
+            self.gradient_norm = strategy.model.clip_grad_norm_(limit)
+        else:
+            self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.log("grad_norm", self.gradient_norm)
 
     def on_validation_epoch_start(self) -> None:
@@ -242,6 +251,8 @@ class SentenceOrderingModule(LightningModule):
             raise ValueError("the checkpoint is not one of a SentenceOrderingModule")
         if not hasattr(self, "model"):
             self._take(*model_from_record(checkpoint[RECORD]))
+        if "state_dict" not in checkpoint:  # its weights are shared out already, and fitted
+            return
         there = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
         if there != {name: tensor.shape for name, tensor in self.state_dict().items()}:
             raise ValueError("the checkpoint is of another model: its weights differ in name or shape")
@@ -258,6 +269,7 @@ class SentenceOrderingModule(LightningModule):
 
     def _log_metrics(self, prefix: str) -> None:
         batches, self._evaluated = self._of_all_processes(self._evaluated), []
+        batches = [batch for batch in batches if (batch[1] != LABEL_PADDING).any()]
         scores, labels, mask = zip(*batches, strict=True)
         everything = Predictions(_joined(scores, 0), _joined(labels, LABEL_PADDING), _joined(mask, False))
         metrics = judge(everything, self.model.config)
@@ -269,10 +281,7 @@ class SentenceOrderingModule(LightningModule):
 
     def _of_all_processes(self, batches: list[_Scores]) -> list[_Scores]:
         """The batches of all processes in the order of the one loader that they were shared out from."""
-        if self.trainer.world_size == 1:
-            return batches
-        shares: list[list[_Scores]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(shares, batches)
+        shares = Processes(self.trainer.global_rank, self.trainer.world_size).gathered(batches)
         return [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
 
     @cached_property

@@ -100,7 +100,7 @@ class RecipeCallback(Callback):
     def _log(self, trainer: Trainer, module: Any) -> None:
         self._losses.check()
         step = trainer.global_step
-        loss = float(self._loss) / (step - self._logged_step)
+        loss = self._run.processes.mean(float(self._loss)) / (step - self._logged_step)
         self._loss, self._logged_step = 0.0, step
         self._run.log.training(step, _epochs_done(trainer), loss, self._learning_rate, module.gradient_norm.item())
 
@@ -113,7 +113,10 @@ class RecipeCallback(Callback):
     def _save(self, trainer: Trainer) -> None:
         folder, step = self._run.checkpoints, trainer.global_step
         self._losses.check_before_saving(step)
+        self._loss = torch.tensor(self._run.processes.mean(float(self._loss)))  # the first one's is kept, and for all
         trainer.save_checkpoint(checkpoint_path(folder, step))
+        if not self._run.processes.is_first:
+            return
         # What a later step of an earlier run left is not counted: it is written anew when its turn comes.
         steps = sorted(there for there in named_checkpoints(folder) if there <= step)
         for old in steps[: -self._run.recipe.save_total_limit]:

@@ -20,7 +20,8 @@ class LossWatch:
     """The losses of the batches since somebody last looked at them.
 
     To look at a loss on a GPU is to wait until it is computed. So they are looked at together, and only when something
-    is to be made of what was trained: an entry of the log, an evaluation, a checkpoint.
+    is to be made of what was trained: an entry of the log, an evaluation, a checkpoint. Several processes look at the
+    same moments, and stop together, whoever of them had the batch.
 
     Args:
         run: what is trained.
@@ -48,10 +49,11 @@ class LossWatch:
         """
         waiting, self._waiting = self._waiting, []
         values = torch.stack([loss for *_, loss in waiting]).tolist() if waiting else []
-        for (step, batch, _), loss in zip(waiting, values, strict=True):
-            if not math.isfinite(loss):
-                stories = ", ".join(self._story_ids(step, batch))
-                raise TrainingFailed(f"the training loss is {loss} at step {step}, of the stories {stories}: {_ADVICE}")
+        bad = ((step, batch, loss) for (step, batch, _), loss in zip(waiting, values, strict=True)
+               if not math.isfinite(loss))  # fmt: skip
+        first = next(bad, None)
+        found = None if first is None else (first[0], self._in_words(*first))
+        self._stop_at_first(found)
 
     def check_if_many(self) -> None:
         """As `check`, where so many wait that they begin to cost memory."""
@@ -65,12 +67,25 @@ class LossWatch:
             TrainingFailed: also if a weight is not a finite number.
         """
         self.check()
-        if not torch.stack([weight.detach().isfinite().all() for weight in self._run.model.parameters()]).all():
-            raise TrainingFailed(f"the weights are no finite numbers any more after step {step}: {_ADVICE}")
+        own = (weight.to_local() if hasattr(weight, "to_local") else weight for weight in self._run.model.parameters())
+        weights = [weight.detach().isfinite().all() for weight in own]
+        finite = bool(torch.stack(weights).all())
+        message = f"the weights are no finite numbers any more after step {step}: {_ADVICE}"
+        self._stop_at_first(None if finite else (step, message))
+
+    def _stop_at_first(self, found: tuple[int, str] | None) -> None:
+        """Stops all processes if any of them found something; the earliest step is told of."""
+        everything = [item for item in self._run.processes.gathered(found) if item is not None]
+        if everything:
+            raise TrainingFailed(min(everything)[1])
+
+    def _in_words(self, step: int, batch: int, loss: float) -> str:
+        stories = ", ".join(self._story_ids(step, batch))
+        return f"the training loss is {loss} at step {step}, of the stories {stories}: {_ADVICE}"
 
     def _story_ids(self, step: int, batch: int) -> list[str]:
-        """The stories of a batch of a step: the sampler gives the same again."""
-        sampler = training_sampler(self._run.training, self._run.recipe)
+        """The stories of a batch of this process in a step: the sampler gives the same again."""
+        sampler = training_sampler(self._run.training, self._run.recipe, self._run.processes)
         epoch, step_of_epoch = divmod(step - 1, sampler.steps_per_epoch)
         sampler.set_epoch(epoch)
         place = step_of_epoch * sampler.gradient_accumulation_steps + batch

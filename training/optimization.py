@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -11,13 +14,23 @@ from transformers import get_scheduler
 from .recipe import Recipe
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters that decay and those that do not: biases and norms, which are the ones of a single dimension."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if _dimensions(p) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if _dimensions(p) < 2], "weight_decay": 0.0},
     ]
+
+
+def remember_dimensions(model: nn.Module) -> None:
+    """Lets `parameter_groups` know the weights of a model that is going to be cut into flat pieces."""
+    for parameter in model.parameters():
+        parameter.whole_dimensions = parameter.ndim  # type: ignore[attr-defined]
+
+
+def _dimensions(parameter: nn.Parameter) -> int:
+    return getattr(parameter, "whole_dimensions", parameter.ndim)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -43,7 +56,7 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> La
     return schedule
 
 
-def seed_step(recipe: Recipe, step: int) -> None:
+def seed_step(recipe: Recipe, step: int, rank: int = 0) -> None:
     """Seeds dropout for one step of the optimizer; to be called before its first forward pass.
 
     With a seed of its own, a step has the same dropout whatever drew random numbers before it: a framework's
@@ -52,5 +65,25 @@ def seed_step(recipe: Recipe, step: int) -> None:
     Args:
         recipe: the recipe.
         step: steps of the optimizer done before this one.
+        rank: of the process; each has dropout of its own.
     """
-    torch.manual_seed((recipe.seed * 1_000_003 + step) % 2**63)
+    torch.manual_seed(((recipe.seed + rank) * 1_000_003 + step) % 2**63)
+
+
+def has_idle_weights(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> bool:
+    """Whether there are weights that no gradient reaches, for which processes would wait in vain.
+
+    Some encoders have a pooler or an embedding that is not used. To look for them in every step takes time.
+
+    Args:
+        model: any of ours; its gradients are empty afterwards.
+        batch: a batch of training, on any device.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.train()
+    model(**{name: value.to(device) for name, value in batch.items()}).loss.backward()
+    idle = any(weight.requires_grad and weight.grad is None for weight in model.parameters())
+    model.zero_grad()
+    model.train(was_training)
+    return idle

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import os
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from modeling_sentence_ordering.configuration_sentence_ordering import READINGS, SCRATCH_ENCODERS, TARGET_SCALES
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
@@ -125,6 +119,22 @@ class Recipe:
         default=None,
         metadata=_of("bfloat16 autocast; where the hardware computes in it, if not given.", nargs="?", const=True),
     )
+    fp16: bool | None = field(
+        default=None,
+        metadata=_of(
+            "float16 autocast with a scaled loss, on a GPU; on one that does not compute in bfloat16, if neither is "
+            "given.",
+            nargs="?",
+            const=True,
+        ),
+    )
+    fsdp: bool = field(
+        default=False,
+        metadata=_of(
+            "Share weights, gradients and the optimizer's state out to the GPUs (fully sharded data parallel), for "
+            "models that are too large to be trained on one."
+        ),
+    )
     attn_implementation: str | None = field(
         default=None,
         metadata=_of(
@@ -171,9 +181,16 @@ class Recipe:
         """The same recipe with everything decided that this machine and the encoder decide."""
         scratch = self.encoder in SCRATCH_ENCODERS
         rate = self.learning_rate if self.learning_rate is not None else (1e-3 if scratch else 3e-5)
-        return dataclasses.replace(
-            self, learning_rate=rate, bf16=computes_in_bf16() if self.bf16 is None else self.bf16
-        )
+        bf16, fp16 = self.bf16, self.fp16
+        if bf16 is None:
+            bf16 = not fp16 and computes_in_bf16()
+            fp16 = not bf16 and has_gpu() if fp16 is None else fp16
+        fp16 = bool(fp16)  # not by itself where somebody did not want bf16
+        return dataclasses.replace(self, learning_rate=rate, bf16=bf16, fp16=fp16)
+
+    def for_one_process(self, world_size: int) -> Recipe:
+        """The recipe by which one process makes the model that so many make by this one."""
+        return dataclasses.replace(self, gradient_accumulation_steps=self.gradient_accumulation_steps * world_size)
 
     @property
     def encoder_name(self) -> str:
@@ -226,6 +243,10 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"--{name} must be {meaning}, not {value}")
+        if self.fp16 and self.bf16:
+            raise RecipeError("--fp16 and --bf16 are two ways to compute in half precision: take one of them")
+        if self.fsdp and self.encoder in SCRATCH_ENCODERS:
+            raise RecipeError(f"--fsdp shares out the layers of a pretrained encoder; {self.encoder!r} fits on any GPU")
         if self.max_steps == 0 or self.max_steps < -1:
             raise RecipeError(
                 f"--max_steps must be at least 1, or -1 for as many as the epochs have, not {self.max_steps}"
@@ -270,6 +291,13 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 )
 
 
+def has_gpu() -> bool:
+    """Whether there is a CUDA GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def computes_in_bf16() -> bool:
     """Whether this machine multiplies matrices in bfloat16: AMX or AVX512-BF16, or CUDA from 8.0 on."""
     import torch
@@ -278,60 +306,6 @@ def computes_in_bf16() -> bool:
         return torch.cuda.get_device_capability() >= (8, 0)
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
-
-
-def read_recipe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Fields of a recipe from a YAML or JSON file.
-
-    Raises:
-        RecipeError: if it cannot be read, is not a mapping, or has a field that no recipe has.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        values = yaml.safe_load(text)  # JSON is YAML as well
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} holds no mapping of recipe fields to values")
-    known = {spec.name: spec for spec in dataclasses.fields(Recipe)}
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            raise RecipeError(
-                f"{path}: a recipe has no field {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-            )
-    return {key: coerced(key, value, path) for key, value in values.items()}
-
-
-def coerced(key: str, value: Any, path: str | os.PathLike[str]) -> Any:
-    """A value of the field's type; YAML reads `3e-5` as text and `1` as an integer where a number is meant."""
-    hint = typing.get_type_hints(Recipe)[key]
-    alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kind = alternatives[0]
-    if value is False and key == "eval_strategy":  # what YAML makes of an unquoted `no`
-        return "no"
-    if value is None and type(None) in alternatives:
-        return None
-    try:
-        if kind == list[str] and isinstance(value, (str, list)):
-            return [value] if isinstance(value, str) else [str(item) for item in value]
-        if kind is float and not isinstance(value, bool):
-            return float(value)
-        if kind is int and not isinstance(value, bool) and float(value) == int(value):
-            return int(value)
-        if kind is bool and isinstance(value, bool):
-            return value
-        if kind is str and isinstance(value, dict):
-            return json.dumps(value)
-        if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            return str(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(kind, "a list of texts")
-    raise RecipeError(f"{path}: {key} must be {wanted}, not {value!r}")
 
 
 def shareable(recipe: Recipe) -> dict[str, Any]:
@@ -353,6 +327,7 @@ def shareable(recipe: Recipe) -> dict[str, Any]:
 def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """What `shareable` gave, perhaps by an earlier version, with the defaults of fields that came since."""
     defaults = {spec.name: spec.default for spec in dataclasses.fields(Recipe)}
+    defaults["fp16"] = False  # what it was resolved to when there was none
     later = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING and value is not None}
     return {**{name: value for name, value in later.items() if name not in _OF_THIS_MACHINE}, **values}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from modeling_sentence_ordering import SentenceOrderingModel
 
+from .processes import Processes
 from .recipe import Recipe
 from .stories import TokenizedStories
 from .training_log import TrainingLog
@@ -19,12 +20,14 @@ class TrainingRun:
 
     Attributes:
         recipe: resolved.
-        model: trained in place; afterwards it holds the best weights, or the last, as the recipe says.
+        model: trained in place, or replaced where its weights had to be shared out; afterwards it holds the best
+            weights, or the last, as the recipe says.
         tokenizer: the model's, saved with each checkpoint.
         training: stories to train on.
         validation: stories to evaluate on meanwhile, or None.
         checkpoints: folder for the framework's own checkpoints.
         log: where losses and metrics are recorded.
+        processes: which of how many this one is; each has the same model, and its share of the stories.
     """
 
     recipe: Recipe
@@ -34,3 +37,4 @@ class TrainingRun:
     validation: TokenizedStories | None
     checkpoints: Path
     log: TrainingLog
+    processes: Processes = Processes()

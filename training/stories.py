@@ -16,7 +16,8 @@ from torch.utils.data import Dataset as TorchDataset
 from dataset_builder.configurations import shuffled_labels
 from modeling_sentence_ordering import StoryTokenizer
 
-from .batches import Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_batches
+from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
+from .processes import Processes
 from .recipe import Recipe
 
 
@@ -168,33 +169,45 @@ class StoryLoader(DataLoader[ShuffledStory]):
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is."""
-        if isinstance(self.batch_sampler, EpochBatchSampler):
+        if isinstance(self.batch_sampler, (BatchShare, EpochBatchSampler)):
             self.batch_sampler.set_epoch(epoch)
 
 
-def training_sampler(stories: TokenizedStories, recipe: Recipe) -> EpochBatchSampler:
-    """The batches that a recipe makes of these stories."""
+def training_sampler(
+    stories: TokenizedStories,
+    recipe: Recipe,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> BatchShare:
+    """The batches that a recipe makes of these stories: a process's share of them."""
+    batches_in_step = recipe.gradient_accumulation_steps * processes.world_size
+    sampler: EpochBatchSampler
     if recipe.per_device_train_batch_tokens is not None:
-        return TokenBatchSampler(
+        sampler = TokenBatchSampler(
             stories.lengths,
             recipe.per_device_train_batch_tokens,
-            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+            gradient_accumulation_steps=batches_in_step,
             seed=recipe.seed,
         )
-    return StoryBatchSampler(
-        stories.lengths,
-        recipe.per_device_train_batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-        seed=recipe.seed,
-        group_by_length=recipe.train_sampling_strategy == "group_by_length",
-    )
+    else:
+        sampler = StoryBatchSampler(
+            stories.lengths,
+            recipe.per_device_train_batch_size,
+            gradient_accumulation_steps=batches_in_step,
+            seed=recipe.seed,
+            group_by_length=recipe.train_sampling_strategy == "group_by_length",
+        )
+    return BatchShare(sampler, processes)
 
 
-def training_loader(stories: TokenizedStories, recipe: Recipe) -> StoryLoader:
-    """Batches to train on, the same in every framework."""
+def training_loader(
+    stories: TokenizedStories,
+    recipe: Recipe,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> StoryLoader:
+    """Batches to train on, the same in every framework: a process's share of them."""
     return StoryLoader(
         TrainingStories(stories, seed=recipe.seed, fresh=recipe.shuffle_sentences == "fresh"),
-        batch_sampler=training_sampler(stories, recipe),
+        batch_sampler=training_sampler(stories, recipe, processes),
         collate_fn=StoryCollator(stories.story_tokenizer),
         num_workers=recipe.dataloader_num_workers,
         # Its own generator: without one, every iteration takes a number from the global one, and dropout with it.
@@ -202,11 +215,17 @@ def training_loader(stories: TokenizedStories, recipe: Recipe) -> StoryLoader:
     )
 
 
-def evaluation_loader(stories: TokenizedStories, batch_size: int, num_workers: int = 0) -> DataLoader[ShuffledStory]:
-    """Every story once, in batches of similar length; see `evaluation_batches` for which is where."""
+def evaluation_loader(
+    stories: TokenizedStories,
+    batch_size: int,
+    num_workers: int = 0,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> DataLoader[ShuffledStory]:
+    """Every story once, in batches of similar length: a process's share of them, see `evaluation_share`."""
+    batches, _ = evaluation_share(stories.lengths, batch_size, processes)
     return DataLoader(
         EvaluationStories(stories),
-        batch_sampler=_FixedBatches(evaluation_batches(stories.lengths, batch_size)),
+        batch_sampler=_FixedBatches(batches),
         collate_fn=StoryCollator(stories.story_tokenizer),
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),

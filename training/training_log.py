@@ -30,18 +30,19 @@ class TrainingLog:
     """Rows of what was measured in training, written as they come.
 
     Args:
-        path: the CSV. Each row is appended and flushed, so that a run that is killed leaves what it measured.
+        path: the CSV, or None for none. Each row is appended and flushed, so that a run that is killed leaves what it
+            measured.
         tensorboard_folder: where TensorBoard's event files go, or None for none.
         report: called with one line of text after each evaluation.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None,
         tensorboard_folder: str | os.PathLike[str] | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = None if path is None else Path(path)
         self.rows: list[dict[str, float]] = []
         self._report = report
         self._tensorboard_folder = tensorboard_folder
@@ -95,8 +96,9 @@ class TrainingLog:
 
     def _append(self, row: dict[str, float]) -> None:
         self.rows.append(row)
-        with open(self.path, "a", newline="", encoding="utf-8") as sink:
-            csv.DictWriter(sink, COLUMNS, lineterminator="\n").writerow(row)
+        if self.path is not None:
+            with open(self.path, "a", newline="", encoding="utf-8") as sink:
+                csv.DictWriter(sink, COLUMNS, lineterminator="\n").writerow(row)
         if self._tensorboard_folder is not None:
             self._to_tensorboard(row)
 
@@ -112,6 +114,8 @@ class TrainingLog:
                 self._writer.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, int(row["step"]))
 
     def _rewrite(self) -> None:
+        if self.path is None:
+            return
         unfinished = self.path.with_suffix(".unfinished")
         with open(unfinished, "w", newline="", encoding="utf-8") as sink:
             writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")

@@ -22,8 +22,10 @@ from .description import describe, environment
 from .device import fastest_device
 from .encoders import build_model
 from .evaluation import Predictions, judge, predict
-from .frameworks import Framework, load_framework, refuse_unsupported
-from .recipe import Recipe, RecipeError, read_recipe_file, shareable
+from .frameworks import Framework, load_framework, refuse_unsupported, resolved_for
+from .processes import Processes
+from .recipe import Recipe, RecipeError, shareable, with_later_fields
+from .recipe_file import read_recipe_file
 from .run import TrainingRun
 from .stories import TokenizedStories
 from .training_log import TrainingLog, read_training_log
@@ -53,6 +55,7 @@ class _Session:
     tokenizer: Any
     tokenized: dict[str, TokenizedStories]
     report: Report
+    processes: Processes
     predictions: dict[str, Predictions] = field(default_factory=dict)
 
     @property
@@ -63,14 +66,18 @@ class _Session:
     def evaluate(self, split: str, when: str) -> dict[str, float | int]:
         """Metrics on a split; what the model said last of each is kept."""
         batch_size = self.recipe.per_device_eval_batch_size
-        self.predictions[split] = predict(self.model, self.tokenized[split], batch_size=batch_size)
+        self.predictions[split] = predict(
+            self.model, self.tokenized[split], batch_size=batch_size, processes=self.processes
+        )
         metrics = judge(self.predictions[split], self.model.config)
         self.report(f"{split} {when}: {_in_words(metrics)}")
         return metrics
 
 
 def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None = None) -> dict[str, Any]:
-    """Trains, evaluates and writes a model.
+    """Trains, evaluates and writes a model; together with the other processes, if several were started.
+
+    The first of them speaks and writes. All others have the same model, and do their share of training and evaluation.
 
     Args:
         recipe: what to do; checked and resolved here.
@@ -78,41 +85,59 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
         card: what the person states for the model card; checked by whoever made it.
 
     Returns:
-        What `results.json` holds.
+        What `results.json` holds; of other processes than the first what they know of it.
 
     Raises:
         RecipeError: for a recipe, data or an output folder that cannot be used (ValueError).
         TrainingFailed: if the loss is not finite.
     """
     recipe.check()
-    recipe = recipe.resolved()
     framework = load_framework(recipe.framework)
-    refuse_unsupported(recipe, framework)
-    folder = Path(recipe.output_dir)
-    resume_from = _checkpoint_to_resume(folder, recipe, framework)
-    session = _open(recipe, folder, report)
-    _make_folder(folder, recipe)
-
-    results = _before_training(session, resume_from)
-    results["training"] = _train(session, framework, resume_from)
-    session.model.to(fastest_device()).eval()
-    # At once: with --eval_strategy no there is not even a checkpoint until now.
-    repository.save_model(session.model, session.tokenizer, folder)
-    repository.write_story_hashes(folder, session.stories["train"])
-    for split in ("validation", "test"):
-        if split in session.tokenized:
-            results[split] = session.evaluate(split, "after training")
+    processes = Processes.from_environment()
+    refuse_unsupported(recipe, framework, processes)
+    recipe = resolved_for(recipe, framework)
+    with processes.joined():
+        session, results = _trained(recipe, framework, processes, report if processes.is_first else _say_nothing)
+    if not processes.is_first:
+        return results
+    session.recipe = recipe.for_one_process(processes.world_size)
     _calibrate(session, results)
     results["environment"] = environment(session.model)
     if session.judged_split is not None:
         results["analysis"] = analyse(session.predictions[session.judged_split])
     session.report(describe(session, results, (card or CardOptions()).stated_for(recipe)))
     _show_example(session)
-    report(f"\nnext: sentence-ordering order --model {folder} YOUR_STORIES.txt")
+    report(f"\nnext: sentence-ordering order --model {session.folder} YOUR_STORIES.txt")
     return results
 
 
-def _checkpoint_to_resume(folder: Path, recipe: Recipe, framework: Framework) -> Path | None:
+def _trained(
+    recipe: Recipe, framework: Framework, processes: Processes, report: Report
+) -> tuple[_Session, dict[str, Any]]:
+    """What all processes do: the model, trained and saved, and what it is worth."""
+    folder = Path(recipe.output_dir)
+    resume_from = processes.of_first(lambda: _checkpoint_to_resume(folder, recipe, framework, processes))
+    session = processes.one_first(lambda: _open(recipe, folder, report, processes))
+    if processes.is_first:
+        _make_folder(folder, recipe)
+    results = _before_training(session, resume_from)
+    results["training"] = _train(session, framework, resume_from)
+    session.model.to(fastest_device()).eval()
+    if processes.is_first:
+        # At once: with --eval_strategy no there is not even a checkpoint until now.
+        repository.save_model(session.model, session.tokenizer, folder)
+        repository.write_story_hashes(folder, session.stories["train"])
+    for split in ("validation", "test"):
+        if split in session.tokenized:
+            results[split] = session.evaluate(split, "after training")
+    return session, results
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def _checkpoint_to_resume(folder: Path, recipe: Recipe, framework: Framework, processes: Processes) -> Path | None:
     """The checkpoint to go on from, if any.
 
     Raises:
@@ -127,7 +152,7 @@ def _checkpoint_to_resume(folder: Path, recipe: Recipe, framework: Framework) ->
         if checkpoint is None:
             raise RecipeError(f"there is no whole checkpoint in {checkpoints} to resume from")
         framework.checkpoint_step(checkpoint)  # refuses what is none
-        _check_same_recipe(folder / repository.RECIPE_FILE, recipe)
+        _check_same_recipe(folder / repository.RECIPE_FILE, recipe.for_one_process(processes.world_size))
         return checkpoint
     if folder.exists() and any(folder.iterdir()) and not recipe.overwrite_output_dir:
         raise RecipeError(
@@ -145,7 +170,7 @@ def _check_same_recipe(path: Path, recipe: Recipe) -> None:
     """
     if not path.exists():
         return
-    before, now = read_recipe_file(path), shareable(recipe)
+    before, now = with_later_fields(read_recipe_file(path)), shareable(recipe)
     for name in now | before:
         if before.get(name) != now.get(name) and name not in _MAY_DIFFER:
             raise RecipeError(
@@ -166,7 +191,7 @@ def _make_folder(folder: Path, recipe: Recipe) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _open(recipe: Recipe, folder: Path, report: Report) -> _Session:
+def _open(recipe: Recipe, folder: Path, report: Report, processes: Processes) -> _Session:
     stories = load_stories(
         recipe.data,
         validation_sources=recipe.validation_data,
@@ -192,7 +217,7 @@ def _open(recipe: Recipe, folder: Path, report: Report) -> _Session:
     report(f"stories: {counts}; encoder: {recipe.encoder}, {parameters / 1e6:.1f} M parameters")
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     tokenized = {name: TokenizedStories(split, story_tokenizer, recipe.data_seed) for name, split in stories.items()}
-    return _Session(recipe, folder, stories, model, tokenizer, tokenized, report)
+    return _Session(recipe, folder, stories, model, tokenizer, tokenized, report, processes)
 
 
 def _before_training(session: _Session, resume_from: Path | None) -> dict[str, Any]:
@@ -205,32 +230,45 @@ def _before_training(session: _Session, resume_from: Path | None) -> dict[str, A
         return {}
     split = session.judged_split
     results = {"before_training": {"split": split, **session.evaluate(split, "before training")}}
-    repository.write_json(path, results)
+    if session.processes.is_first:
+        repository.write_json(path, results)
     return results
 
 
 def _train(session: _Session, framework: Framework, resume_from: Path | None) -> dict[str, float | int]:
-    recipe, folder = session.recipe, session.folder
-    old_rows = read_training_log(folder / repository.LOG_FILE) if resume_from else []
-    log = TrainingLog(folder / repository.LOG_FILE, folder / repository.TENSORBOARD, session.report)
-    if resume_from is not None:
-        log.continue_from(old_rows, framework.checkpoint_step(resume_from))
+    log = _open_log(session, framework, resume_from)
     run = TrainingRun(
-        recipe,
+        session.recipe,
         session.model,
         session.tokenizer,
         session.tokenized["train"],
         session.tokenized.get("validation"),
-        folder / repository.CHECKPOINTS,
+        session.folder / repository.CHECKPOINTS,
         log,
+        session.processes,
     )
-    repository.write_recipe(folder, shareable(recipe))
+    if session.processes.is_first:
+        repository.write_recipe(session.folder, shareable(session.recipe.for_one_process(session.processes.world_size)))
     began = time.perf_counter()
     try:
         framework.train(run, resume_from)
     finally:
         log.close()
-    return {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.tokenized["train"])}
+    session.model = run.model
+    results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.tokenized["train"])}
+    several = session.processes.world_size
+    return {**results, "processes": several} if several > 1 else results
+
+
+def _open_log(session: _Session, framework: Framework, resume_from: Path | None) -> TrainingLog:
+    if not session.processes.is_first:
+        return TrainingLog(None)
+    path = session.folder / repository.LOG_FILE
+    old_rows = read_training_log(path) if resume_from else []
+    log = TrainingLog(path, session.folder / repository.TENSORBOARD, session.report)
+    if resume_from is not None:
+        log.continue_from(old_rows, framework.checkpoint_step(resume_from))
+    return log
 
 
 def _calibrate(session: _Session, results: dict[str, Any]) -> None:

@@ -9,39 +9,71 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.plugins import FSDPPrecision, MixedPrecision
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from .lightning_checkpoints import WholeCheckpointIO, model_weights, read_checkpoint
 from .lightning_data import StoryDataModule
 from .lightning_module import SentenceOrderingModule
 from .lightning_recipe import RecipeCallback, checkpoint_path, evaluates, named_checkpoints
 from .metrics import GREATER_IS_BETTER
+from .optimization import has_idle_weights, remember_dimensions
 from .recipe import Recipe
 from .run import TrainingRun
-from .stories import training_sampler
+from .sharded_model import layer_classes, whole_model
+from .stories import training_loader, training_sampler
 
 REFUSED: Mapping[str, str] = {}
+PROCESSES = True
 
 
 class CachedAutocast(MixedPrecision):
-    """bfloat16 autocast as torch has it by default.
+    """Autocast as torch has it by default.
 
     Lightning switches off that a weight is cast once in a forward pass; for an encoder that uses a weight several
     times (ALBERT) that gives other gradients.
     """
 
-    def __init__(self, device: str) -> None:
-        super().__init__("bf16-mixed", device)
-
     def autocast_context_manager(self) -> torch.autocast:
         """For one forward pass."""
-        return torch.autocast(self.device, dtype=torch.bfloat16)
+        return torch.autocast(self.device, dtype=torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16)
+
+
+class WholeWeights(Callback):
+    """Puts weights together that were shared out, before Lightning lets go of them.
+
+    Attributes:
+        weights: whole and on the CPU, named as in `SentenceOrderingModel`; of each process.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """When all is trained; in all processes."""
+        model = trainer.strategy.model
+        assert isinstance(model, FullyShardedDataParallel)
+        whole = FullStateDictConfig(offload_to_cpu=True, rank0_only=False)
+        with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, whole):
+            self.weights = model_weights({"state_dict": model.state_dict()})
+
+
+def build_strategy(run: TrainingRun) -> Strategy | str:
+    """How the processes that were started work together."""
+    if run.processes.world_size == 1:
+        return "auto"
+    if run.recipe.fsdp:
+        return FSDPStrategy(auto_wrap_policy=layer_classes(run.model), state_dict_type="full")
+    batch = next(iter(training_loader(run.training, run.recipe, run.processes)))
+    return DDPStrategy(find_unused_parameters=has_idle_weights(run.model, batch))
 
 
 def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback]) -> Trainer:
@@ -50,11 +82,19 @@ def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback])
     on_gpu = torch.cuda.is_available()
     by_steps = recipe.eval_strategy == "steps"
     plugins: list[Any] = [WholeCheckpointIO()]
-    if recipe.bf16:
-        plugins.append(CachedAutocast("cuda" if on_gpu else "cpu"))
+    mixed: Literal["bf16-mixed", "16-mixed"] | None = (
+        "bf16-mixed" if recipe.bf16 else "16-mixed" if recipe.fp16 else None
+    )
+    if mixed is not None:
+        device = "cuda" if on_gpu else "cpu"
+        plugins.append(FSDPPrecision(mixed) if recipe.fsdp else CachedAutocast(mixed, device))
+    if run.processes.world_size > 1:
+        plugins.append(TorchElasticEnvironment())  # not as another cluster that Lightning may find would say it
     return Trainer(
         accelerator="gpu" if on_gpu else "cpu",
-        devices=1,
+        devices=run.processes.local_world_size,
+        num_nodes=run.processes.world_size // run.processes.local_world_size,
+        strategy=build_strategy(run),
         plugins=plugins,
         max_steps=total_steps,
         max_epochs=-1,
@@ -81,7 +121,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         resume_from: a `.ckpt` of an earlier run of the same recipe, or None.
     """
     recipe = run.recipe
-    total_steps = recipe.total_steps(training_sampler(run.training, recipe).steps_per_epoch)
+    total_steps = recipe.total_steps(training_sampler(run.training, recipe, run.processes).steps_per_epoch)
     stories = {"train": run.training}
     if run.validation is not None:
         stories["validation"] = run.validation
@@ -90,6 +130,10 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     if recipe.early_stopping_patience and evaluates(run):
         callbacks.insert(0, _early_stopping(recipe))  # first, so that what is saved has counted this evaluation
     module = SentenceOrderingModule.around(run.model, run.tokenizer, recipe)
+    whole = WholeWeights()
+    if recipe.fsdp:
+        callbacks.append(whole)
+        remember_dimensions(run.model)
     with quiet_lightning(), let_interrupts_out():
         trainer = build_trainer(run, total_steps, callbacks)
         trainer.fit(
@@ -99,6 +143,8 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
             weights_only=True,
         )
     module.zero_grad()
+    if recipe.fsdp:
+        run.model = whole_model(run.model, whole.weights)
     if recipe.load_best_model_at_end and callback.best_step is not None:
         _load_best(run, callback.best_step, resume_from)
     if torch.cuda.is_available():

@@ -26,9 +26,13 @@ from .poutyne_experiment import METRICS, ordering_metric
 from .run import TrainingRun
 from .stories import StoryLoader, evaluation_loader, training_loader
 
-__all__ = ["REFUSED", "checkpoint_step", "last_checkpoint", "train"]
+__all__ = ["PROCESSES", "REFUSED", "checkpoint_step", "last_checkpoint", "train"]
 
-REFUSED: Mapping[str, str] = {}
+REFUSED: Mapping[str, str] = {
+    "fp16": "Poutyne does not scale the loss, and small gradients would vanish",
+    "fsdp": "Poutyne trains in one process",
+}
+PROCESSES = False
 
 
 class RecipeModel(poutyne.Model):

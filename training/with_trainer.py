@@ -8,28 +8,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EarlyStoppingCallback,
-    EvalPrediction,
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
 
-from .evaluation import Predictions, judge
+from .batches import evaluation_batches
+from .evaluation import Predictions, judge, predict
 from .loss_watch import LossWatch
-from .optimization import build_optimizer, build_schedule, seed_step
+from .optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from .recipe import Recipe
 from .run import TrainingRun
-from .stories import EvaluationStories, StoryLoader, evaluation_loader, training_loader
+from .sharded_model import gathered_weights, layer_classes, whole_model
+from .stories import EvaluationStories, StoryLoader, training_loader
 
 REFUSED: Mapping[str, str] = {}
+PROCESSES = True
 
 
 class StoryTrainer(Trainer):
@@ -45,10 +50,41 @@ class StoryTrainer(Trainer):
         """The recipe's batches."""
         return self._loader
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Every validation story once."""
-        assert self._run.validation is not None
-        return evaluation_loader(self._run.validation, self._run.recipe.per_device_eval_batch_size)
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """The recipe's optimizer."""
+        self.optimizer = build_optimizer(self.model, self._run.recipe)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """The recipe's schedule."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # what accelerate has put its wrapper around
+        self.lr_scheduler = build_schedule(optimizer, self._run.recipe, num_training_steps)
+        return self.lr_scheduler
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> None:
+        """Nothing: see `evaluation_loop`."""
+
+    def evaluation_loop(
+        self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """Judges every validation story once, whichever process scores it."""
+        run, stories = self._run, self._run.validation
+        assert stories is not None
+        predictions = predict(
+            self.model, stories, batch_size=run.recipe.per_device_eval_batch_size, processes=run.processes
+        )
+        # In the order in which the other frameworks have them: the last digits of a mean depend on it.
+        in_order = np.concatenate(evaluation_batches(stories.lengths, run.recipe.per_device_eval_batch_size))
+        rows = (predictions.scores[in_order], predictions.labels[in_order], predictions.sentence_mask[in_order])
+        metrics = judge(Predictions(*rows), run.model.config)
+        return EvalLoopOutput(
+            None, None, {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}, len(stories)
+        )
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Each step has a seed of its own: what the other processes drew last is nothing to keep.
+        if self._run.processes.is_first:
+            super()._save_rng_state(output_dir)
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """One batch, forward and backward."""
@@ -66,7 +102,7 @@ class RecipeCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Before the first forward pass of a step."""
-        seed_step(self._run.recipe, state.global_step)
+        seed_step(self._run.recipe, state.global_step, self._run.processes.rank)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """After a step; what is left since the last entry is logged at the end."""
@@ -99,7 +135,7 @@ class RecipeCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A checkpoint with its tokenizer is a model that can be used."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if folder.is_dir():
+        if folder.is_dir() and self._run.processes.is_first:
             save_tokenizer(self._run.tokenizer, folder)
 
 
@@ -107,6 +143,7 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
     """The recipe as Trainer wants it."""
     evaluates = run.validation is not None and recipe.eval_strategy != "no"
     keeps_best = evaluates and recipe.load_best_model_at_end
+    on_cpu = run.model.device.type == "cpu" and not torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints),
         per_device_train_batch_size=recipe.per_device_train_batch_size,
@@ -116,7 +153,11 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
         max_grad_norm=recipe.max_grad_norm,
         seed=recipe.seed,
         bf16=bool(recipe.bf16),
-        use_cpu=run.model.device.type == "cpu" and not torch.cuda.is_available(),
+        fp16=bool(recipe.fp16),
+        fsdp=recipe.fsdp or None,
+        fsdp_config=fully_sharded(run) if recipe.fsdp else None,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and run.processes.world_size > 1 else None,
         eval_strategy=recipe.eval_strategy if evaluates else "no",
         eval_steps=recipe.eval_steps,
         save_strategy=recipe.eval_strategy,
@@ -139,6 +180,17 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
     return arguments
 
 
+def fully_sharded(run: TrainingRun) -> dict[str, Any]:
+    """All that can be shared out is; what is saved is whole."""
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": sorted(layer.__name__ for layer in layer_classes(run.model)),
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+    }
+
+
 def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     """Trains the run's model with the transformers Trainer.
 
@@ -150,33 +202,31 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     if resume_from is not None and _is_finished(resume_from):
         _load_weights(run, resume_from)
         return
-    loader = training_loader(run.training, recipe)
+    loader = training_loader(run.training, recipe, run.processes)
     total_steps = recipe.total_steps(loader.batch_sampler.steps_per_epoch)  # type: ignore[union-attr]
-    optimizer = build_optimizer(run.model, recipe)
     losses = LossWatch(run)
     callbacks: list[TrainerCallback] = [RecipeCallback(run, losses)]
     if recipe.early_stopping_patience and run.validation is not None:
         callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
 
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float | int]:
-        scores, mask = prediction.predictions
-        return judge(Predictions(scores, prediction.label_ids, mask.astype(bool)), run.model.config)
-
+    arguments = training_arguments(recipe, run, total_steps)
+    if run.processes.world_size > 1 and not recipe.fsdp:
+        arguments.ddp_find_unused_parameters = has_idle_weights(run.model, next(iter(loader)))
     trainer = StoryTrainer(
         run,
         loader,
         losses,
-        args=training_arguments(recipe, run, total_steps),
+        args=arguments,
         train_dataset=loader.dataset,
         eval_dataset=None if run.validation is None else EvaluationStories(run.validation),
-        compute_metrics=compute_metrics,
         callbacks=callbacks,
-        optimizers=(optimizer, build_schedule(optimizer, recipe, total_steps)),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     # accelerate has put autocast around the model's `forward`; left there, the model would be judged in bfloat16.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    if recipe.fsdp:
+        run.model = whole_model(run.model, gathered_weights(run.model))
     # Trainer's own note to models that generate text: no other framework leaves it, nor a finished run that is resumed.
     run.model.config.__dict__.pop("use_cache", None)
 

@@ -99,7 +99,7 @@ BAD: list[tuple[str, str, list[str]]] = [
     (
         "train: too few stories for a step",
         READING + "{files}/stories.jsonl --gradient_accumulation_steps 50 --no_eval_on_start",
-        ["too few for 50 accumulation steps"],
+        ["too few for the 50 batches of a step"],
     ),
     ("train: no stories to train on", READING + "{files}/test.jsonl", ["no training stories", "test.jsonl"]),
     ("evaluate: bad row", "evaluate --model {model} --data {files}/bad.jsonl --split all", ["bad.jsonl, row 2"]),

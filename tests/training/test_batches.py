@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from training.batches import Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_batches
+from training.batches import (
+    BatchShare,
+    Draw,
+    EpochBatchSampler,
+    StoryBatchSampler,
+    TokenBatchSampler,
+    evaluation_batches,
+    evaluation_share,
+)
+from training.processes import Processes
 
 Step = list[list[Draw]]
 
@@ -170,7 +180,7 @@ def test_what_is_left_over_makes_a_step_of_its_own_or_shares_with_the_one_before
 
 
 def test_fewer_stories_than_a_step_has_batches_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 training stories are too few for 4 accumulation steps"):
+    with pytest.raises(ValueError, match="3 training stories are too few for the 4 batches of a step"):
         StoryBatchSampler(np.full(3, 50), 4, gradient_accumulation_steps=4)
 
 
@@ -208,3 +218,41 @@ def test_evaluation_batches_hold_every_story_once_longest_first(lengths: list[in
     assert [lengths[index] for index in flat] == sorted(lengths, reverse=True)
     assert all(len(batch) == batch_size for batch in batches[:-1])
     assert all(batches)
+
+
+@given(
+    stories=st.integers(12, 60),
+    batch_size=st.integers(1, 5),
+    accumulate=st.integers(1, 3),
+    world_size=st.integers(1, 4),
+    first=st.integers(0, 3),
+)
+def test_the_shares_of_the_processes_are_the_batches_of_one(
+    stories: int, batch_size: int, accumulate: int, world_size: int, first: int
+) -> None:
+    """In each step of the optimizer, and from any place on."""
+    sampler = StoryBatchSampler(
+        np.arange(stories) % 7 + 3, batch_size, gradient_accumulation_steps=accumulate * world_size, seed=1
+    )
+    sampler.set_epoch(2)
+    shares = [BatchShare(sampler, Processes(rank, world_size)) for rank in range(world_size)]
+    first = min(first, len(shares[0]))
+    for share in shares:
+        share.first = first
+    batches = [list(share) for share in shares]
+    assert {len(own) for own in batches} == {len(shares[0]) - first}
+    together = [batch for turn in zip(*batches, strict=True) for batch in turn]
+    assert together == list(sampler)[first * world_size :]
+
+
+@given(stories=st.integers(1, 80), batch_size=st.integers(1, 9), world_size=st.integers(1, 5))
+def test_no_process_evaluates_longer_than_another_and_every_batch_of_one_process_is_evaluated_once(
+    stories: int, batch_size: int, world_size: int
+) -> None:
+    lengths = np.arange(stories) * 3 % 11
+    shares = [evaluation_share(lengths, batch_size, Processes(rank, world_size)) for rank in range(world_size)]
+    assert len({len(batches) for batches, _ in shares}) == 1
+    counting = [batches[:count] for batches, count in shares]
+    in_turn = [batch for turn in zip_longest(*counting) for batch in turn if batch is not None]
+    assert in_turn == evaluation_batches(lengths, batch_size)
+    assert all(set(map(tuple, batches)) <= set(map(tuple, in_turn)) for batches, _ in shares)

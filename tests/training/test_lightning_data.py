@@ -10,14 +10,11 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from tests.training.small_runs import small_run
 from training import stories as tokenized_stories
-from training.batches import StoryBatchSampler
-from training.lightning_data import BatchShare, ResumableLoader, StoryDataModule, even_batches
+from training.lightning_data import ResumableLoader, StoryDataModule
 from training.recipe import Recipe
 from training.stories import training_loader
 
@@ -126,50 +123,6 @@ def test_predicts_in_the_order_of_the_stories(attached: StoryDataModule) -> None
     batches = list(attached.predict_dataloader())
     lengths = np.concatenate([(batch["labels"] != -100).sum(dim=1) for batch in batches])
     assert lengths.tolist() == attached.splits["test"].num_sentences.tolist()
-
-
-@given(
-    stories=st.integers(12, 60),
-    batch_size=st.integers(1, 5),
-    accumulate=st.integers(1, 3),
-    world_size=st.integers(1, 4),
-    first=st.integers(0, 3),
-)
-def test_the_shares_of_the_processes_are_the_batches_of_one(
-    stories: int, batch_size: int, accumulate: int, world_size: int, first: int
-) -> None:
-    """In each step of the optimizer, and from any place on."""
-    sampler = StoryBatchSampler(
-        np.arange(stories) % 7 + 3, batch_size, gradient_accumulation_steps=accumulate * world_size, seed=1
-    )
-    sampler.set_epoch(2)
-    shares = [BatchShare(sampler, rank, world_size) for rank in range(world_size)]
-    first = min(first, len(shares[0]))
-    for share in shares:
-        share.first = first
-    batches = [list(share) for share in shares]
-    assert {len(own) for own in batches} == {len(shares[0]) - first}
-    together = [batch for turn in zip(*batches, strict=True) for batch in turn]
-    assert together == list(sampler)[first * world_size :]
-
-
-@given(stories=st.integers(1, 80), batch_size=st.integers(1, 9), world_size=st.integers(2, 5))
-def test_no_process_evaluates_longer_than_another_and_every_story_is_evaluated_once(
-    stories: int, batch_size: int, world_size: int
-) -> None:
-    lengths = np.arange(stories) * 3 % 11
-    if stories < world_size:
-        with pytest.raises(ValueError, match=f"{stories} stories cannot be shared by {world_size} processes"):
-            even_batches(lengths, batch_size, world_size)
-        return
-    batches = even_batches(lengths, batch_size, world_size)
-    assert len(batches) % world_size == 0
-    order = [index for batch in batches for index in batch]
-    assert sorted(order) == list(range(stories))
-    assert (np.diff(lengths[order]) <= 0).all()
-    sizes = [len(batch) for batch in batches]
-    assert min(sizes) >= 1
-    assert max(sizes) <= batch_size or len(batches) + world_size > stories
 
 
 @pytest.mark.parametrize("workers", [0, 1])

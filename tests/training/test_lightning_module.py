@@ -23,6 +23,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.tuner import Tuner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.amp import GradScaler
 
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.framework_runs import assert_same_weights
@@ -283,10 +284,27 @@ def test_precision_is_lightnings_business(home: Path, tmp_path: Path) -> None:
     layer.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     make_trainer(tmp_path, precision="bf16-mixed", max_steps=2).fit(module, datamodule=make_stories(home))
     assert seen == {torch.bfloat16}
-    # Gradients of float16 are scaled: to clip them as they are would be wrong, and Lightning says so.
-    float16 = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
-    with pytest.raises(RuntimeError, match="fused"):
-        make_trainer(tmp_path, plugins=[float16]).fit(build(home), datamodule=make_stories(home))
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
+def test_gradients_of_float16_are_clipped_at_their_true_size(home: Path, tmp_path: Path, optim: str) -> None:
+    """They come multiplied; clipped as they are, a step would be so much smaller."""
+    norms, steps = {}, {}
+    for name, plugins in {
+        "scaled": [MixedPrecision("16-mixed", "cpu", GradScaler("cpu", init_scale=64.0))],
+        "plain": [],
+    }.items():
+        module = build(home, "calm-bert", optim=optim, adam_epsilon=100.0)
+        module.model.dropout.p = 0.0
+        before = module.model.head.weight.detach().clone()
+        make_trainer(tmp_path, plugins=plugins, max_steps=1, gradient_clip_val=5.0).fit(
+            module, datamodule=make_stories(home)
+        )
+        norms[name] = float(module.gradient_norm)
+        steps[name] = module.model.head.weight.detach() - before
+    assert norms["scaled"] == pytest.approx(norms["plain"], rel=0.05)
+    assert norms["plain"] > 5.0
+    torch.testing.assert_close(steps["scaled"], steps["plain"], rtol=0.1, atol=1e-9)
 
 
 def test_clipping_by_value_is_left_to_lightning(home: Path, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def test_weights_decay_and_biases_and_norms_do_not(model: SentenceOrderingModel)
     decayed, kept = parameter_groups(model, 0.25)
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.25, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    names_kept = {names[id(parameter)] for parameter in kept["params"]}  # type: ignore[attr-defined]
-    names_decayed = {names[id(parameter)] for parameter in decayed["params"]}  # type: ignore[attr-defined]
+    names_kept = {names[id(parameter)] for parameter in kept["params"]}
+    names_decayed = {names[id(parameter)] for parameter in decayed["params"]}
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert names_kept == {name for name in trained if name.endswith("bias") or "LayerNorm" in name}
     assert names_decayed == trained - names_kept

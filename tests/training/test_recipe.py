@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.command_train import parse_train
-from training.recipe import Recipe, RecipeError, computes_in_bf16, read_recipe_file, shareable
+from training.recipe import Recipe, RecipeError, computes_in_bf16, shareable
+from training.recipe_file import read_recipe_file
 
 NEEDED: dict[str, Any] = {"encoder": "org/encoder", "data": ["sample"], "output_dir": "out"}
 NEEDED_FLAGS = ["--encoder", "org/encoder", "--data", "sample", "--output_dir", "out"]

@@ -36,9 +36,9 @@ def both(
     return (ours, steps), (theirs, expected)
 
 
-def test_poutyne_can_be_chosen_and_refuses_nothing() -> None:
+def test_poutyne_can_be_chosen_and_refuses_what_it_cannot_do() -> None:
     assert "poutyne" in FRAMEWORKS
-    assert load_framework("poutyne").REFUSED == {}
+    assert load_framework("poutyne").REFUSED.keys() == {"fp16", "fsdp"}
 
 
 def test_every_step_of_the_recipe_gives_the_weights_and_the_log_of_trainer(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Models whose weights are shared out to several GPUs (`--fsdp`): where they are cut, and how they are put together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from modeling_sentence_ordering import SentenceOrderingModel
+
+
+def layer_classes(model: SentenceOrderingModel) -> set[type[nn.Module]]:
+    """The classes of the encoder's layers: each layer is gathered when it computes, and let go of afterwards."""
+    return {type(layer) for layers in _outermost_lists(model.encoder) for layer in layers}
+
+
+def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield child
+        else:
+            yield from _outermost_lists(child)
+
+
+def gathered_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights and buffers, whole and on the CPU, of a model that torch's `fully_shard` cut; to be called by all."""
+    return {
+        name: (value.full_tensor() if hasattr(value, "full_tensor") else value).cpu()
+        for name, value in model.state_dict().items()
+    }
+
+
+def whole_model(model: SentenceOrderingModel, weights: Mapping[str, Tensor]) -> SentenceOrderingModel:
+    """A model like another that was cut, with whole weights."""
+    whole = SentenceOrderingModel(copy.deepcopy(model.config))
+    whole.load_state_dict(weights)
+    return whole
