@@ -158,7 +158,11 @@ def _check_plan(runs: Sequence[ComparedRun], output_dir: Path) -> None:
     path = output_dir / PLAN_FILE
     if path.is_file():
         old = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in plan if name in old and with_later_fields(old[name]) != _plain(plan[name])]
+        changed = [
+            name
+            for name in plan
+            if name in old and with_later_fields(old[name]) != with_later_fields(_plain(plan[name]))
+        ]
         if changed:
             raise RecipeError(
                 f"{output_dir} holds a comparison by another recipe (run {changed[0]} differs): choose another "

@@ -196,9 +196,8 @@ class SentenceOrderingModule(LightningModule):
             return
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            scaler.unscale_(
-                optimizer
-            )  # of a fused optimizer Lightning leaves that to the step itself, which is too late
+            # Of a fused optimizer Lightning leaves that to the step itself, which would be too late.
+            scaler.unscale_(optimizer)
         limit = gradient_clip_val or float("inf")
         if isinstance(strategy, FSDPStrategy):  # who has only a part of each gradient
             assert isinstance(strategy.model, FullyShardedDataParallel)
