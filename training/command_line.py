@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from typing import Any, NoReturn, TextIO, cast
 
 PROGRAM = "sentence-ordering"
@@ -111,10 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(arguments[: 1 + (arguments[:1] == ["--print-completion"])])
         if options.version:
-            from importlib.metadata import version
-
-            print(f"{PROGRAM} {version(PROGRAM)}")
-            return _DONE
+            return _guarded(_show_version)
         if options.print_completion is not None:
             return _guarded(
                 lambda: importlib.import_module("training.completion").run(parser, options.print_completion)
@@ -182,7 +179,8 @@ def complain(message: str) -> None:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in " ".join(message.split())
     )
-    print(f"{PROGRAM}: {line}", file=sys.stderr)
+    with suppress(OSError):  # nobody listens; the exit code tells
+        print(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
 def _guarded(command: Callable[[], int], *, quiet: bool = False, verbose: bool = False) -> int:
@@ -296,6 +294,13 @@ class _NoTerminal:
         return False
 
 
+def _show_version() -> int:
+    from importlib.metadata import version
+
+    show(f"{PROGRAM} {version(PROGRAM)}")
+    return _DONE
+
+
 def _versions() -> str:
     from importlib.metadata import version
 
@@ -319,8 +324,16 @@ def _set_up_libraries(verbose: bool) -> None:
     )
 
 
+def _open_what_is_closed() -> None:
+    """Whoever closes a stream (`>&-`) gets and gives nothing by it: Python has None in its place, on which all stumble."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
 def run_and_exit() -> NoReturn:
     """The command as a process of its own. What is done when it ends takes a while, and is not to be interrupted."""
+    _open_what_is_closed()
     try:
         code = main()
     except KeyboardInterrupt:  # before any command began

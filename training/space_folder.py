@@ -16,7 +16,7 @@ from . import repository
 from .pushed_files import CARD, MODEL_FOLDER, copy_to_push
 
 # The version of Gradio that the page is tested with; the extra `demo` in pyproject.toml asks for the same.
-GRADIO_VERSION = "6.27.0"
+GRADIO_VERSION = "6.29.1"
 _APP, _EXAMPLES, _REQUIREMENTS = "app.py", "examples.json", "requirements.txt"
 # What the page is made of; none of it imports anything of this package.
 _PAGE = ("demo_page.py", "demo_page.css", "demo_page.js", "metrics.py")

@@ -44,6 +44,9 @@ MODEL_COMMANDS = {
     "evaluate": "evaluate --data {data} --split all --model",
     "order": "order {data} --model",
     "push": "push --repo_id somebody/model --model",
+    "export": "export --output {out} --model",
+    "demo": "demo --export {out} --model",
+    "compare": "compare --data {data} --output_dir {out} --encoders",
 }
 MODELS = [
     "no-weights", "cut-weights", "empty-weights", "other-weights", "pickled-weights", "torch-weights",
@@ -82,6 +85,8 @@ ENOUGH = {
     "evaluate": "evaluate --model {model} --data {data}",
     "order": "order --model {model} {data}",
     "push": "push --model {model} --repo_id somebody/model",
+    "export": "export --model {model} --output {out}",
+    "demo": "demo --model {model} --export {out}",
 }
 
 
@@ -148,11 +153,11 @@ def test_a_folder_in_the_place_of_a_file(command: str, suffix: str, trained: Tra
 @pytest.mark.parametrize("command", MODEL_COMMANDS)
 def test_model(command: str, name: str, models: tuple[Path, dict[str, str]], trained: Trained, tmp_path: Path) -> None:
     folder, said = models
-    if (command, name) == ("train", "other-config"):
+    if command in ("train", "compare") and name == "other-config":
         pytest.skip("an encoder to train")
     message = refuse(MODEL_COMMANDS[command], folder / name, trained=trained, out=tmp_path / "out")
     assert name in message
-    if command in ("evaluate", "order"):
+    if command in ("evaluate", "order", "export", "demo"):
         assert said[name] in message
     assert not (folder / "sprung").exists(), "code in the file was executed"
 
@@ -174,9 +179,13 @@ def test_value(command: str, flag: str, value: str, trained: Trained, tmp_path: 
 
 @pytest.mark.parametrize("command", ENOUGH)
 def test_the_nearest_flag_is_named(command: str, trained: Trained, tmp_path: Path) -> None:
-    flag = {"order": "--batch_size", "push": "--commit_message", "evaluate": "--num_permutations"}.get(
-        command, "--data_seed"
-    )
+    flag = {
+        "order": "--batch_size",
+        "push": "--commit_message",
+        "evaluate": "--num_permutations",
+        "export": "--quantize",
+        "demo": "--port",
+    }.get(command, "--data_seed")
     message = refuse(ENOUGH[command], flag[:-1], "1", trained=trained, out=tmp_path / "out")
     assert f"did you mean {flag}?" in message
 
