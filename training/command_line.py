@@ -325,10 +325,10 @@ def _set_up_libraries(verbose: bool) -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Whoever closes a stream (`>&-`) gets and gives nothing by it: Python has None in its place, on which all stumble."""
+    """A stream that is closed (`>&-`) gives and takes nothing; Python has None in its place, on which all stumble."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, open to the end
 
 
 def run_and_exit() -> NoReturn:
