@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     for field, instead in _DECIDED_BY_COMPARE.items():
         if getattr(recipe, field) != getattr(Recipe(), field):
             raise RecipeError(f"--{field} is not for compare: {instead}")
-    if not recipe.data or not recipe.output_dir:
+    if not recipe.data or not recipe.output_dir.strip():
         raise RecipeError(f"--{'data' if not recipe.data else 'output_dir'} is missing")
     encoders = [ComparedEncoder.parse(text) for text in options["encoders"]]
     output_dir = Path(recipe.output_dir)

@@ -12,6 +12,7 @@ from dataset_builder.sources import SAMPLE_FILE
 from dataset_builder.splitting import split_rows
 
 from .command_line import PROGRAM, OneLineErrors, complete_help, say
+from .output_names import check_folder_name
 from .space_folder import model_name, write_space
 
 EXAMPLES = 5
@@ -48,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.export is not None:
         if options.port is not None:
             raise ValueError("--port is for a page that is shown, and --export shows none: leave one of them out")
+        check_folder_name("--export", options.export)
         _export(options.model, Path(options.export))
         return 0
     if find_spec("gradio") is None:

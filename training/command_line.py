@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import re
@@ -226,7 +227,8 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
         if verbose:
             traceback.print_exception(error)
         complain(_in_words(error))
-        return BAD_INPUT if isinstance(error, ValueError) else _FAILED
+        is_bad_name = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        return BAD_INPUT if isinstance(error, ValueError) or is_bad_name else _FAILED
 
 
 def _try_to_flush() -> None:

@@ -81,7 +81,8 @@ def write_space(folder: Path, model: str, examples: Sequence[Mapping[str, Any]])
 
 def model_name(model: str) -> str:
     """What to call a model on the page: its id on the Hub, or the name of its folder and never the path to it."""
-    return os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
+    name = os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
+    return name.encode("utf-8", "replace").decode()  # a folder's name may be any bytes
 
 
 def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,7 @@
-"""Nobody reads, or nobody can: as with other tools of a shell, that is no error, and no traceback is shown."""
+"""Nobody reads, or nobody can: as with other tools of a shell, that is no error, and no traceback is shown.
+
+`order … | head -1` is in `test_order_command`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import Trained
-from tests.training.made_up import made_up_stories, write_jsonl
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "training.command_line"]
@@ -21,7 +23,9 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])}
 
 
-@pytest.mark.parametrize("arguments", ["--version", "--help", "--print-completion bash", "train --help"])
+@pytest.mark.parametrize(
+    "arguments", ["--version", "--help", pytest.param("--print-completion bash", marks=pytest.mark.slow)]
+)
 def test_a_pipe_that_is_closed_at_once(arguments: str, environment: dict[str, str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -30,19 +34,6 @@ def test_a_pipe_that_is_closed_at_once(arguments: str, environment: dict[str, st
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_pipe_that_is_closed_after_the_first_answer(
-    trained: Trained, environment: dict[str, str], tmp_path: Path
-) -> None:
-    """As `| head -1` does it. What is left is not ordered: the answers to so many stories fill no pipe."""
-    path = write_jsonl(tmp_path / "many.jsonl", made_up_stories(3000))
-    order = [*COMMAND, "order", "--model", str(trained.folder), str(path)]
-    with subprocess.Popen(order, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith('{"storyid"')
-        process.stdout.close()
-        assert process.stderr.read() == ""
-        assert process.wait() == 0
 
 
 @pytest.mark.parametrize(
@@ -54,6 +45,7 @@ def test_a_stream_that_is_not_there(closed: str, arguments: str, code: int, envi
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
+@pytest.mark.slow
 def test_no_stream_is_there(trained: Trained, environment: dict[str, str]) -> None:
     """Nothing is read from what is closed: there is no story, and that is no error either."""
     order = [*COMMAND, "order", "--model", str(trained.folder)]

@@ -264,7 +264,7 @@ def test_code_of_another_is_not_run_before_it_is_trusted(hub: Hub, trained: Any,
     assert (tmp_path / "it_ran").exists()
 
 
-PUSH_AND_CHANGE_CODE = """
+PUSH_AND_CHANGE_CODE = r"""
 import sys
 from huggingface_hub import CommitOperationAdd, HfApi
 folder, repo_id, trace = sys.argv[1:]
@@ -281,6 +281,7 @@ api.create_commit(repo_id, later, commit_message="other code")
 """
 
 
+@pytest.mark.slow
 def test_who_pins_a_commit_runs_the_code_of_that_commit(hub: Hub, trained: Any, tmp_path: Path) -> None:
     """The whole of it: of config, model and pipeline, none is taken from what was pushed later."""
     target, trace = f"{hub.user}/model", tmp_path / "it_ran"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.bad_files import CONTENT, write_bad_files, write_bad_models
+from tests.training.bad_files import CONTENT, make_unreadable, write_bad_files, write_bad_models
 from tests.training.conftest import Trained, run_command
 
 DATA_COMMANDS = {
@@ -190,17 +190,56 @@ def test_the_nearest_flag_is_named(command: str, trained: Trained, tmp_path: Pat
     assert f"did you mean {flag}?" in message
 
 
-@pytest.mark.parametrize("command", ["train", "build", "compare"])
+@pytest.mark.parametrize("command", ["train", "build", "compare", "export", "demo"])
 def test_a_folder_that_is_not_empty_is_not_touched(command: str, trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious.txt").write_text("years of work")
-    places = {"data": trained.home / "stories.jsonl", "out": out}
+    places = {"data": trained.home / "stories.jsonl", "out": out, "model": trained.folder}
     result = run_command(*ENOUGH[command].format(**places).split())
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "empty" in result.err
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("precious.txt", "years of work")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+# Names of nothing: each flag that takes a file, a folder or a repository, and what of its command stands before it.
+BLANK = [
+    *("order --model {model}", "order {data} --model", "order --model {model} {data} --output"),
+    *("evaluate --data {data} --model", "evaluate --model {model} --data"),
+    "evaluate --model {model} --data {data} --split all --output_json",
+    *("build --output_dir {out} --data", "build --data {data} --output_dir"),
+    *("train --data {data} --output_dir {out} --encoder", "train --encoder cnn --output_dir {out} --data"),
+    *("train --encoder cnn --data {data} --output_dir", "train --config"),
+    "train --encoder cnn --data {data} --output_dir {out} --validation_data",
+    *("compare --data {data} --output_dir {out} --encoders", "compare --encoders cnn --output_dir {out} --data"),
+    *("compare --encoders cnn --data {data} --output_dir", "export --model", "export --model {model} --output"),
+    *("demo --export {out} --model", "demo --model {model} --export"),
+    *("push --repo_id a/b --model", "push --repo_id a/b --space", "push --model {model} --repo_id"),
+]
+NO_NAMES = {"empty": "", "white": " \t", "long": "x" * 300}
+
+
+@pytest.mark.parametrize("value", NO_NAMES)
+@pytest.mark.parametrize("arguments", BLANK)
+def test_a_name_that_names_nothing(
+    arguments: str, value: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suffix = ".jsonl" if value == "long" and arguments.endswith("--output") else ""
+    refuse(arguments, NO_NAMES[value] + suffix, trained=trained, out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+@pytest.mark.parametrize("name", ["none.yaml", "folder", "unreadable"])
+def test_a_recipe_that_cannot_be_read(command: str, name: str, trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    make_unreadable(tmp_path / "unreadable")
+    path = tmp_path / name
+    if name == "unreadable" and os.access(path.resolve(), os.R_OK) and not path.is_symlink():
+        pytest.skip("this user may read everything")
+    assert str(path) in refuse(ENOUGH[command], "--config", path, trained=trained, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0", b"\xff\xfe", b"seed: [1", b"seed: 1\nseed\n", b"", b"- seed\n",
