@@ -88,12 +88,12 @@ def _pipeline(model: str) -> Any:
 
 
 def _export(model: str, folder: Path) -> None:
-    from .trained_model import is_trained_model, load_trained_model
+    from .trained_model import check_trained_model, load_trained_model
 
     if Path(model).is_dir():
         load_trained_model(model)  # says what is wrong with it; of one on the Hub, whoever opens the Space is told
-    elif not is_trained_model(model):
-        raise ValueError(f"--model {model} is no sentence ordering model, or cannot be read")
+    else:
+        check_trained_model(model)
     write_space(folder, model, examples())
     say(f"wrote {folder}: a Space, which `python app.py` shows in it as well")
     say(f"next: {PROGRAM} push --space {folder} --repo_id USER/NAME")

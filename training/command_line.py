@@ -277,7 +277,8 @@ def _interrupts() -> Iterator[list[int]]:
 def _in_words(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        name = error.filename2 or error.filename  # the first of two is only what was copied
+        return f"{name}: {error.strerror}" if name else error.strerror
     if isinstance(error, (ValueError, OSError, RuntimeError)):
         return text
     return f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 for the details)"

@@ -61,7 +61,7 @@ def test_the_examples_are_stories_that_a_model_of_the_sample_has_not_seen() -> N
         ("demo --model {model} --port x", ["--port", "'x'"]),
         ("demo --model {model} --export {out} --port 7860", ["--port", "--export", "leave one of them out"]),
         ("demo --model {empty} --export {out}", ["{empty}", "no config.json"]),
-        ("demo --model {out}/none --export {out}", ["{out}/none", "no sentence ordering model"]),
+        ("demo --model {out}/none --export {out}", ["{out}/none", "no such folder"]),
         ("demo --model {model} --export {full}", ["--export {full}", "not a new or empty folder"]),
         ("demo --model {model} --export {full}/file", ["--export {full}/file", "not a new or empty folder"]),
         ("push --repo_id me/it", ["--model", "--space"]),
