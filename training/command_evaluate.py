@@ -14,12 +14,12 @@ from dataset_builder.story import story_hash
 from modeling_sentence_ordering import StoryTokenizer
 
 from . import repository
-from .answers import check_writable
 from .calibration import calibration_error, neighbours
 from .command_line import PROGRAM, OneLineErrors, complete_help, note, say, show
 from .device import keep_freed_memory
 from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
+from .output_names import check_file_name
 from .stories import TokenizedStories
 from .trained_model import load_trained_model
 
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")
     if options.output_json is not None:
-        check_writable("--output_json", options.output_json)
+        check_file_name("--output_json", options.output_json)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if options.split == "all":

@@ -22,6 +22,7 @@ import yaml
 
 from . import repository
 from .command_line import BAD_INPUT, PROGRAM
+from .encoders import build_model
 from .frameworks import load_framework
 from .recipe import Recipe, RecipeError, shareable, with_later_fields
 from .recipe_file import coerced
@@ -116,6 +117,18 @@ def plan_runs(
     if len({run.name for run in runs}) < len(runs):
         raise RecipeError("--frameworks, --encoders or --seeds name the same run twice")
     return runs
+
+
+def check_encoders(runs: Sequence[ComparedRun]) -> None:
+    """Loads every encoder that is still to be trained, so that a bad one does not end a comparison halfway.
+
+    Raises:
+        RecipeError: if one cannot be loaded, or cannot order sentences.
+        OSError: if the Hub cannot be reached.
+    """
+    missing = (run for run in runs if not (Path(run.recipe.output_dir) / DONE_FILE).is_file())
+    for run in {run.encoder.name: run for run in missing}.values():
+        build_model(run.recipe, [])
 
 
 def run_comparison(

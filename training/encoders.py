@@ -95,6 +95,16 @@ def _trained_model(
     return model, tokenizer
 
 
+def checkpoint_activations(model: SentenceOrderingModel) -> None:
+    """Computes activations again in the backward pass, instead of keeping them.
+
+    Raises:
+        ValueError: for a model that cannot.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from transformers 5.23 on
+    (model.gradient_checkpointing_enable if enable is None else enable)()
+
+
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Any:
     """A lower-casing byte-level BPE tokenizer trained on sentences, for encoders that have none.
 

@@ -231,7 +231,8 @@ class Recipe:
             RecipeError: naming the field, its value and what it may be.
         """
         for name in ("encoder", "data", "output_dir"):
-            if not getattr(self, name):
+            value = getattr(self, name)
+            if not (value.strip() if isinstance(value, str) else value):
                 raise RecipeError(f"--{name} is missing")
         for spec in dataclasses.fields(self):
             value, choices = getattr(self, spec.name), spec.metadata.get("choices")

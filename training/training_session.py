@@ -20,7 +20,7 @@ from .calibration import calibrated
 from .card_options import CardOptions
 from .description import describe, environment
 from .device import fastest_device
-from .encoders import build_model
+from .encoders import build_model, checkpoint_activations
 from .evaluation import Predictions, judge, predict
 from .frameworks import Framework, load_framework, refuse_unsupported, resolved_for
 from .processes import Processes
@@ -207,7 +207,7 @@ def _open(recipe: Recipe, folder: Path, report: Report, processes: Processes) ->
     model, tokenizer = build_model(recipe, stories["train"]["sentences"])
     if recipe.gradient_checkpointing:
         try:
-            model.activation_checkpointing_enable()
+            checkpoint_activations(model)
         except ValueError:
             raise RecipeError(f"--gradient_checkpointing is nothing that the encoder {recipe.encoder} can do") from None
     if recipe.torch_compile:

@@ -262,3 +262,36 @@ def test_code_of_another_is_not_run_before_it_is_trusted(hub: Hub, trained: Any,
     pushed = command(hub, tmp_path, *push, "--trust_remote_code")
     assert pushed.returncode == 0, pushed.stderr
     assert (tmp_path / "it_ran").exists()
+
+
+PUSH_AND_CHANGE_CODE = r"""
+import sys
+from huggingface_hub import CommitOperationAdd, HfApi
+folder, repo_id, trace = sys.argv[1:]
+api = HfApi()
+api.create_repo(repo_id)
+api.upload_folder(folder_path=folder, repo_id=repo_id, ignore_patterns=["checkpoints/*", "tensorboard/*"])
+later = []
+for name in ("configuration", "modeling", "pipeline"):
+    with open(f"{folder}/{name}_sentence_ordering.py", encoding="utf-8") as file:
+        code = f"{file.read()}\nopen({trace!r}, 'a').write({name!r})\n"
+    later.append(CommitOperationAdd(f"{name}_sentence_ordering.py", code.encode()))
+print(api.list_repo_commits(repo_id)[0].commit_id)
+api.create_commit(repo_id, later, commit_message="other code")
+"""
+
+
+@pytest.mark.slow
+def test_who_pins_a_commit_runs_the_code_of_that_commit(hub: Hub, trained: Any, tmp_path: Path) -> None:
+    """The whole of it: of config, model and pipeline, none is taken from what was pushed later."""
+    target, trace = f"{hub.user}/model", tmp_path / "it_ran"
+    done = subprocess.run(
+        [sys.executable, "-c", PUSH_AND_CHANGE_CODE, str(trained.folder), target, str(trace)],
+        env=hub.environment(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (pinned,) = stranger(hub, tmp_path, {"load": target, "revision": done.stdout.strip()})
+    assert pinned["logits"] == says(trained.folder)
+    assert not trace.exists()
+    stranger(hub, tmp_path, {"load": target})
+    assert all(name in trace.read_text() for name in ("configuration", "modeling", "pipeline"))
