@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 # Batches of similar length are cut from stretches of so many batches: long enough that padding nearly vanishes,
 # short enough that a batch still holds a random choice of stories.
-_STRETCH = 64
+STRETCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,12 @@ class EpochBatchSampler(Sampler[list[Draw]]):
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is."""
         self.epoch = epoch
+
+    def pass_over(self, batches: int) -> None:
+        """Says that the next iteration is only asked for its first so many batches to get beyond them.
+
+        A sampler for which batches are work may then yield empty ones in their place.
+        """
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -127,7 +133,7 @@ class StoryBatchSampler(EpochBatchSampler):
         if not self.group_by_length:
             return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         batches: list[np.ndarray] = []
-        stretch = _STRETCH * self.batch_size
+        stretch = STRETCH * self.batch_size
         for start in range(0, len(order), stretch):
             near = self._by_length(order[start : start + stretch])
             batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]

@@ -10,6 +10,7 @@ from modeling_sentence_ordering import SentenceOrderingModel
 
 from .recipe import Recipe
 from .stories import TokenizedStories
+from .streaming import StreamedStories
 from .training_log import TrainingLog
 
 
@@ -30,7 +31,7 @@ class TrainingRun:
     recipe: Recipe
     model: SentenceOrderingModel
     tokenizer: Any
-    training: TokenizedStories
+    training: TokenizedStories | StreamedStories
     validation: TokenizedStories | None
     checkpoints: Path
     log: TrainingLog

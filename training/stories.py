@@ -17,7 +17,9 @@ from dataset_builder.configurations import shuffled_labels
 from modeling_sentence_ordering import StoryTokenizer
 
 from .batches import Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_batches
+from .processes import Processes
 from .recipe import Recipe
+from .streaming import StreamBatchSampler, StreamedDraw, StreamedStories
 
 
 class TokenizedStories:
@@ -63,6 +65,10 @@ class TokenizedStories:
         ids = self._ids[starts[0] : starts[-1]].tolist()
         places = (starts - starts[0]).tolist()
         return [ids[begin:end] for begin, end in zip(places[:-1], places[1:], strict=True)]
+
+    def storyid(self, draw: Draw) -> str:
+        """The id of a story that was drawn."""
+        return str(self.stories[draw.index]["storyid"])
 
     def evaluation_labels(self, index: int) -> list[int]:
         """The shuffle that a story is evaluated in: that of the data set's configuration `shuffled`."""
@@ -127,10 +133,38 @@ class TrainingStories(TorchDataset[ShuffledStory]):
 
     def __getitem__(self, draw: Draw) -> ShuffledStory:
         """The story drawn, shuffled."""
-        ids = self.stories.sentence_ids(draw.index)
-        generator = np.random.default_rng([self.seed, draw.epoch if self.fresh else 0, draw.index])
-        labels = generator.permutation(len(ids)).tolist()
-        return ShuffledStory([ids[label] for label in labels], labels, draw.num_stories)
+        return _shuffled(self.stories.sentence_ids(draw.index), draw, self.seed, self.fresh)
+
+
+class StreamedTraining(TorchDataset[ShuffledStory]):
+    """As `TrainingStories`, where each draw brings its story along.
+
+    A story's shuffle hangs on its number in the order of the files, as it does there: not on the process that reads it,
+    nor on where in the epoch that is.
+
+    Args:
+        stories: the stories.
+        seed, fresh: as in `TrainingStories`.
+    """
+
+    def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True) -> None:
+        self.stories = stories
+        self.seed = seed
+        self.fresh = fresh
+
+    def __len__(self) -> int:
+        """Stories."""
+        return len(self.stories)
+
+    def __getitem__(self, draw: StreamedDraw) -> ShuffledStory:
+        """The story drawn, shuffled."""
+        return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh)
+
+
+def _shuffled(sentence_ids: list[list[int]], draw: Draw, seed: int, fresh: bool) -> ShuffledStory:
+    generator = np.random.default_rng([seed, draw.epoch if fresh else 0, draw.index])
+    labels = generator.permutation(len(sentence_ids)).tolist()
+    return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
 
 
 class EvaluationStories(TorchDataset[ShuffledStory]):
@@ -173,9 +207,30 @@ class StoryLoader(DataLoader[ShuffledStory]):
         if isinstance(self.batch_sampler, EpochBatchSampler):
             self.batch_sampler.set_epoch(epoch)
 
+    def pass_over_steps(self, steps: int) -> None:
+        """Says that the next iteration is to go on after so many steps of a run, see `EpochBatchSampler.pass_over`."""
+        sampler = self.batch_sampler
+        if isinstance(sampler, EpochBatchSampler):
+            sampler.pass_over(steps % sampler.steps_per_epoch * sampler.gradient_accumulation_steps)
 
-def training_sampler(stories: TokenizedStories, recipe: Recipe) -> EpochBatchSampler:
+
+def training_sampler(
+    stories: TokenizedStories | StreamedStories,
+    recipe: Recipe,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> EpochBatchSampler:
     """The batches that a recipe makes of these stories."""
+    if isinstance(stories, StreamedStories):
+        return StreamBatchSampler(
+            stories,
+            recipe.per_device_train_batch_size,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+            seed=recipe.seed,
+            buffer_size=recipe.shuffle_buffer_size,
+            group_by_length=recipe.train_sampling_strategy == "group_by_length",
+            processes=processes,
+            num_workers=recipe.dataloader_num_workers,
+        )
     if recipe.per_device_train_batch_tokens is not None:
         return TokenBatchSampler(
             stories.lengths,
@@ -192,13 +247,24 @@ def training_sampler(stories: TokenizedStories, recipe: Recipe) -> EpochBatchSam
     )
 
 
-def training_loader(stories: TokenizedStories, recipe: Recipe) -> StoryLoader:
+def training_loader(
+    stories: TokenizedStories | StreamedStories,
+    recipe: Recipe,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> StoryLoader:
     """Batches to train on, the same in every framework."""
+    fresh, num_workers = recipe.shuffle_sentences == "fresh", recipe.dataloader_num_workers
+    dataset: TorchDataset[ShuffledStory]
+    if isinstance(stories, StreamedStories):
+        dataset = StreamedTraining(stories, seed=recipe.seed, fresh=fresh)
+        num_workers = 0  # its sampler has them: to sort stories by length it needs their ids
+    else:
+        dataset = TrainingStories(stories, seed=recipe.seed, fresh=fresh)
     return StoryLoader(
-        TrainingStories(stories, seed=recipe.seed, fresh=recipe.shuffle_sentences == "fresh"),
-        batch_sampler=training_sampler(stories, recipe),
+        dataset,
+        batch_sampler=training_sampler(stories, recipe, processes),
         collate_fn=StoryCollator(stories.story_tokenizer),
-        num_workers=recipe.dataloader_num_workers,
+        num_workers=num_workers,
         # Its own generator: without one, every iteration takes a number from the global one, and dropout with it.
         generator=torch.Generator().manual_seed(recipe.seed),
     )

@@ -25,6 +25,7 @@ from .metrics import GREATER_IS_BETTER
 from .recipe import Recipe
 from .run import TrainingRun
 from .stories import training_sampler
+from .streaming import StreamedStories
 
 REFUSED: Mapping[str, str] = {}
 
@@ -82,7 +83,8 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     """
     recipe = run.recipe
     total_steps = recipe.total_steps(training_sampler(run.training, recipe).steps_per_epoch)
-    stories = {"train": run.training}
+    streamed = run.training if isinstance(run.training, StreamedStories) else None
+    stories = {} if isinstance(run.training, StreamedStories) else {"train": run.training}
     if run.validation is not None:
         stories["validation"] = run.validation
     callback = RecipeCallback(run, total_steps)
@@ -94,7 +96,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         trainer = build_trainer(run, total_steps, callbacks)
         trainer.fit(
             module,
-            datamodule=StoryDataModule.around(stories, recipe),
+            datamodule=StoryDataModule.around(stories, recipe, streamed),
             ckpt_path=None if resume_from is None else str(resume_from),
             weights_only=True,
         )
