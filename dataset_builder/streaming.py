@@ -146,7 +146,9 @@ def _records(
             done += batch.num_rows
             if done >= stop:
                 return
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if _is_outside(error):
+            raise
         raise BadRecord(file.name, before + done + 1, f"not readable as Parquet: {error}") from None
 
 
@@ -169,5 +171,12 @@ def _parquet(stream: IO[bytes], file: StreamedFile) -> pq.ParquetFile:
         if "://" in file.path:  # a row group's columns in one request, not in many that hop between them
             return pq.ParquetFile(stream, pre_buffer=True)
         return pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 16)  # as `parquet_records`
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if _is_outside(error):
+            raise
         raise BadRecord(file.name, None, f"not readable as Parquet: {error}") from None
+
+
+def _is_outside(error: Exception) -> bool:
+    """Whether it is the disk or the network that failed, and not the content: of that, Arrow makes a bare OSError."""
+    return isinstance(error, OSError) and (type(error) is not OSError or bool(error.errno))

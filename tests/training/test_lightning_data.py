@@ -19,7 +19,7 @@ from training import stories as tokenized_stories
 from training.batches import StoryBatchSampler
 from training.lightning_data import BatchShare, ResumableLoader, StoryDataModule, even_batches
 from training.recipe import Recipe
-from training.stories import training_loader
+from training.stories import TokenizedStories, training_loader
 
 
 @dataclass
