@@ -17,6 +17,7 @@ from .streaming import StreamBatchSampler, StreamedStories
 
 # Of a stream: for more, the file of hashes would be larger than many a model, and too large for memory in the end.
 MOST_HASHES = 1_000_000
+_LOOKED_AT = 10_000  # how many are read for their lengths then
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def record_stream(folder: Path, stories: StreamedStories, recipe: Recipe, steps:
     lengths: set[int] = set()
 
     def records() -> Iterator[dict[str, Any]]:
-        for story in islice(sampler.drawn(steps), MOST_HASHES):
+        for story in sampler.drawn(steps):
             lengths.add(len(story.sentences))
             yield {"sentences": story.sentences}
 
@@ -60,6 +61,6 @@ def record_stream(folder: Path, stories: StreamedStories, recipe: Recipe, steps:
         repository.write_story_hashes(folder, records())
     else:
         (folder / repository.STORY_HASHES_FILE).unlink(missing_ok=True)  # those of an earlier model
-        for _ in islice(records(), MOST_HASHES // 100):
+        for _ in islice(records(), _LOOKED_AT):
             pass
     return TrainedOn(drawn, (min(lengths), max(lengths)), hashed)

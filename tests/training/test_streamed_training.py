@@ -101,15 +101,14 @@ def test_every_framework_gives_the_same_weights_with_any_number_of_workers(strea
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_run_goes_on_with_the_stories_that_it_has_not_seen(
-    framework: str, workers: int, streamed_recipe: MakeRecipe, read: Counter[str]
+    framework: str, streamed_recipe: MakeRecipe, read: Counter[str]
 ) -> None:
     """Killed in the second epoch, and resumed with another number of workers."""
     whole = train(streamed_recipe(framework=framework))
-    recipe = streamed_recipe(framework=framework, dataloader_num_workers=workers)
+    recipe = streamed_recipe(framework=framework)
     killed = train(recipe, killed_after=22)
-    again = dataclasses.replace(recipe, dataloader_num_workers=2 - workers)
+    again = dataclasses.replace(recipe, dataloader_num_workers=2)
     read.clear()
     resumed = resume(again, killed)
     assert_same_weights(resumed, whole)
@@ -140,9 +139,10 @@ def flags(recipe: Recipe, **fields: Any) -> list[str]:
 def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
     streamed_recipe: MakeRecipe, data: Path, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    monkeypatch.setattr("dataset_builder.story_table._write", _only(60))
     recipe = streamed_recipe(encoder="rnn", vocab_size=400, encoder_config='{"hidden_size": 16}', max_steps=5)
-    done = run_command("train", *flags(recipe))
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset_builder.story_table._write", _only(60))
+        done = run_command("train", *flags(recipe))
     assert done.code == 0, done.err
     assert "stories: 300 train (streamed), 60 validation" in done.out
     folder = Path(recipe.output_dir)
