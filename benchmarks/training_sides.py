@@ -163,6 +163,7 @@ def train_bare(run: TrainingRun) -> None:
 
 def _batches(run: TrainingRun, stretch: Stretch) -> Iterator[np.ndarray]:
     """The lengths of the stories in each batch of the steps that are measured."""
+    assert isinstance(run.training, TokenizedStories)
     sampler, lengths = training_sampler(run.training, run.recipe), run.training.lengths
     accumulation = run.recipe.gradient_accumulation_steps
     first, end = stretch.warm * accumulation, stretch.total * accumulation

@@ -32,17 +32,24 @@ Build = Callable[..., Command]
 @contextmanager
 def builder(hub: Hub, home: Path, token: str | bool = True) -> Iterator[Build]:
     """`build` for this Hub, as often as one likes in one process that was started once."""
+    with commander(hub, home, token) as command:
+        yield lambda *arguments: command("build", *arguments)
+
+
+@contextmanager
+def commander(hub: Hub, home: Path, token: str | bool = True) -> Iterator[Build]:
+    """Any command for this Hub, likewise."""
     command = [sys.executable, str(CLIENTS / "run_commands.py")]
     environment = hub.environment(home, token) | {"OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = f"{ROOT}:{environment['PYTHONPATH']}"
     with subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
 
-        def build(*arguments: object) -> Command:
-            run.stdin.write(json.dumps(["build", *map(str, arguments)]) + "\n")
+        def call(*arguments: object) -> Command:
+            run.stdin.write(json.dumps([*map(str, arguments)]) + "\n")
             run.stdin.flush()
             return Command(*json.loads(run.stdout.readline()))
 
-        yield build
+        yield call
         run.stdin.close()
 
 

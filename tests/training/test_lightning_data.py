@@ -16,7 +16,7 @@ from tests.training.small_runs import small_run
 from training import stories as tokenized_stories
 from training.lightning_data import ResumableLoader, StoryDataModule
 from training.recipe import Recipe
-from training.stories import training_loader
+from training.stories import TokenizedStories, training_loader
 
 
 @dataclass
@@ -112,6 +112,7 @@ def test_what_is_missing_is_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="used by a Trainer"):
         module.prepare_data()
     run = small_run(tmp_path, home / "tiny-bert", "lightning")
+    assert isinstance(run.training, TokenizedStories)
     given_splits = StoryDataModule.around({"train": run.training}, run.recipe)
     with pytest.raises(ValueError, match="no test stories; there is train"):
         given_splits.predict_dataloader()
