@@ -137,13 +137,19 @@ def check_hub_id(source: str) -> None:
         )
 
 
+def as_location(source: str) -> str:
+    """A data set as `datasets` finds it: a folder called `parquet` or `csv` would be one of its own readers to it."""
+    return os.path.abspath(source) if os.path.isdir(source) else source
+
+
 def _dataset_parts(source: str, saved: bool) -> list[Part]:
     """The splits of a data set on the Hub, of a local copy of one, or of one that `save_to_disk` wrote."""
     import datasets
 
     try:
         # Never code out of a repository, and no question whether to run it.
-        loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, trust_remote_code=False)
+        where = as_location(source)
+        loaded = datasets.load_from_disk(where) if saved else datasets.load_dataset(where, trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
         raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None

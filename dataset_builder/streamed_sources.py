@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from .loading import as_dataset_dict, load_all
-from .sources import check_hub_id, has_configurations
+from .sources import as_location, check_hub_id, has_configurations
 from .splitting import whole_table
 from .story import Story
 from .story_files import SPLITS, did_you_mean, files_in_folder, split_of_name
@@ -121,7 +121,7 @@ def _dataset_parts(source: str) -> list[StreamedPart]:
     import datasets
 
     try:
-        builder = datasets.load_dataset_builder(source, trust_remote_code=False)
+        builder = datasets.load_dataset_builder(as_location(source), trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
         raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None

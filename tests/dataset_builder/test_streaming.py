@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder import BadRecord, build_dataset, read_stories
+from dataset_builder import BadRecord, build_dataset, load_all, read_stories
 from dataset_builder import streaming as reading
 from dataset_builder.sources import SAMPLE_FILE
 from dataset_builder.story import Story
@@ -152,10 +152,17 @@ def test_splits_are_those_that_the_names_speak_of_and_training_stories_are_in_no
         opened(tmp_path / "in" / "test.parquet")
 
 
-def test_what_build_wrote_is_streamed_split_by_split(tmp_path: Path) -> None:
-    build_dataset([SAMPLE_FILE], tmp_path / "built", cache_dir=tmp_path / "cache")
-    expected = datasets.load_dataset(str(tmp_path / "built"), cache_dir=str(tmp_path / "cache"))
-    stream, others = stream_stories([str(tmp_path / "built")], cache_dir=tmp_path / "cache")
+@pytest.mark.parametrize("name", ["built", "parquet"])
+def test_what_build_wrote_is_streamed_split_by_split(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that is called like one of the readers of `datasets`, too."""
+    monkeypatch.chdir(tmp_path)
+    build_dataset([SAMPLE_FILE], name, cache_dir=tmp_path / "cache")
+    expected = datasets.load_dataset(str(tmp_path / name), cache_dir=str(tmp_path / "cache"))
+    stream, others = stream_stories([name], cache_dir=tmp_path / "cache")
+    assert set(load_all([name])["storyid"]) == {id_ for split in expected.values() for id_ in split["storyid"]}
+    assert len(load_all([name])) == sum(map(len, expected.values()))
     found = {"train": [story.storyid for _, story in stream.read(stream.order())]}
     found |= {name: split["storyid"] for name, split in others.items()}
     assert found == {name: split["storyid"] for name, split in expected.items()}

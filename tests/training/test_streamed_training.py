@@ -127,7 +127,7 @@ def test_a_run_reads_no_further_than_it_needs_to(
 
 def flags(recipe: Recipe, **fields: Any) -> list[str]:
     values = {**dataclasses.asdict(recipe), **fields}
-    names = [name for name in values if values[name] != getattr(Recipe(), name) or name == "bf16"]
+    names = [name for name in values if values[name] != getattr(Recipe().resolved(), name) or name == "bf16"]
     return [
         text
         for name in names
