@@ -66,7 +66,10 @@ class ComparedEncoder:
             key, separator, value = assignment.partition("=")
             if not separator or key not in {spec.name for spec in dataclasses.fields(Recipe)} or key in _NOT_SHARED:
                 raise RecipeError(f"--encoders {text}: {assignment!r} is no field=value of a recipe")
-            fields[key] = coerced(key, yaml.safe_load(value), "--encoders")
+            try:
+                fields[key] = coerced(key, yaml.safe_load(value), "--encoders")
+            except yaml.YAMLError:
+                raise RecipeError(f"--encoders {text}: {value!r} is no value of a recipe") from None
         return cls(name, fields)
 
 

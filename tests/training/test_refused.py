@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.bad_files import CONTENT, make_unreadable, write_bad_files, write_bad_models
+from tests.training.bad_files import CONTENT, make_unreadable, write_bad_encoders, write_bad_files, write_bad_models
 from tests.training.conftest import Trained, run_command
 
 DATA_COMMANDS = {
@@ -160,6 +160,29 @@ def test_model(command: str, name: str, models: tuple[Path, dict[str, str]], tra
     if command in ("evaluate", "order", "export", "demo"):
         assert said[name] in message
     assert not (folder / "sprung").exists(), "code in the file was executed"
+
+
+@pytest.mark.parametrize("name", ["pickled", "bare-pickle", "own-code"])
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_an_encoder_that_would_run_code(
+    command: str, name: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody is asked whether it may."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    said = write_bad_encoders(tmp_path, trained.home / "tiny-bert")
+    message = refuse(MODEL_COMMANDS[command], tmp_path / name, trained=trained, out=tmp_path / "out")
+    assert name in message and said[name] in message
+    assert not asked and not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("value", ["!!python/object/apply:os.mkdir[sprung]", "["])
+def test_a_value_for_one_encoder_alone(
+    value: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refuse(MODEL_COMMANDS["compare"], f"cnn,learning_rate={value}", trained=trained, out=tmp_path / "out")
+    assert value in message and not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize(
