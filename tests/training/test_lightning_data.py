@@ -54,14 +54,14 @@ def attached(home: Path, story_tokenizer: StoryTokenizer) -> StoryDataModule:
 def mapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many stories each tokenizing that did not come out of the cache had."""
     counts: list[int] = []
-    tokenize = tokenized_stories.StoryTokenizer.tokenize
+    tokenize = tokenized_stories.StoryTokenizer.tokenize_stories
 
-    def count(self: StoryTokenizer, sentences: Any) -> Any:
-        counts.append(len(sentences))
-        return tokenize(self, sentences)
+    def count(self: StoryTokenizer, stories: Any) -> Any:
+        counts.append(len(stories))
+        return tokenize(self, stories)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tokenized_stories.StoryTokenizer, "tokenize", count)
+        patch.setattr(tokenized_stories.StoryTokenizer, "tokenize_stories", count)
         yield counts
 
 
