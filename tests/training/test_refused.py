@@ -168,8 +168,13 @@ def test_an_encoder_that_would_run_code(
     command: str, name: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nobody is asked whether it may."""
-    asked = []
-    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    asked: list[str] = []
+
+    def answer(question: str = "") -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
     said = write_bad_encoders(tmp_path, trained.home / "tiny-bert")
     message = refuse(MODEL_COMMANDS[command], tmp_path / name, trained=trained, out=tmp_path / "out")
     assert name in message and said[name] in message

@@ -33,7 +33,7 @@ def spoil(self: Any, step: int, loss: Any) -> None:
     note(self, step, torch.tensor(float("nan")) if RANK == 1 and step == nan_at else loss)
 
 
-stories.StoryTokenizer.tokenize_stories = count  # type: ignore[method-assign]
+stories.StoryTokenizer.tokenize_stories = count  # type: ignore[assignment]
 loss_watch.LossWatch.note = spoil  # type: ignore[method-assign]
 done: list[dict[str, int]] = []
 for command in json.loads(sys.argv[1]):
