@@ -206,12 +206,9 @@ def parquet_records(stream: IO[bytes], file: str) -> Iterator[Record | BadRecord
     try:
         # A buffer, and no pre-buffering: otherwise a file written as one row group is read whole.
         table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 16)
-        names = table.schema_arrow.names
-        known = {"storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents", *sentence_columns(names)}
-        columns = [name for name in names if name in known]
-        if not known.difference({"storyid", "storytitle", "labels", "orig_sents"}).intersection(columns):
-            hint = did_you_mean_column("sentences", names)
-            yield BadRecord(file, None, f"column 'sentences' is missing (found: {', '.join(names)}){hint}")
+        columns = parquet_columns(table.schema_arrow.names, file)
+        if isinstance(columns, BadRecord):
+            yield columns
             return
         for batch in table.iter_batches(batch_size=1000, columns=columns):
             for record in batch.to_pylist():
@@ -221,6 +218,16 @@ def parquet_records(stream: IO[bytes], file: str) -> Iterator[Record | BadRecord
         if getattr(error, "errno", None):  # the disk, not the content
             raise
         yield BadRecord(file, row + 1 if row else None, f"not readable as Parquet: {error}")
+
+
+def parquet_columns(names: list[str], file: str) -> list[str] | BadRecord:
+    """The columns, of those that there are, which a story is read from; or what is wrong if none has sentences."""
+    known = {"storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents", *sentence_columns(names)}
+    columns = [name for name in names if name in known]
+    if known.difference({"storyid", "storytitle", "labels", "orig_sents"}).intersection(columns):
+        return columns
+    hint = did_you_mean_column("sentences", names)
+    return BadRecord(file, None, f"column 'sentences' is missing (found: {', '.join(names)}){hint}")
 
 
 LINE_FORMATS: dict[str, Callable[[Lines], Iterator[Record | BadRecord]]] = {

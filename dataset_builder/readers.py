@@ -53,18 +53,19 @@ def read_stories(
 
 def read_records(path: str, name: str) -> Iterator[tuple[int, dict[str, Any]] | BadRecord]:
     """The records of a file as they stand in it, before they are stories: `(row, fields)`, or what is wrong."""
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         yield from records_of(stream, name, format_of_name(name))
 
 
 def _stories_of_file(
     path: str, name: str, file_format: str, as_given: bool, on_error: Callable[[BadRecord], None] | None
 ) -> Iterator[Story]:
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         yield from _stories(records_of(stream, name, file_format), name, as_given, on_error)
 
 
-def _open(path: str) -> IO[bytes]:
+def open_bytes(path: str) -> IO[bytes]:
+    """A file on disk, or behind an fsspec URL; ValueError if it may not be read."""
     if "://" in path:
         import fsspec
 

@@ -83,7 +83,8 @@ def _parts(source: str) -> list[Part]:
         return [_file_part(source)]
     if os.path.isdir(source):
         return _folder_parts(source)
-    return _hub_parts(source)
+    check_hub_id(source)
+    return _dataset_parts(source, saved=False)
 
 
 def _file_part(path: str, name: str | None = None) -> Part:
@@ -107,12 +108,12 @@ def _records_of_file(path: str, name: str) -> Iterator[Mapping[str, Any]]:
 
 def _folder_parts(folder: str) -> list[Part]:
     saved = any(os.path.isfile(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json"))
-    if saved or _has_configurations(os.path.join(folder, "README.md")):
+    if saved or has_configurations(os.path.join(folder, "README.md")):
         return _dataset_parts(folder, saved)
     return [_file_part(path) for path in files_in_folder(folder)]
 
 
-def _has_configurations(card: str) -> bool:
+def has_configurations(card: str) -> bool:
     """Whether this is the card of a data set that says itself where its files are, as `build` writes it."""
     if not os.path.isfile(card):
         return False
@@ -120,7 +121,12 @@ def _has_configurations(card: str) -> bool:
         return re.match(r"---\n(?:(?!---\n).*\n)*?configs:", file.read()) is not None
 
 
-def _hub_parts(source: str) -> list[Part]:
+def check_hub_id(source: str) -> None:
+    """Refuses what is neither a file nor a folder here and cannot be the id of a data set either.
+
+    Raises:
+        ValueError: it says what was looked for.
+    """
     hint = did_you_mean(source)
     if os.path.splitext(source)[1].lower() in SUFFIXES:
         raise ValueError(f"{source}: no such file{hint}")
@@ -129,7 +135,11 @@ def _hub_parts(source: str) -> list[Part]:
             f"{source}: no such data: it is not 'sample', there is no file ({supported()}) or folder of this name, "
             f"and a data set on the Hub is called user/name{hint}"
         )
-    return _dataset_parts(source, saved=False)
+
+
+def as_location(source: str) -> str:
+    """A data set as `datasets` finds it: a folder called `parquet` or `csv` would be one of its own readers to it."""
+    return os.path.abspath(source) if os.path.isdir(source) else source
 
 
 def _dataset_parts(source: str, saved: bool) -> list[Part]:
@@ -138,7 +148,8 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
 
     try:
         # Never code out of a repository, and no question whether to run it.
-        loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source, trust_remote_code=False)
+        where = as_location(source)
+        loaded = datasets.load_from_disk(where) if saved else datasets.load_dataset(where, trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
         raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None

@@ -8,13 +8,14 @@ from .aggregation_sentence_ordering import combine_groups, number_of_rounds
 from .answer_sentence_ordering import confidence, in_order
 from .arrangement_sentence_ordering import arrangements, average_scores
 from .configuration_sentence_ordering import SentenceOrderingConfig
-from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory
+from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory, batches_by_length
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints, order_by_scores
 from .long_texts_sentence_ordering import score_long_text
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
 from .objectives_sentence_ordering import OBJECTIVES, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
+from .scoring_sentence_ordering import score_stories
 
 __all__ = [
     "FIXED_POINT_NAMES",
@@ -28,6 +29,7 @@ __all__ = [
     "TokenizedStory",
     "arrangements",
     "average_scores",
+    "batches_by_length",
     "combine_groups",
     "confidence",
     "in_order",
@@ -37,4 +39,5 @@ __all__ = [
     "order_by_scores",
     "save_tokenizer",
     "score_long_text",
+    "score_stories",
 ]

@@ -10,6 +10,7 @@ each sentence into ids, `assemble` puts the ids of sentences into one sequence. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -77,16 +78,24 @@ class StoryTokenizer:
         Raises:
             ValueError: if a sentence has half of a surrogate pair in it, which is no text.
         """
+        return self.tokenize_stories([sentences])[0]
+
+    def tokenize_stories(self, stories: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """The ids of each sentence of each story, see `tokenize`, by one call of the tokenizer: it uses all cores.
+
+        Raises:
+            ValueError: as `tokenize` does.
+        """
+        for story in stories:
+            _refuse_what_is_no_text(story)
+        ids = iter(self._tokenize([sentence for story in stories for sentence in story]))
+        return [list(islice(ids, len(story))) for story in stories]
+
+    def _tokenize(self, sentences: list[str]) -> list[list[int]]:
         if not sentences:
             return []
-        for place, sentence in enumerate(sentences):
-            try:
-                sentence.encode()
-            except UnicodeEncodeError as error:
-                half = sentence[error.start]
-                raise ValueError(f"sentence {place} is not text: {half!r} in it is half of a surrogate pair") from None
         encoded = self.tokenizer(
-            list(sentences),
+            sentences,
             add_special_tokens=False,
             split_special_tokens=True,
             padding=False,
@@ -188,6 +197,35 @@ class StoryTokenizer:
         if labels is not None:
             batch["labels"] = _padded(labels, sentences, -100)
         return batch
+
+
+def batches_by_length(
+    lengths: Sequence[int], *, batch_size: int | None = None, batch_tokens: int | None = None
+) -> list[list[int]]:
+    """Indices of sequences in batches of similar length, longest first: a batch too large for memory is met at once.
+
+    Args:
+        lengths: tokens of each sequence.
+        batch_size: sequences in a batch at most.
+        batch_tokens: tokens in a batch at most, padding included; a sequence that has more is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        count = len(batches[-1]) + 1 if batches else 0
+        is_full = count == 0 or (batch_size is not None and count > batch_size)
+        if is_full or (batch_tokens is not None and count * lengths[batches[-1][0]] > batch_tokens):
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def _refuse_what_is_no_text(sentences: Sequence[str]) -> None:
+    for place, sentence in enumerate(sentences):
+        try:
+            sentence.encode()
+        except UnicodeEncodeError as error:
+            half = sentence[error.start]
+            raise ValueError(f"sentence {place} is not text: {half!r} in it is half of a surrogate pair") from None
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:

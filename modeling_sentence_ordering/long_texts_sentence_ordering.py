@@ -9,7 +9,7 @@ import torch
 from transformers.utils.logging import tqdm
 
 from .aggregation_sentence_ordering import combine_groups, number_of_rounds
-from .encoding_sentence_ordering import StoryTokenizer
+from .encoding_sentence_ordering import StoryTokenizer, batches_by_length
 
 GROUP_SIZE = 10
 """Sentences of a group at most, unless the model's config says otherwise: about as many as the stories have that
@@ -49,7 +49,7 @@ def score_long_text(
                 progress.total = number_of_rounds(len(groups), num_permutations) * len(groups)
             scores: list[list[float]] = [[] for _ in groups]
             lengths = [story_tokenizer.length([sentence_ids[i] for i in group]) for group in groups]
-            for batch in _batches(lengths):
+            for batch in batches_by_length(lengths, batch_tokens=_TOKENS_AT_ONCE):
                 stories = [story_tokenizer.assemble([sentence_ids[i] for i in groups[place]]) for place in batch]
                 inputs = story_tokenizer.collate(stories)
                 with torch.inference_mode():
@@ -68,13 +68,3 @@ def score_long_text(
             temperature=model.config.confidence_temperature,
             num_permutations=num_permutations,
         )
-
-
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of groups of similar length, no batch of more than `_TOKENS_AT_ONCE`, but of one group at least."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > _TOKENS_AT_ONCE:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

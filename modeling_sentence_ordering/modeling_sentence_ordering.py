@@ -38,6 +38,7 @@ from .repository_sentence_ordering import (
     portable_tokenizer_class,
     with_marker,
 )
+from .scoring_sentence_ordering import score_stories  # noqa: F401
 from .sharing_sentence_ordering import add_tokenizer, complete_card, upload
 
 

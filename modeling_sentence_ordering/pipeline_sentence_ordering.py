@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from transformers.pipelines.base import ChunkPipeline
+from transformers.pipelines.base import Pipeline
 
 from .answer_sentence_ordering import in_order
-from .arrangement_sentence_ordering import arrangements, average_scores
+from .arrangement_sentence_ordering import arrangements
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
-from .long_texts_sentence_ordering import score_long_text
 from .repository_sentence_ordering import save_tokenizer
+from .scoring_sentence_ordering import BATCH_TOKENS, score_stories
+
+# Stories of a list that are read before any is scored: enough to find batches of similar length among them.
+_PORTION = 1024
 
 
-class SentenceOrderingPipeline(ChunkPipeline):
+class SentenceOrderingPipeline(Pipeline):
     """Orders sentences.
 
     ```python
@@ -68,7 +72,9 @@ class SentenceOrderingPipeline(ChunkPipeline):
         config: SentenceOrderingConfig = self.model.config
         self.story_tokenizer = StoryTokenizer(self.tokenizer, config)
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
+    ) -> Any:
         """Orders one story or many.
 
         Args:
@@ -76,32 +82,48 @@ class SentenceOrderingPipeline(ChunkPipeline):
                 A generator of stories gives a generator of answers, as does a `datasets.Dataset` with a column
                 `sentences`; a dictionary with the key `sentences` is a story, too, and may have the keys `first`,
                 `last` and `before`.
+            batch_size: the arrangements, of whichever stories, that go through the model at once at most, and the
+                stories that are read of a generator before the first is answered. Without it as many as `BATCH_TOKENS`
+                are enough for, of similar length, and a generator is answered story by story.
+            num_workers: has no effect: the tokenizer uses all cores by itself.
             **kwargs: of one story `first`, the sentence that begins it, `last`, the one that ends it, and `before`,
-                pairs (i, j) where sentence i stands somewhere before sentence j;
-                `num_permutations`, the arrangements of each story that scores are averaged over (1 by default);
-                `batch_size`, the arrangements, of whichever stories, that go through the model at once;
-                `num_workers`.
+                pairs (i, j) where sentence i stands somewhere before sentence j; `num_permutations`, the arrangements
+                of each story that scores are averaged over (1 by default).
 
         Raises:
             TypeError: if a story is not a list of strings, or `first`, `last` or `before` is given for many stories.
             ValueError: if a sentence is not valid Unicode, no order can be as `first`, `last` and `before` say, or
-                `num_permutations` is less than 1.
+                `num_permutations` or `batch_size` is less than 1.
         """
+        batch_size = self._batch_size if batch_size is None else batch_size
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         known = {name: kwargs.pop(name) for name in FIXED_POINT_NAMES if name in kwargs}
         known = {name: value for name, value in known.items() if value is not None}
         if known:
             inputs = _with_fixed_points(inputs, known)
+        parameters = {**self._preprocess_params, **self._sanitize_parameters(**kwargs)[0]}
         if _is_story(inputs):
-            return super().__call__([inputs], **kwargs)[0]
+            return self._answers([inputs], batch_size, parameters)[0]
         if isinstance(inputs, (str, bytes)):
             raise TypeError("a story is a list of sentences, not one string: split it into sentences first")
-        if isinstance(inputs, Sequence) and not hasattr(inputs, "column_names"):
-            return super().__call__(list(inputs), **kwargs) if len(inputs) else []
+        is_listed = isinstance(inputs, Sequence) and not hasattr(inputs, "column_names")
         try:
             stories = iter(inputs)
         except TypeError:
             raise TypeError(f"a story is a list of sentences, not {type(inputs).__name__}") from None
-        return super().__call__(_stream(stories), **kwargs)
+        portions = self._portions(stories, _PORTION if is_listed else batch_size or 1, batch_size, parameters)
+        return list(portions) if is_listed else portions
+
+    def _portions(
+        self, stories: Iterator[Any], size: int, batch_size: int | None, parameters: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        while portion := list(islice(stories, size)):
+            yield from self._answers(portion, batch_size, parameters)
+
+    def _answers(self, stories: list[Any], batch_size: int | None, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = self.run_single(stories, {}, {**parameters, "batch_size": batch_size}, {})
+        return answers
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Writes model, code and tokenizer, the tokenizer for transformers 4 as well; see `save_tokenizer`."""
@@ -118,69 +140,58 @@ class SentenceOrderingPipeline(ChunkPipeline):
         arrangements((), num_permutations)  # refuses what is no number of arrangements, before anything is read
         return {"num_permutations": num_permutations}, {}, {}
 
-    def preprocess(self, story: Any, num_permutations: int = 1) -> Iterator[dict[str, Any]]:
-        """One story to ids `(1, tokens)`, once for each arrangement; what the answer needs travels along."""
-        sentences = _sentences(story)
-        fixed = FixedPoints.read(story, len(sentences)) if isinstance(story, Mapping) else None
+    def preprocess(self, stories: list[Any]) -> _Stories:
+        """Some stories to ids, with what the answers need."""
+        sentences = [_sentences(story) for story in stories]
+        fixed = [
+            FixedPoints.read(story, len(texts)) if isinstance(story, Mapping) else None
+            for story, texts in zip(stories, sentences, strict=True)
+        ]
         tokenizer = self.story_tokenizer
-        ids, truncated = tokenizer.shortened(tokenizer.tokenize(sentences))
-        is_long = not tokenizer.fits(ids)
-        # A long text is scored in `_forward`, whose groups depend on the scores of others: here it is an empty story.
-        ways = [[]] if is_long else arrangements(sentences, num_permutations)
-        for number, way in enumerate(ways, 1):
-            # A story of no sentence still goes through the model, as one marker, so that batches stay whole.
-            batch = tokenizer.collate([tokenizer.assemble([ids[i] for i in way] or [[]])])
-            yield {
-                "input_ids": batch["input_ids"],
-                "attention_mask": batch["attention_mask"],
-                "sentences": sentences,
-                "arrangement": way,
-                "fixed": fixed,
-                "truncated": truncated,
-                "long_text": _LongText(sentences, ids, num_permutations) if is_long else None,
-                "is_last": number == len(ways),
-            }
+        return _Stories(sentences, fixed, [tokenizer.shortened(ids) for ids in tokenizer.tokenize_stories(sentences)])
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        # Without marker positions: batches are padded by transformers, with 0, which is a position. The model finds
-        # the markers itself.
-        inputs = {name: model_inputs.pop(name) for name in ("input_ids", "attention_mask")}
-        texts = model_inputs.pop("long_text")
-        # In a batch each value is a list, and a single story's is not.
-        strengths = [self._strengths(text) for text in texts] if isinstance(texts, list) else self._strengths(texts)
-        return {"scores": self.model(**inputs).logits, "strengths": strengths, **model_inputs}
-
-    def _strengths(self, text: _LongText | None) -> list[float] | None:
-        if text is None:
-            return None
-        return score_long_text(
+    def _forward(self, stories: _Stories, batch_size: int | None, num_permutations: int = 1) -> _Stories:
+        ids = [shortened for shortened, _ in stories.shortened]
+        # Stories that somebody batches are batched as they say, and not by their tokens as well.
+        batch_tokens = BATCH_TOKENS if batch_size is None else None
+        stories.scores = score_stories(
             self.model,
             self.story_tokenizer,
-            text.sentences,
-            text.sentence_ids,
-            num_permutations=text.num_permutations,
+            stories.sentences,
+            ids,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            num_permutations=num_permutations,
         )
+        return stories
 
-    def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """The scores of all arrangements to the answer for one story."""
-        first = model_outputs[0]
-        sentences, scores = first["sentences"], first["strengths"]
-        if scores is None:
-            ways = [output["arrangement"] for output in model_outputs]
-            rows = [output["scores"][0].tolist() for output in model_outputs]
-            scores = average_scores(sentences, ways, rows)
+    def postprocess(self, stories: _Stories) -> list[dict[str, Any]]:
+        """The scores to an answer for each story."""
         temperature = self.model.config.confidence_temperature
-        answer = in_order(sentences, scores, temperature=temperature, fixed=first["fixed"])
-        return {**answer, "truncated": first["truncated"]} if first["truncated"] else answer
+        answers = []
+        for sentences, fixed, (_, truncated), scores in zip(
+            stories.sentences, stories.fixed, stories.shortened, stories.scores, strict=True
+        ):
+            answer = in_order(sentences, scores, temperature=temperature, fixed=fixed)
+            answers.append({**answer, "truncated": truncated} if truncated else answer)
+        return answers
 
 
-@dataclass(frozen=True)
-class _LongText:
-    """A text that does not fit into the encoder, on its way through a batch."""
+@dataclass
+class _Stories:
+    """Some stories on their way through the pipeline.
 
-    sentences: list[str]
-    sentence_ids: list[list[int]]
-    num_permutations: int
+    Attributes:
+        sentences: of each story.
+        fixed: what is known of each one's order.
+        shortened: see `StoryTokenizer.shortened`.
+        scores: of each sentence, when they have been scored.
+    """
+
+    sentences: list[list[str]]
+    fixed: list[FixedPoints | None]
+    shortened: list[tuple[list[list[int]], list[int]]]
+    scores: list[list[float | None]] = field(default_factory=list)
 
 
 def _is_story(value: Any) -> bool:
@@ -213,8 +224,3 @@ def _sentences(story: Any) -> list[str]:
         if not isinstance(sentence, str):
             raise TypeError(f"sentence {place} of a story is {type(sentence).__name__}, not a string")
     return list(story)
-
-
-def _stream(stories: Iterable[Any]) -> Iterator[Any]:
-    """A generator, which transformers reads lazily: it would take a `datasets.Dataset` for one input."""
-    yield from stories

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .ordering import OrderedStory
+from .output_names import check_file_name
 
 _LISTS = ("order", "scores", "confidence", "truncated")
 SUFFIXES = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -24,25 +25,12 @@ def format_of(path: str) -> str:
     Raises:
         ValueError: if there is no such format, or no file can have that name.
     """
-    check_writable("--output", path)
+    check_file_name("--output", path)
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"--output {path}: cannot write {suffix or 'a file without a suffix'}; there are "
                          f"{', '.join(SUFFIXES)}")  # fmt: skip
     return SUFFIXES[suffix]
-
-
-def check_writable(flag: str, path: str) -> None:
-    """Refuses a file that could not be written, before anything is computed for it.
-
-    Raises:
-        ValueError: if the path is a folder, or its folder is not there.
-    """
-    if os.path.isdir(path):
-        raise ValueError(f"{flag} {path} is a folder, where a file is to be written")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise ValueError(f"{flag} {path}: there is no folder {os.path.dirname(path)}")
 
 
 def record(answer: OrderedStory) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from itertools import islice
 import numpy as np
 from torch.utils.data import Sampler
 
+from modeling_sentence_ordering import batches_by_length
+
 from .processes import Processes
 
 # Batches of similar length are cut from stretches of so many batches: long enough that padding nearly vanishes,
 # short enough that a batch still holds a random choice of stories.
-_STRETCH = 64
+STRETCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,12 @@ class EpochBatchSampler(Sampler[list[Draw]]):
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is."""
         self.epoch = epoch
+
+    def pass_over(self, batches: int) -> None:
+        """Says that the next iteration is only asked for its first so many batches to get beyond them.
+
+        A sampler for which batches are work may then yield empty ones in their place.
+        """
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -130,7 +138,7 @@ class StoryBatchSampler(EpochBatchSampler):
         if not self.group_by_length:
             return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         batches: list[np.ndarray] = []
-        stretch = _STRETCH * self.batch_size
+        stretch = STRETCH * self.batch_size
         for start in range(0, len(order), stretch):
             near = self._by_length(order[start : start + stretch])
             batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]
@@ -206,6 +214,10 @@ class BatchShare(Sampler[list[Draw]]):
         """Which epoch the next iteration is."""
         self.sampler.set_epoch(epoch)
 
+    def pass_over(self, batches: int) -> None:
+        """As `EpochBatchSampler.pass_over`, of so many batches of this process."""
+        self.sampler.pass_over(batches * self.processes.world_size)
+
     def __len__(self) -> int:
         """This process's batches in an epoch."""
         return self.steps_per_epoch * self.gradient_accumulation_steps
@@ -213,6 +225,8 @@ class BatchShare(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         """This process's batches of the current epoch, from the `first` on."""
         size = self.processes.world_size
+        if self.first:
+            self.pass_over(self.first)
         return islice(self.sampler, self.first * size + self.processes.rank, None, size)
 
 
@@ -254,8 +268,7 @@ def _in_whole_steps(sizes: list[int], batches_in_step: int) -> list[int]:
 
 def evaluation_batches(lengths: np.ndarray | Sequence[int], batch_size: int) -> list[list[int]]:
     """Every story once, longest first, so that a batch that does not fit into memory is met at once."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    return batches_by_length(np.asarray(lengths).tolist(), batch_size=batch_size)
 
 
 def evaluation_share(

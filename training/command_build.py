@@ -18,6 +18,7 @@ from model_card.renewal import BEGIN, END, HINT, write_card
 from .command_line import PROGRAM, OneLineErrors, complete_help, say
 from .command_push import add_push_arguments, publication, say_where
 from .hub_errors import first_line, persistently
+from .output_names import check_folder_name
 from .publishing import Publication, PushFailed, check_publication, push_folder
 
 
@@ -62,6 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     options = command_parser().parse_args(list(arguments))
     where = publication(options)
+    check_folder_name("--output_dir", options.output_dir)
     _check(options)
     repo_id = None if where is None else _checked_target(where, options)
     built = build_dataset(

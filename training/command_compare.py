@@ -8,14 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_builder.loading import load_stories
-
 from .command_line import PROGRAM, complete_help, say, show
 from .command_train import RecipeParser
-from .comparison import RUNS, ComparedEncoder, plan_runs, run_comparison
+from .comparison import RUNS, ComparedEncoder, check_encoders, plan_runs, run_comparison
 from .comparison_tables import write_tables
 from .processes import Processes
 from .recipe import FRAMEWORKS, Recipe, RecipeError
+from .recipe_stories import open_stories
 
 _DECIDED_BY_COMPARE = {
     "encoder": "name them with --encoders",
@@ -71,19 +70,14 @@ def run(arguments: Sequence[str]) -> int:
     for field, instead in _DECIDED_BY_COMPARE.items():
         if getattr(recipe, field) != getattr(Recipe(), field):
             raise RecipeError(f"--{field} is not for compare: {instead}")
-    if not recipe.data or not recipe.output_dir:
+    if not recipe.data or not recipe.output_dir.strip():
         raise RecipeError(f"--{'data' if not recipe.data else 'output_dir'} is missing")
     encoders = [ComparedEncoder.parse(text) for text in options["encoders"]]
     output_dir = Path(recipe.output_dir)
     recipe = dataclasses.replace(recipe, data=[_absolute(source) for source in recipe.data])
     runs = plan_runs(recipe, options["frameworks"], encoders, options["seeds"], output_dir)
-    load_stories(  # before anything is written, and not by each run for itself: data that cannot be read
-        recipe.data,
-        validation_sources=recipe.validation_data,
-        seed=recipe.data_seed,
-        test_size=recipe.test_size,
-        validation_size=recipe.validation_size,
-    )
+    open_stories(recipe)  # before anything is written, and not by each run for itself: data that cannot be read
+    check_encoders(runs)
     outcomes = run_comparison(runs, output_dir, lambda line: say(line, sys.stderr))
     show(write_tables(outcomes, output_dir))
     say(f"\nwrote {output_dir}: comparison.md, comparison.csv, comparison.json and loss_curves.png")

@@ -12,6 +12,7 @@ from dataset_builder.sources import SAMPLE_FILE
 from dataset_builder.splitting import split_rows
 
 from .command_line import PROGRAM, OneLineErrors, complete_help, say
+from .output_names import check_folder_name
 from .space_folder import model_name, write_space
 
 EXAMPLES = 5
@@ -48,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.export is not None:
         if options.port is not None:
             raise ValueError("--port is for a page that is shown, and --export shows none: leave one of them out")
+        check_folder_name("--export", options.export)
         _export(options.model, Path(options.export))
         return 0
     if find_spec("gradio") is None:
@@ -86,10 +88,12 @@ def _pipeline(model: str) -> Any:
 
 
 def _export(model: str, folder: Path) -> None:
-    from .trained_model import is_trained_model
+    from .trained_model import check_trained_model, load_trained_model
 
-    if not is_trained_model(model):
-        raise ValueError(f"--model {model} is no sentence ordering model, or cannot be read")
+    if Path(model).is_dir():
+        load_trained_model(model)  # says what is wrong with it; of one on the Hub, whoever opens the Space is told
+    else:
+        check_trained_model(model)
     write_space(folder, model, examples())
     say(f"wrote {folder}: a Space, which `python app.py` shows in it as well")
     say(f"next: {PROGRAM} push --space {folder} --repo_id USER/NAME")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .command_line import PROGRAM, OneLineErrors, complete_help, say
+from .output_names import check_folder_name
 
 
 def command_parser() -> OneLineErrors:
@@ -39,9 +40,15 @@ def run(arguments: Sequence[str]) -> int:
     is_folder = Path(options.model).is_dir()
     if options.output is None and not is_folder:
         raise ValueError(f"--model {options.model} is no folder here: name one to write to with --output")
-    folder = Path(options.output or options.model)
+    if options.output is not None:
+        check_folder_name("--output", options.output)
+    folder = Path(options.model if options.output is None else options.output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder} is a file, where a folder is to be written")
+    is_own = is_folder and folder.resolve() == Path(options.model).resolve()
+    if not is_own and folder.exists() and any(folder.iterdir()):
+        what = "holds a model already" if (folder / "config.json").exists() else "is not empty"
+        raise ValueError(f"--output {folder} {what}: choose another folder")
 
     from .onnx_model import check_installed
 
@@ -50,13 +57,11 @@ def run(arguments: Sequence[str]) -> int:
     from .trained_model import load_trained_model
 
     model, tokenizer = load_trained_model(options.model)
-    if not is_folder or folder.resolve() != Path(options.model).resolve():
+    if not is_own:
         from modeling_sentence_ordering import save_tokenizer
 
         from .repository import save_config
 
-        if (folder / "config.json").exists():
-            raise ValueError(f"--output {folder} holds a model already: choose another folder")
         save_config(model, folder)
         save_tokenizer(tokenizer, folder)
     for path in export_onnx(model, tokenizer, folder, quantize=options.quantize):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import json
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from typing import Any, NoReturn, TextIO, cast
 
 from .processes import AnotherFailed, Processes
@@ -117,10 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(arguments[: 1 + (arguments[:1] == ["--print-completion"])])
         if options.version:
-            from importlib.metadata import version
-
-            print(f"{PROGRAM} {version(PROGRAM)}")
-            return _DONE
+            return _guarded(_show_version)
         if options.print_completion is not None:
             return _guarded(
                 lambda: importlib.import_module("training.completion").run(parser, options.print_completion)
@@ -194,7 +192,8 @@ def complain(message: str) -> None:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in " ".join(message.split())
     )
-    print(f"{PROGRAM}: {line}", file=sys.stderr)
+    with suppress(OSError):  # nobody listens; the exit code tells
+        print(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
 def _guarded(command: Callable[[], int], *, quiet: bool = False, verbose: bool = False) -> int:
@@ -241,7 +240,8 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
         if verbose:
             traceback.print_exception(error)
         _complain_as_one(_in_words(error), later=isinstance(error, AnotherFailed))
-        return BAD_INPUT if isinstance(error, ValueError) else _FAILED
+        is_bad_name = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        return BAD_INPUT if isinstance(error, ValueError) or is_bad_name else _FAILED
 
 
 def _complain_as_one(message: str, *, later: bool = False) -> None:
@@ -312,7 +312,8 @@ def _interrupts() -> Iterator[list[int]]:
 def _in_words(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        name = error.filename2 or error.filename  # the first of two is only what was copied
+        return f"{name}: {error.strerror}" if name else error.strerror
     if isinstance(error, (ValueError, OSError, RuntimeError)):
         return text
     return f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 for the details)"
@@ -329,6 +330,13 @@ class _NoTerminal:
 
     def isatty(self) -> bool:
         return False
+
+
+def _show_version() -> int:
+    from importlib.metadata import version
+
+    show(f"{PROGRAM} {version(PROGRAM)}")
+    return _DONE
 
 
 def _versions() -> str:
@@ -354,8 +362,16 @@ def _set_up_libraries(verbose: bool) -> None:
     )
 
 
+def _open_what_is_closed() -> None:
+    """A stream that is closed (`>&-`) gives and takes nothing; Python has None in its place, on which all stumble."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, open to the end
+
+
 def run_and_exit() -> NoReturn:
     """The command as a process of its own. What is done when it ends takes a while, and is not to be interrupted."""
+    _open_what_is_closed()
     try:
         code = main()
     except KeyboardInterrupt:  # before any command began

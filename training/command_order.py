@@ -50,13 +50,22 @@ def command_parser() -> OneLineErrors:
         "same command goes on where it was stopped; under `accelerate launch` or `torchrun` processes share the work",
     )
     parser.add_argument("--output_format", choices=["jsonl", "parquet"], default="jsonl", help="of shards")
-    parser.add_argument("--batch_size", type=int, default=64, help="stories at once (default: 64)")
+    parser.add_argument(
+        "--batch_tokens", type=int, default=8192, help="tokens at once, padding included (default: 8,192)"
+    )
+    parser.add_argument("--batch_size", type=int, metavar="N", help="no more than N stories at once, however short")
     parser.add_argument(
         "--num_permutations",
         type=int,
         default=1,
         metavar="K",
         help="average the scores over K arrangements of each story; each counts in --batch_size (default: 1)",
+    )
+    parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="compute in bfloat16: faster where the hardware does (AMX, AVX512-BF16, CUDA from 8.0 on), and sentences "
+        "of nearly equal scores may change places",
     )
     parser.add_argument(
         "--backend",
@@ -83,10 +92,12 @@ def command_parser() -> OneLineErrors:
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code: 1 if there is a record that could not be ordered."""
     options = command_parser().parse_args(list(arguments))
-    for name in ("batch_size", "num_permutations", "shard_size"):
+    for name in ("batch_size", "batch_tokens", "num_permutations", "shard_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")
+    if options.bf16 and options.backend != "torch":
+        raise ValueError(f"--bf16 is for --backend torch, not {options.backend}: what was exported has its own numbers")
     counter = _Counter()
     in_shards = options.shard_size is not None or os.path.isdir(options.input or "")
     next_line = (_write_shards if in_shards else _write_answers)(options, counter)
@@ -197,7 +208,14 @@ def _load(name: str, backend: str) -> tuple[Any, Any]:
 
 def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callable[..., Iterator[OrderedStory]]:
     return partial(
-        order_stories, model, tokenizer, batch_size=options.batch_size, num_permutations=options.num_permutations
+        order_stories,
+        model,
+        tokenizer,
+        batch_size=options.batch_size,
+        batch_tokens=options.batch_tokens,
+        num_permutations=options.num_permutations,
+        bf16=options.bf16,
+        read_ahead=options.input is not None,
     )
 
 

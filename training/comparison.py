@@ -22,6 +22,7 @@ import yaml
 
 from . import repository
 from .command_line import BAD_INPUT, PROGRAM
+from .encoders import build_model
 from .frameworks import load_framework
 from .recipe import Recipe, RecipeError, shareable, with_later_fields
 from .recipe_file import coerced
@@ -65,7 +66,10 @@ class ComparedEncoder:
             key, separator, value = assignment.partition("=")
             if not separator or key not in {spec.name for spec in dataclasses.fields(Recipe)} or key in _NOT_SHARED:
                 raise RecipeError(f"--encoders {text}: {assignment!r} is no field=value of a recipe")
-            fields[key] = coerced(key, yaml.safe_load(value), "--encoders")
+            try:
+                fields[key] = coerced(key, yaml.safe_load(value), "--encoders")
+            except yaml.YAMLError:
+                raise RecipeError(f"--encoders {text}: {value!r} is no value of a recipe") from None
         return cls(name, fields)
 
 
@@ -116,6 +120,18 @@ def plan_runs(
     if len({run.name for run in runs}) < len(runs):
         raise RecipeError("--frameworks, --encoders or --seeds name the same run twice")
     return runs
+
+
+def check_encoders(runs: Sequence[ComparedRun]) -> None:
+    """Loads every encoder that is still to be trained, so that a bad one does not end a comparison halfway.
+
+    Raises:
+        RecipeError: if one cannot be loaded, or cannot order sentences.
+        OSError: if the Hub cannot be reached.
+    """
+    missing = (run for run in runs if not (Path(run.recipe.output_dir) / DONE_FILE).is_file())
+    for run in {run.encoder.name: run for run in missing}.values():
+        build_model(run.recipe, [])
 
 
 def run_comparison(

@@ -11,7 +11,7 @@ from typing import Any
 
 import shtab
 
-from .command_line import COMMANDS
+from .command_line import COMMANDS, show
 
 # What a value names, by what the help calls it, or by the name of the flag.
 _FILES = {"FILE", "SRC", "INPUT", "data", "validation_data"}
@@ -35,7 +35,7 @@ def run(parser: argparse.ArgumentParser, shell: str) -> int:
     for name, (module, text) in COMMANDS.items():
         given = importlib.import_module(module).command_parser()
         commands.add_parser(name, help=text, parents=[_with_files(given)], add_help=False, conflict_handler="resolve")
-    print(shtab.complete(whole, shell))
+    show(shtab.complete(whole, shell))
     return 0
 
 

@@ -18,7 +18,7 @@ from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 from . import repository
 from .card_options import CardOptions
 from .recipe import Recipe, shareable
-from .stories import TokenizedStories
+from .trained_on import TrainedOn
 from .training_log import read_training_log
 
 _LIBRARIES = ("sentence-ordering", "torch", "transformers", "datasets", "accelerate", "pytorch-lightning", "poutyne")
@@ -31,7 +31,7 @@ class Described(Protocol):
     folder: Path
     stories: DatasetDict
     model: SentenceOrderingModel
-    tokenized: dict[str, TokenizedStories]
+    trained_on: TrainedOn
 
     @property
     def judged_split(self) -> str | None:
@@ -82,13 +82,12 @@ def _facts(run: Described, results: Mapping[str, Any], options: CardOptions) -> 
             )
             for chosen in analysis["examples"]["stories"]
         ]  # fmt: skip
-    lengths = run.tokenized["train"].num_sentences
     return ModelFacts(
         name=run.folder.resolve().name,  # of the folder itself where the path is "."
         recipe=shareable(recipe),
         results=results,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
-        training_sentences=(int(lengths.min()), int(lengths.max())),
+        training_sentences=run.trained_on.sentences,
         max_input_tokens=run.model.config.max_input_tokens,
         base_model=run.model.config.base_model,
         datasets=[source for source in recipe.data if source != "sample" and hub_id(source)],

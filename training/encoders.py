@@ -62,10 +62,13 @@ def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceO
             tokenizer = train_tokenizer((sentence for story in stories for sentence in story), recipe.vocab_size)
             fields |= recipe.encoder_fields()
         else:
-            tokenizer = load_tokenizer(name)
+            # Never code of its repository, and no question on standard input whether to run it.
+            tokenizer = load_tokenizer(name, trust_remote_code=False)
             if name != recipe.encoder:
                 fields["base_model"] = PACKAGED_ENCODERS[recipe.encoder][2]
-        encoder_kwargs = {"attn_implementation": recipe.attn_implementation} if recipe.attn_implementation else {}
+        encoder_kwargs: dict[str, Any] = {"trust_remote_code": False}
+        if recipe.attn_implementation:
+            encoder_kwargs["attn_implementation"] = recipe.attn_implementation
         model = SentenceOrderingModel.from_encoder(name, tokenizer=tokenizer, encoder_kwargs=encoder_kwargs, **fields)
         return model, tokenizer
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
@@ -93,6 +96,16 @@ def _trained_model(
     if (repo_id := hub_id(name)) is not None:
         model.config.base_model = repo_id
     return model, tokenizer
+
+
+def checkpoint_activations(model: SentenceOrderingModel) -> None:
+    """Computes activations again in the backward pass, instead of keeping them.
+
+    Raises:
+        ValueError: for a model that cannot.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from transformers 5.23 on
+    (model.gradient_checkpointing_enable if enable is None else enable)()
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Any:

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from modeling_sentence_ordering import SentenceOrderingModel, objective_loss
+from modeling_sentence_ordering import SentenceOrderingModel, objective_loss, score_stories
 
 from .batches import evaluation_share
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
 from .processes import Processes
-from .scoring import score_stories
 from .stories import TokenizedStories, evaluation_loader
 
 # Stories that are scored before progress is shown, and among which batches of similar length are found.
@@ -46,6 +45,7 @@ def predict(
     *,
     batch_size: int = 64,
     num_permutations: int | None = None,
+    bf16: bool = False,
     description: str = "Evaluating",
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Predictions:
@@ -60,6 +60,7 @@ def predict(
         batch_size: token sequences that go through the model at once.
         num_permutations: average the scores over so many arrangements of each story instead, those that `order`
             takes (see `arrangements`). They know nothing of the true order: it is the shuffle that is arranged.
+        bf16: compute in bfloat16, see `score_stories`.
         description: of the progress bar.
         processes: who share the work, all with the same model; not where arrangements are averaged.
     """
@@ -77,9 +78,9 @@ def predict(
     # Weights that are shared out are gathered in `forward`, and could not be trained if that was in inference mode.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
     try:
-        with untracked(), progress:
+        with untracked(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16), progress:
             if num_permutations is not None:
-                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress)
+                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress, bf16)
                 return predictions
             loader = evaluation_loader(stories, batch_size, processes=processes)
             for indices, batch in zip(batches, loader, strict=True):
@@ -109,6 +110,7 @@ def _predict_arranged(
     batch_size: int,
     num_permutations: int,
     progress: Any,
+    bf16: bool,
 ) -> None:
     """Fills in what `order` would say of the shuffled stories, a portion at a time."""
     for start in range(0, len(stories), _PORTION):
@@ -121,7 +123,13 @@ def _predict_arranged(
             for index, labels in zip(portion, shuffles, strict=True)
         ]
         rows = score_stories(
-            model, stories.story_tokenizer, shuffled, ids, batch_size=batch_size, num_permutations=num_permutations
+            model,
+            stories.story_tokenizer,
+            shuffled,
+            ids,
+            batch_size=batch_size,
+            num_permutations=num_permutations,
+            bf16=bf16,
         )
         for index, labels, row in zip(portion, shuffles, rows, strict=True):
             predictions.labels[index, : len(labels)] = labels

@@ -62,7 +62,8 @@ def refuse_unsupported(
         )
     default = Recipe()
     for field, reason in framework.REFUSED.items():
-        if getattr(recipe, field) != getattr(default, field):
+        value, left_open = getattr(recipe, field), getattr(default, field)
+        if value != left_open and not (value is False and left_open is None):  # what a resolved recipe says
             able = [name for name in FRAMEWORKS if name != recipe.framework]
             raise RecipeError(f"--{field} is not for --framework {recipe.framework}: {reason}; try {' or '.join(able)}")
 

@@ -11,13 +11,13 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import StoryTokenizer
 
 from .batches import BatchShare, evaluation_share
 from .metrics import LABEL_PADDING
 from .processes import Processes
 from .recipe import Recipe
+from .recipe_stories import open_stories
 from .stories import (
     EvaluationStories,
     StoryCollator,
@@ -26,6 +26,7 @@ from .stories import (
     evaluation_loader,
     training_loader,
 )
+from .streaming import StreamedStories
 
 # The splits that each of Lightning's stages reads.
 _SPLITS = {
@@ -44,6 +45,8 @@ class StoryDataModule(LightningDataModule):
     Args:
         data: sources, as `sentence-ordering train --data` takes them.
         validation_data: stories to validate on; then all of `data` is trained on.
+        streaming: read `data`, which are then Parquet files, while they are trained on.
+        shuffle_buffer_size: stories among which one is shuffled then.
         per_device_train_batch_size: stories in one forward pass of training, on each device.
         per_device_train_batch_tokens: tokens of such a pass, instead of a number of stories.
         per_device_eval_batch_size: stories in one forward pass of evaluation, on each device.
@@ -56,7 +59,7 @@ class StoryDataModule(LightningDataModule):
         validation_size: share of that which is for validation.
 
     Attributes:
-        splits: the tokenized stories of each split that `setup` was asked for.
+        splits: the tokenized stories of each split that `setup` was asked for, but for those that are streamed.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class StoryDataModule(LightningDataModule):
         data: list[str],
         *,
         validation_data: list[str] | None = None,
+        streaming: bool = False,
+        shuffle_buffer_size: int = 10_000,
         per_device_train_batch_size: int = 16,
         per_device_train_batch_tokens: int | None = None,
         per_device_eval_batch_size: int = 64,
@@ -78,16 +83,20 @@ class StoryDataModule(LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         self.splits: dict[str, TokenizedStories] = {}
+        self._streamed: StreamedStories | None = None
         self._loads = True
         self._story_tokenizer: StoryTokenizer | None = None
         self._training_loader: ResumableLoader | None = None
         self._place: dict[str, int] = {}
 
     @classmethod
-    def around(cls, splits: Mapping[str, TokenizedStories], recipe: Recipe) -> StoryDataModule:
-        """Stories that are tokenized already, in batches as the recipe says."""
+    def around(
+        cls, splits: Mapping[str, TokenizedStories], recipe: Recipe, streamed: StreamedStories | None = None
+    ) -> StoryDataModule:
+        """Stories that are tokenized already, or streamed to be trained on, in batches as the recipe says."""
         module = cls(**{name: getattr(recipe, name) for name in inspect.signature(cls).parameters})
         module.splits = dict(splits)
+        module._streamed = streamed
         module._loads = False
         return module
 
@@ -100,8 +109,7 @@ class StoryDataModule(LightningDataModule):
         """Downloads, reads and tokenizes into the cache; called in one process, it leaves no trace on `self`."""
         if self._loads:
             story_tokenizer = self._tokenizer_of_module()
-            for stories in self._load().values():
-                TokenizedStories(stories, story_tokenizer, self.hparams["data_seed"])
+            open_stories(self.recipe).tokenized(story_tokenizer, self.hparams["data_seed"])
 
     def setup(self, stage: str | None = None) -> None:
         """The splits that a stage needs, from the cache; called in every process."""
@@ -112,19 +120,22 @@ class StoryDataModule(LightningDataModule):
             self._story_tokenizer, self.splits = self._tokenizer_of_module(), {}  # another model has other ids
         wanted = {split for name, splits in _SPLITS.items() if stage in (None, name) for split in splits}
         missing = wanted - self.splits.keys()
-        for name, stories in self._load().items() if missing else ():
-            if name in missing:
-                self.splits[name] = TokenizedStories(stories, self._story_tokenizer, self.hparams["data_seed"])
+        if missing:
+            stories, data_seed = open_stories(self.recipe), self.hparams["data_seed"]
+            self.splits |= stories.tokenized(self._story_tokenizer, data_seed, missing)
+            if stories.stream is not None:
+                self._streamed = StreamedStories(stories.stream, self._story_tokenizer)
 
     def training_sentences(self) -> Iterator[list[str]]:
         """The sentences of each training story; nothing is read before the first is asked for."""
-        yield from self._load()["train"]["sentences"]
+        yield from open_stories(self.recipe).sentences
 
     def train_dataloader(self) -> ResumableLoader:
         """This process's share of the recipe's batches, from where a checkpoint was written on."""
         trainer = self._attached_trainer()
         recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=trainer.accumulate_grad_batches)
-        self._training_loader = ResumableLoader(training_loader(self._split("train"), recipe, self._processes))
+        stories = self._split("train") if self._streamed is None else self._streamed
+        self._training_loader = ResumableLoader(training_loader(stories, recipe, self._processes))
         if self._place:
             self._training_loader.load_state_dict(self._place)
             self._place = {}
@@ -184,16 +195,6 @@ class StoryDataModule(LightningDataModule):
             there = ", ".join(self.splits) or "none"
             raise ValueError(f"the data have no {name} stories; there is {there}")
         return self.splits[name]
-
-    def _load(self) -> Mapping[str, Any]:
-        hparams = self.hparams
-        return load_stories(
-            hparams["data"],
-            validation_sources=hparams["validation_data"],
-            seed=hparams["data_seed"],
-            test_size=hparams["test_size"],
-            validation_size=hparams["validation_size"],
-        )
 
     def _attached_trainer(self) -> Any:
         if self.trainer is None:

@@ -89,4 +89,5 @@ class LossWatch:
         epoch, step_of_epoch = divmod(step - 1, sampler.steps_per_epoch)
         sampler.set_epoch(epoch)
         place = step_of_epoch * sampler.gradient_accumulation_steps + batch
-        return [self._run.training.stories[draw.index]["storyid"] for draw in next(islice(sampler, place, None))]
+        sampler.pass_over(place)
+        return [self._run.training.storyid(draw) for draw in next(islice(sampler, place, None))]

@@ -45,6 +45,13 @@ class Recipe:
     validation_data: list[str] | None = field(
         default=None, metadata=_of("Stories to validate on; then all of --data is trained on.")
     )
+    streaming: bool = field(
+        default=False,
+        metadata=_of("Read --data, Parquet files or an id on the Hub, while it is trained on: more than memory holds."),
+    )
+    shuffle_buffer_size: int = field(
+        default=10_000, metadata=_of("Stories among which one is shuffled, with --streaming.")
+    )
     framework: str = field(default="trainer", metadata=_of("Which framework trains.", choices=list(FRAMEWORKS)))
     objective: str = field(
         default="mse",
@@ -231,7 +238,8 @@ class Recipe:
             RecipeError: naming the field, its value and what it may be.
         """
         for name in ("encoder", "data", "output_dir"):
-            if not getattr(self, name):
+            value = getattr(self, name)
+            if not (value.strip() if isinstance(value, str) else value):
                 raise RecipeError(f"--{name} is missing")
         for spec in dataclasses.fields(self):
             value, choices = getattr(self, spec.name), spec.metadata.get("choices")
@@ -258,6 +266,11 @@ class Recipe:
                 "--per_device_train_batch_tokens fills batches with stories of similar length: it goes with "
                 f"--train_sampling_strategy group_by_length, not {self.train_sampling_strategy}"
             )
+        if self.per_device_train_batch_tokens is not None and self.streaming:
+            raise RecipeError(
+                "--per_device_train_batch_tokens must know the lengths of all stories, which --streaming never does: "
+                "use --per_device_train_batch_size"
+            )
         if self.early_stopping_patience and self.eval_strategy == "no":
             raise RecipeError("--early_stopping_patience needs evaluations: --eval_strategy epoch or steps, not no")
         self.encoder_fields()
@@ -280,6 +293,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("max_grad_norm", 0, _INFINITY, "0 or more"),
     ("seed", 0, 2**32 - 1, "between 0 and 4294967295"),
     ("data_seed", 0, 2**32 - 1, "between 0 and 4294967295"),
+    ("shuffle_buffer_size", 1, _INFINITY, "at least 1"),
     ("vocab_size", 64, _INFINITY, "at least 64"),
     ("eval_steps", 1, _INFINITY, "at least 1"),
     ("logging_steps", 1, _INFINITY, "at least 1"),

@@ -34,6 +34,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     try:
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, path)
+    except OSError as error:  # nobody knows the temporary name, and a full disk does not even name that
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from modeling_sentence_ordering import SentenceOrderingModel
 from .processes import Processes
 from .recipe import Recipe
 from .stories import TokenizedStories
+from .streaming import StreamedStories
 from .training_log import TrainingLog
 
 
@@ -33,7 +34,7 @@ class TrainingRun:
     recipe: Recipe
     model: SentenceOrderingModel
     tokenizer: Any
-    training: TokenizedStories
+    training: TokenizedStories | StreamedStories
     validation: TokenizedStories | None
     checkpoints: Path
     log: TrainingLog

@@ -16,7 +16,7 @@ from . import repository
 from .pushed_files import CARD, MODEL_FOLDER, copy_to_push
 
 # The version of Gradio that the page is tested with; the extra `demo` in pyproject.toml asks for the same.
-GRADIO_VERSION = "6.31.0"
+GRADIO_VERSION = "6.29.1"
 _APP, _EXAMPLES, _REQUIREMENTS = "app.py", "examples.json", "requirements.txt"
 # What the page is made of; none of it imports anything of this package.
 _PAGE = ("demo_page.py", "demo_page.css", "demo_page.js", "metrics.py")
@@ -81,7 +81,8 @@ def write_space(folder: Path, model: str, examples: Sequence[Mapping[str, Any]])
 
 def model_name(model: str) -> str:
     """What to call a model on the page: its id on the Hub, or the name of its folder and never the path to it."""
-    return os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
+    name = os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
+    return name.encode("utf-8", "replace").decode()  # a folder's name may be any bytes
 
 
 def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from modeling_sentence_ordering import StoryTokenizer
 from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
 from .processes import Processes
 from .recipe import Recipe
+from .streaming import StreamBatchSampler, StreamedDraw, StreamedStories
 
 
 class TokenizedStories:
@@ -65,6 +66,10 @@ class TokenizedStories:
         places = (starts - starts[0]).tolist()
         return [ids[begin:end] for begin, end in zip(places[:-1], places[1:], strict=True)]
 
+    def storyid(self, draw: Draw) -> str:
+        """The id of a story that was drawn."""
+        return str(self.stories[draw.index]["storyid"])
+
     def evaluation_labels(self, index: int) -> list[int]:
         """The shuffle that a story is evaluated in: that of the data set's configuration `shuffled`."""
         story = self.stories[int(index)]
@@ -75,9 +80,7 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     """`sentence_ids` for each story, from the cache of `datasets` if the same stories were tokenized the same way."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        flat = story_tokenizer.tokenize([sentence for story in batch["sentences"] for sentence in story])
-        ids = iter(flat)
-        return {"sentence_ids": [[next(ids) for _ in story] for story in batch["sentences"]]}
+        return {"sentence_ids": story_tokenizer.tokenize_stories(batch["sentences"])}
 
     tokenizer = story_tokenizer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -128,10 +131,38 @@ class TrainingStories(TorchDataset[ShuffledStory]):
 
     def __getitem__(self, draw: Draw) -> ShuffledStory:
         """The story drawn, shuffled."""
-        ids = self.stories.sentence_ids(draw.index)
-        generator = np.random.default_rng([self.seed, draw.epoch if self.fresh else 0, draw.index])
-        labels = generator.permutation(len(ids)).tolist()
-        return ShuffledStory([ids[label] for label in labels], labels, draw.num_stories)
+        return _shuffled(self.stories.sentence_ids(draw.index), draw, self.seed, self.fresh)
+
+
+class StreamedTraining(TorchDataset[ShuffledStory]):
+    """As `TrainingStories`, where each draw brings its story along.
+
+    A story's shuffle hangs on its number in the order of the files, as it does there: not on the process that reads it,
+    nor on where in the epoch that is.
+
+    Args:
+        stories: the stories.
+        seed, fresh: as in `TrainingStories`.
+    """
+
+    def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True) -> None:
+        self.stories = stories
+        self.seed = seed
+        self.fresh = fresh
+
+    def __len__(self) -> int:
+        """Stories."""
+        return len(self.stories)
+
+    def __getitem__(self, draw: StreamedDraw) -> ShuffledStory:
+        """The story drawn, shuffled."""
+        return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh)
+
+
+def _shuffled(sentence_ids: list[list[int]], draw: Draw, seed: int, fresh: bool) -> ShuffledStory:
+    generator = np.random.default_rng([seed, draw.epoch if fresh else 0, draw.index])
+    labels = generator.permutation(len(sentence_ids)).tolist()
+    return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
 
 
 class EvaluationStories(TorchDataset[ShuffledStory]):
@@ -174,16 +205,34 @@ class StoryLoader(DataLoader[ShuffledStory]):
         if isinstance(self.batch_sampler, (BatchShare, EpochBatchSampler)):
             self.batch_sampler.set_epoch(epoch)
 
+    def pass_over_steps(self, steps: int) -> None:
+        """Says that the next iteration is to go on after so many steps of a run, see `EpochBatchSampler.pass_over`."""
+        sampler = self.batch_sampler
+        if isinstance(sampler, BatchShare):
+            sampler.pass_over(steps % sampler.steps_per_epoch * sampler.gradient_accumulation_steps)
+
 
 def training_sampler(
-    stories: TokenizedStories,
+    stories: TokenizedStories | StreamedStories,
     recipe: Recipe,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> BatchShare:
     """The batches that a recipe makes of these stories: a process's share of them."""
     batches_in_step = recipe.gradient_accumulation_steps * processes.world_size
+    by_length = recipe.train_sampling_strategy == "group_by_length"
     sampler: EpochBatchSampler
-    if recipe.per_device_train_batch_tokens is not None:
+    if isinstance(stories, StreamedStories):
+        sampler = StreamBatchSampler(
+            stories,
+            recipe.per_device_train_batch_size,
+            gradient_accumulation_steps=batches_in_step,
+            seed=recipe.seed,
+            buffer_size=recipe.shuffle_buffer_size,
+            group_by_length=by_length,
+            processes=processes,
+            num_workers=recipe.dataloader_num_workers,
+        )
+    elif recipe.per_device_train_batch_tokens is not None:
         sampler = TokenBatchSampler(
             stories.lengths,
             recipe.per_device_train_batch_tokens,
@@ -196,22 +245,29 @@ def training_sampler(
             recipe.per_device_train_batch_size,
             gradient_accumulation_steps=batches_in_step,
             seed=recipe.seed,
-            group_by_length=recipe.train_sampling_strategy == "group_by_length",
+            group_by_length=by_length,
         )
     return BatchShare(sampler, processes)
 
 
 def training_loader(
-    stories: TokenizedStories,
+    stories: TokenizedStories | StreamedStories,
     recipe: Recipe,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> StoryLoader:
     """Batches to train on, the same in every framework: a process's share of them."""
+    fresh, num_workers = recipe.shuffle_sentences == "fresh", recipe.dataloader_num_workers
+    dataset: TorchDataset[ShuffledStory]
+    if isinstance(stories, StreamedStories):
+        dataset = StreamedTraining(stories, seed=recipe.seed, fresh=fresh)
+        num_workers = 0  # its sampler has them: to sort stories by length it needs their ids
+    else:
+        dataset = TrainingStories(stories, seed=recipe.seed, fresh=fresh)
     return StoryLoader(
-        TrainingStories(stories, seed=recipe.seed, fresh=recipe.shuffle_sentences == "fresh"),
+        dataset,
         batch_sampler=training_sampler(stories, recipe, processes),
         collate_fn=StoryCollator(stories.story_tokenizer),
-        num_workers=recipe.dataloader_num_workers,
+        num_workers=num_workers,
         # Its own generator: without one, every iteration takes a number from the global one, and dropout with it.
         generator=torch.Generator().manual_seed(recipe.seed),
     )

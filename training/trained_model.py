@@ -28,6 +28,24 @@ def is_trained_model(name_or_path: str) -> bool:
         return False  # what is wrong is said by whoever loads it
 
 
+def check_trained_model(repo_id: str) -> None:
+    """Finds out whether a repository on the Hub is one of ours, without its weights.
+
+    Raises:
+        ValueError: if it is not, or there is none.
+        OSError: if the Hub cannot be reached.
+    """
+    if Path(repo_id).exists() or hub_id(repo_id) is None:
+        raise ValueError(f"--model {repo_id}: no such folder, and no id of a repository on the Hub either")
+    try:
+        fields = PretrainedConfig.get_config_dict(repo_id)[0]
+    except (OSError, ValueError) as error:
+        message = f"--model {repo_id} cannot be read: {first_line(error)}"
+        raise (OSError if is_unreachable(error) else ValueError)(message) from error
+    if fields.get("model_type") != SentenceOrderingConfig.model_type:
+        raise ValueError(f"--model {repo_id} is no sentence ordering model")
+
+
 def load_trained_model(name_or_path: str) -> tuple[SentenceOrderingModel, Any]:
     """A model of ours and its tokenizer, by the code of this package: nothing of the repository is executed.
 

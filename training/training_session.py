@@ -11,7 +11,6 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer
 
 from . import repository
@@ -20,14 +19,17 @@ from .calibration import calibrated
 from .card_options import CardOptions
 from .description import describe, environment
 from .device import fastest_device
-from .encoders import build_model
+from .encoders import build_model, checkpoint_activations
 from .evaluation import Predictions, judge, predict
 from .frameworks import Framework, load_framework, refuse_unsupported, resolved_for
 from .processes import Processes
 from .recipe import Recipe, RecipeError, shareable, with_later_fields
 from .recipe_file import read_recipe_file
+from .recipe_stories import open_stories
 from .run import TrainingRun
 from .stories import TokenizedStories
+from .streaming import StreamedStories
+from .trained_on import MOST_HASHES, TrainedOn, record_stream, record_table
 from .training_log import TrainingLog, read_training_log
 
 Report = Callable[[str], None]
@@ -54,9 +56,11 @@ class _Session:
     model: SentenceOrderingModel
     tokenizer: Any
     tokenized: dict[str, TokenizedStories]
+    training: TokenizedStories | StreamedStories
     report: Report
     processes: Processes
     predictions: dict[str, Predictions] = field(default_factory=dict)
+    trained_on: TrainedOn = field(init=False)
 
     @property
     def judged_split(self) -> str | None:
@@ -126,7 +130,7 @@ def _trained(
     if processes.is_first:
         # At once: with --eval_strategy no there is not even a checkpoint until now.
         repository.save_model(session.model, session.tokenizer, folder)
-        repository.write_story_hashes(folder, session.stories["train"])
+        session.trained_on = _record_training_stories(session, results["training"])
     for split in ("validation", "test"):
         if split in session.tokenized:
             results[split] = session.evaluate(split, "after training")
@@ -192,32 +196,26 @@ def _make_folder(folder: Path, recipe: Recipe) -> None:
 
 
 def _open(recipe: Recipe, folder: Path, report: Report, processes: Processes) -> _Session:
-    stories = load_stories(
-        recipe.data,
-        validation_sources=recipe.validation_data,
-        seed=recipe.data_seed,
-        test_size=recipe.test_size,
-        validation_size=recipe.validation_size,
-    )
-    if "train" not in stories:
+    stories = open_stories(recipe)
+    if stories.stream is None and "train" not in stories.splits:
         raise RecipeError(f"there are no training stories in {', '.join(recipe.data)}")
-    if recipe.early_stopping_patience and "validation" not in stories:
+    if recipe.early_stopping_patience and "validation" not in stories.splits:
         raise RecipeError("--early_stopping_patience needs validation stories: --validation_data, or data with such")
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in stories.items())
-    model, tokenizer = build_model(recipe, stories["train"]["sentences"])
+    model, tokenizer = build_model(recipe, stories.sentences)
     if recipe.gradient_checkpointing:
         try:
-            model.activation_checkpointing_enable()
+            checkpoint_activations(model)
         except ValueError:
             raise RecipeError(f"--gradient_checkpointing is nothing that the encoder {recipe.encoder} can do") from None
     if recipe.torch_compile:
         model.encoder.compile(dynamic=True)  # in place: what is saved is the encoder as it was
     model.to(fastest_device())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    report(f"stories: {counts}; encoder: {recipe.encoder}, {parameters / 1e6:.1f} M parameters")
+    report(f"stories: {stories.counts()}; encoder: {recipe.encoder}, {parameters / 1e6:.1f} M parameters")
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
-    tokenized = {name: TokenizedStories(split, story_tokenizer, recipe.data_seed) for name, split in stories.items()}
-    return _Session(recipe, folder, stories, model, tokenizer, tokenized, report, processes)
+    tokenized = stories.tokenized(story_tokenizer, recipe.data_seed)
+    training = tokenized["train"] if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
+    return _Session(recipe, folder, stories.splits, model, tokenizer, tokenized, training, report, processes)
 
 
 def _before_training(session: _Session, resume_from: Path | None) -> dict[str, Any]:
@@ -241,7 +239,7 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
         session.recipe,
         session.model,
         session.tokenizer,
-        session.tokenized["train"],
+        session.training,
         session.tokenized.get("validation"),
         session.folder / repository.CHECKPOINTS,
         log,
@@ -255,7 +253,7 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
     finally:
         log.close()
     session.model = run.model
-    results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.tokenized["train"])}
+    results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.training)}
     several = session.processes.world_size
     return {**results, "processes": several} if several > 1 else results
 
@@ -269,6 +267,22 @@ def _open_log(session: _Session, framework: Framework, resume_from: Path | None)
     if resume_from is not None:
         log.continue_from(old_rows, framework.checkpoint_step(resume_from))
     return log
+
+
+def _record_training_stories(session: _Session, results: dict[str, Any]) -> TrainedOn:
+    if isinstance(session.training, TokenizedStories):
+        return record_table(session.folder, session.stories["train"], session.training)
+    steps = int(max(row["step"] for row in read_training_log(session.folder / repository.LOG_FILE)))
+    known = record_stream(
+        session.folder, session.training, session.recipe.for_one_process(session.processes.world_size), steps
+    )
+    results |= {"stories": known.stories, "story_hashes": known.hashed}
+    if not known.hashed:
+        session.report(
+            f"no {repository.STORY_HASHES_FILE}: it would be of more than {MOST_HASHES:,} stories; `evaluate` cannot "
+            "tell whether the model was trained on those that it meets"
+        )
+    return known
 
 
 def _calibrate(session: _Session, results: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from .recipe import Recipe
 from .run import TrainingRun
 from .sharded_model import layer_classes, whole_model
 from .stories import training_loader, training_sampler
+from .streaming import StreamedStories
 
 REFUSED: Mapping[str, str] = {}
 PROCESSES = True
@@ -122,7 +123,8 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     """
     recipe = run.recipe
     total_steps = recipe.total_steps(training_sampler(run.training, recipe, run.processes).steps_per_epoch)
-    stories = {"train": run.training}
+    streamed = run.training if isinstance(run.training, StreamedStories) else None
+    stories = {} if isinstance(run.training, StreamedStories) else {"train": run.training}
     if run.validation is not None:
         stories["validation"] = run.validation
     callback = RecipeCallback(run, total_steps)
@@ -138,7 +140,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         trainer = build_trainer(run, total_steps, callbacks)
         trainer.fit(
             module,
-            datamodule=StoryDataModule.around(stories, recipe),
+            datamodule=StoryDataModule.around(stories, recipe, streamed),
             ckpt_path=None if resume_from is None else str(resume_from),
             weights_only=True,
         )

@@ -32,6 +32,7 @@ from tests.modeling_sentence_ordering.small_encoders import (
     word_tokenizer,
     write_encoder,
 )
+from training.encoders import checkpoint_activations
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn": ("cnn", {}),
@@ -287,7 +288,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str, make_model: 
     plain = gradients()
     recomputed = []
     layer = next(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model)
     inside = next(module for module in layer.modules() if isinstance(module, torch.nn.Linear))
     inside.register_forward_pre_hook(lambda *_: recomputed.append(1))
     checkpointed = gradients()

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer, TokenizedStory
+from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer, TokenizedStory, batches_by_length
 from modeling_sentence_ordering.repository_sentence_ordering import with_marker
 from tests.modeling_sentence_ordering.small_encoders import ENCODERS, STORIES, MakeModel, make_batch, word_tokenizer
 
@@ -193,3 +193,24 @@ def test_a_tokenizer_without_padding_gets_some() -> None:
     size = len(tokenizer)
     assert with_marker(tokenizer).pad_token == "[SEP]"
     assert len(tokenizer) == size, "the embeddings need not grow for it"
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), max_size=40),
+    batch_size=st.none() | st.integers(1, 9),
+    batch_tokens=st.none() | st.integers(1, 200),
+)
+def test_batches_hold_every_sequence_once_and_no_more_than_they_may(
+    lengths: list[int], batch_size: int | None, batch_tokens: int | None
+) -> None:
+    batches = batches_by_length(lengths, batch_size=batch_size, batch_tokens=batch_tokens)
+    flat = [index for batch in batches for index in batch]
+    assert sorted(flat) == list(range(len(lengths)))
+    assert [lengths[index] for index in flat] == sorted(lengths, reverse=True)
+    for place, batch in enumerate(batches, 1):
+        padded = len(batch) * lengths[batch[0]]
+        assert batch_size is None or len(batch) <= batch_size
+        assert batch_tokens is None or padded <= batch_tokens or len(batch) == 1
+        if place < len(batches):  # nothing is left for the next batch that this one could have held
+            is_full = batch_size is not None and len(batch) == batch_size
+            assert is_full or (batch_tokens is not None and padded + lengths[batch[0]] > batch_tokens)

@@ -17,6 +17,7 @@ from transformers import Pipeline, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_sentence_ordering import SentenceOrderingPipeline, arrangements
+from modeling_sentence_ordering.scoring_sentence_ordering import BATCH_TOKENS
 from tests.modeling_sentence_ordering.small_encoders import STORIES, TRANSFORMER_ENCODERS, GetFolder, MakeModel
 
 Answer = dict[str, Any]
@@ -116,6 +117,33 @@ def test_a_generator_is_read_as_answers_are_taken(order: SentenceOrderingPipelin
     answers = iter(order(stories(), batch_size=2))
     assert_same([next(answers) for _ in range(3)], [order(story) for story in STORIES[:3]])
     assert len(read) < 10
+
+
+def test_a_list_is_read_by_the_model_in_batches_of_similar_length(make_model: MakeModel) -> None:
+    model, story_tokenizer = make_model("bert")
+    order = SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer)
+    stories = [["the cat slept " * (1 + number % 15)] * 3 for number in range(600)]
+    shapes: list[tuple[int, int]] = []
+    padding = 0
+
+    def look(_: Any, inputs: Any, named: dict[str, Any]) -> None:
+        nonlocal padding
+        shapes.append(tuple(named["input_ids"].shape))
+        padding += int((named["attention_mask"] == 0).sum())
+
+    hook = model.register_forward_pre_hook(look, with_kwargs=True)
+    assert [answer["sentences"] for answer in order(stories)] == stories
+    hook.remove()
+    tokens = [rows * width for rows, width in shapes]
+    assert max(tokens) <= BATCH_TOKENS and len(shapes) < 2 * sum(tokens) / BATCH_TOKENS
+    assert padding < 0.1 * sum(tokens), "in the order of the input it would be half of it"
+    assert shapes == sorted(shapes, key=lambda shape: -shape[1]), "the longest first"
+
+
+@pytest.mark.parametrize("size", [0, -1, True, "4"])
+def test_what_is_no_batch_size_is_refused(size: Any, order: SentenceOrderingPipeline) -> None:
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+        order(STORIES, batch_size=size)
 
 
 @pytest.mark.parametrize("name", [*TRANSFORMER_ENCODERS, "no-cls", "cnn", "rnn"])

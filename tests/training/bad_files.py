@@ -153,3 +153,20 @@ def write_bad_models(folder: Path, good: Path, encoder: Path) -> dict[str, str]:
     vocabulary |= {f"word{number}": len(vocabulary) + number for number in range(99)}
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
     return said
+
+
+def write_bad_encoders(folder: Path, good: Path) -> dict[str, str]:
+    """Copies of an encoder that would run code, `sprung` being its trace; what is said of each, by name."""
+    trap = Trap(folder / "sprung")
+    said = {"pickled": "no file named model.safetensors", "bare-pickle": "no file named", "own-code": "custom code"}
+    for name in said:
+        shutil.copytree(good, folder / name)
+    for name in ("pickled", "bare-pickle"):
+        (folder / name / "model.safetensors").unlink()
+    torch.save(trap, folder / "pickled" / "pytorch_model.bin")
+    (folder / "bare-pickle" / "pytorch_model.bin").write_bytes(pickle.dumps(trap))
+    config = json.loads((folder / "own-code" / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (folder / "own-code" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "own-code" / "own.py").write_text(f"import os\nos.mkdir({str(trap.path)!r})\nConfig = Model = object\n")
+    return said

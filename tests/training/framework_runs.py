@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer
 from training.encoders import build_model
 from training.frameworks import load_framework
 from training.recipe import Recipe
+from training.recipe_stories import open_stories
 from training.run import TrainingRun
-from training.stories import TokenizedStories
+from training.streaming import StreamedStories
 from training.training_log import TrainingLog
 
 Prepare = Callable[[SentenceOrderingModel], Any]
@@ -75,16 +75,15 @@ def make_run(recipe: Recipe, *, prepare: Prepare | None = None, killed_after: in
     """Everything that a framework is handed, as the command would make it."""
     folder = Path(recipe.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    stories = load_stories(
-        recipe.data, seed=recipe.data_seed, test_size=recipe.test_size, validation_size=recipe.validation_size
-    )
-    model, tokenizer = build_model(recipe, stories["train"]["sentences"])
+    stories = open_stories(recipe)
+    model, tokenizer = build_model(recipe, stories.sentences)
     if prepare is not None:
         prepare(model)
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
-    splits = {name: TokenizedStories(stories[name], story_tokenizer) for name in ("train", "validation")}
+    splits = stories.tokenized(story_tokenizer, recipe.data_seed, ("train", "validation"))
+    training = splits["train"] if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
     log = WatchedLog(folder / "log.csv", model, killed_after)
-    return WatchedRun(recipe, model, tokenizer, splits["train"], splits["validation"], folder / "checkpoints", log)
+    return WatchedRun(recipe, model, tokenizer, training, splits.get("validation"), folder / "checkpoints", log)
 
 
 def train(recipe: Recipe, **options: Any) -> WatchedRun:

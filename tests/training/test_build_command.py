@@ -19,6 +19,7 @@ from tests.hub_server.cards import check_card
 from tests.hub_server.failures import How
 from tests.training.conftest import Command
 from tests.training.made_up import made_up_stories, write_jsonl
+from tests.training.told import assert_tells_nothing
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "hub_server" / "clients"
@@ -32,17 +33,24 @@ Build = Callable[..., Command]
 @contextmanager
 def builder(hub: Hub, home: Path, token: str | bool = True) -> Iterator[Build]:
     """`build` for this Hub, as often as one likes in one process that was started once."""
+    with commander(hub, home, token) as command:
+        yield lambda *arguments: command("build", *arguments)
+
+
+@contextmanager
+def commander(hub: Hub, home: Path, token: str | bool = True) -> Iterator[Build]:
+    """Any command for this Hub, likewise."""
     command = [sys.executable, str(CLIENTS / "run_commands.py")]
     environment = hub.environment(home, token) | {"OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = f"{ROOT}:{environment['PYTHONPATH']}"
     with subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
 
-        def build(*arguments: object) -> Command:
-            run.stdin.write(json.dumps(["build", *map(str, arguments)]) + "\n")
+        def call(*arguments: object) -> Command:
+            run.stdin.write(json.dumps([*map(str, arguments)]) + "\n")
             run.stdin.flush()
             return Command(*json.loads(run.stdout.readline()))
 
-        yield build
+        yield call
         run.stdin.close()
 
 
@@ -91,6 +99,8 @@ def test_what_is_pushed_loads_without_a_script_row_for_row(
         done = build("--data", "sample", "--output_dir", tmp_path / "b", "--push_to_hub", "sample", "--data_seed", "7")
         assert done.code == 0, done.err
     assert len(hub.commits(made_up, repo_type="dataset")) == 2, "the initial commit, and everything else in one"
+    for repo_id in (made_up, sample):
+        assert_tells_nothing(hub.repo_files(repo_id, repo_type="dataset"), hub, tmp_path)
     script: dict[str, Any] = {"path": str(SCRIPT), "trust_remote_code": True}
     expected = {
         "made-up": load(hub, tmp_path, **script, data_files=str(stories)),
@@ -117,6 +127,7 @@ def test_a_private_repository_is_for_those_who_may_see_it(hub: Hub, stories: Pat
         # There it is, and private: a second push needs to say neither that nor a licence.
         assert build(*arguments).code == 0
     assert hub.repository(repo_id, "dataset").private
+    assert_tells_nothing(hub.repo_files(repo_id, repo_type="dataset"), hub, tmp_path)
     assert [commit.title for commit in hub.commits(repo_id, repo_type="dataset")][-2] == "Our stories"
     assert "train" in load(hub, tmp_path, path=repo_id)
     assert repo_id in load(hub, tmp_path, token=False, path=repo_id)

@@ -173,6 +173,9 @@ def test_the_arguments_are_those_of_the_process_unless_given(
         "train --encoder somebody/encoder --data {data} --output_dir {out}",
         "evaluate --model somebody/model --data {data}",
         "order --model somebody/model {data}",
+        "export --model somebody/model --output {out}",
+        "demo --model somebody/model --export {out}",
+        "compare --encoders somebody/encoder --data {data} --output_dir {out}",
     ],
 )
 def test_a_hub_that_cannot_be_reached_is_no_fault_of_the_input(

@@ -17,6 +17,7 @@ from dataset_builder.loading import load_stories
 from tests.hub_server import Hub
 from tests.hub_server.cards import check_card
 from tests.training.conftest import Trained, run_command
+from tests.training.told import assert_tells_nothing
 from training import metrics
 from training.command_demo import EXAMPLES, examples
 from training.space_folder import GRADIO_VERSION, write_space
@@ -60,8 +61,8 @@ def test_the_examples_are_stories_that_a_model_of_the_sample_has_not_seen() -> N
         ("demo --model {model} --port 0", ["--port 0", "from 1 to 65535"]),
         ("demo --model {model} --port x", ["--port", "'x'"]),
         ("demo --model {model} --export {out} --port 7860", ["--port", "--export", "leave one of them out"]),
-        ("demo --model {empty} --export {out}", ["{empty}", "no sentence ordering model"]),
-        ("demo --model {out}/none --export {out}", ["{out}/none", "no sentence ordering model"]),
+        ("demo --model {empty} --export {out}", ["{empty}", "no config.json"]),
+        ("demo --model {out}/none --export {out}", ["{out}/none", "no such folder"]),
         ("demo --model {model} --export {full}", ["--export {full}", "not a new or empty folder"]),
         ("demo --model {model} --export {full}/file", ["--export {full}/file", "not a new or empty folder"]),
         ("push --repo_id me/it", ["--model", "--space"]),
@@ -135,6 +136,7 @@ def test_a_space_is_pushed_with_its_model_and_then_with_one_of_the_hub(
     assert f"pushed {space}: {hub.endpoint}/spaces/{space}" in pushed.stdout
     assert "checking that the model loads" in pushed.stdout
     files = hub.repo_files(space, repo_type="space")
+    assert_tells_nothing(files, hub, tmp_path, trained.home)
     del files[".gitattributes"]
     # The README is ours, not the one that the Hub makes with a Space; nothing is added to it or left out.
     assert files == files_of(tmp_path / "first") and hub.repository(space, "space").private

@@ -28,6 +28,7 @@ def test_the_memory_of_a_tensor_that_is_freed_serves_the_next_one(monkeypatch: p
         monkeypatch.delenv(name, raising=False)
     keep_freed_memory()
     weight = torch.ones(3, WIDTH)
-    faults = [faults_of_a_step(weight) for _ in range(10)]
+    # The first ones find a heap that other tests have left in pieces.
+    faults = [faults_of_a_step(weight) for _ in range(15)]
     pages = ROWS * WIDTH * 4 // resource.getpagesize()
-    assert sum(faults[5:]) < pages
+    assert sum(faults[10:]) < pages

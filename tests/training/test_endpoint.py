@@ -58,7 +58,9 @@ def test_it_answers_as_the_pipeline_does(ask: Ask, folder: Path) -> None:
     model, tokenizer = load_trained_model(str(folder))
     order = SentenceOrderingPipeline(model=model, tokenizer=tokenizer)
     assert ask({"inputs": STORIES[0]}) == json.loads(json.dumps(order(STORIES[0])))
-    assert ask({"inputs": STORIES, "parameters": {"batch_size": 1}}) == json.loads(json.dumps(order(STORIES)))
+    assert ask({"inputs": STORIES, "parameters": {"batch_size": 1}}) == json.loads(
+        json.dumps(order(STORIES, batch_size=1))
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,35 @@ def test_build_without_space_leaves_nothing_half_done(trained: Trained, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        ("evaluate --model {model} --data {data} --split all --output_json {old}", 20),
+        ("compare --encoders cnn --data {data} --output_dir {out}", 300),
+        ("export --model {model} --output {out}", 3000),
+        ("demo --model {model} --export {out}", 3000),
+    ],
+    ids=lambda value: value.split()[0] if isinstance(value, str) else "",
+)
+def test_without_space_the_file_is_named_and_no_other_is_lost(
+    arguments: str, size: int, trained: Trained, tmp_path: Path
+) -> None:
+    """And nothing is there that would be in the way of the same command, given again."""
+    places = {"model": trained.folder, "data": trained.home / "stories.jsonl", "out": tmp_path / "out"}
+    (old := tmp_path / "old.json").write_text("the old one")
+    for split in ("test", "all"):  # so that the stories are in the cache, which would be the first to find no space
+        warmed = run_command(*"evaluate --model {model} --data {data} --split".format(**places).split(), split)
+        assert warmed.code == 0, warmed.err
+    with little_space(size):
+        result = run_command(*arguments.format(**places, old=old).split())
+    lines = [line for line in result.err.splitlines() if ": note: " not in line]
+    assert (result.code, len(lines)) == (1, 1), result
+    assert f"{tmp_path}{os.sep}" in result.err and "File too large" in result.err
+    assert old.read_text() == "the old one"
+    left = [path for path in tmp_path.rglob("*") if path not in (old, places["out"])]
+    assert not left and (not places["out"].exists() or not any(places["out"].iterdir()))
+
+
 @pytest.mark.parametrize("framework", ["trainer", "lightning", "poutyne"])
 def test_train_without_space_can_be_resumed(
     framework: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,6 +102,8 @@ def test_train_without_space_can_be_resumed(
         "compare --encoders cnn --data {data} --output_dir /sys/kernel/out",
         "order --model {model} {data} --output /sys/kernel/out.jsonl",
         "evaluate --model {model} --data {data} --split all --output_json /sys/kernel/out.json",
+        "export --model {model} --output /sys/kernel/out",
+        "demo --model {model} --export /sys/kernel/out",
     ],
     ids=lambda arguments: arguments.split()[0],
 )

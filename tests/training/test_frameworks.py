@@ -23,6 +23,7 @@ from tests.training.framework_runs import (
     weights_of,
 )
 from training import evaluation
+from training.encoders import checkpoint_activations
 from training.evaluation import evaluate
 from training.frameworks import Framework, load_framework, refuse_unsupported
 from training.optimization import build_optimizer, build_schedule, seed_step
@@ -312,7 +313,7 @@ def test_gradient_checkpointing_computes_twice_and_changes_nothing(recipe_for: M
         query.register_forward_hook(lambda module, *_: calls.append(1) if module.training else None)
 
     def watch_and_enable(model: SentenceOrderingModel) -> None:
-        model.activation_checkpointing_enable()
+        checkpoint_activations(model)
         watch(model)
 
     plain = train(recipe_for(num_train_epochs=1), prepare=watch)

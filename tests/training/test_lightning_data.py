@@ -16,7 +16,7 @@ from tests.training.small_runs import small_run
 from training import stories as tokenized_stories
 from training.lightning_data import ResumableLoader, StoryDataModule
 from training.recipe import Recipe
-from training.stories import training_loader
+from training.stories import TokenizedStories, training_loader
 
 
 @dataclass
@@ -54,14 +54,14 @@ def attached(home: Path, story_tokenizer: StoryTokenizer) -> StoryDataModule:
 def mapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many stories each tokenizing that did not come out of the cache had."""
     counts: list[int] = []
-    tokenize = tokenized_stories.StoryTokenizer.tokenize
+    tokenize = tokenized_stories.StoryTokenizer.tokenize_stories
 
-    def count(self: StoryTokenizer, sentences: Any) -> Any:
-        counts.append(len(sentences))
-        return tokenize(self, sentences)
+    def count(self: StoryTokenizer, stories: Any) -> Any:
+        counts.append(len(stories))
+        return tokenize(self, stories)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tokenized_stories.StoryTokenizer, "tokenize", count)
+        patch.setattr(tokenized_stories.StoryTokenizer, "tokenize_stories", count)
         yield counts
 
 
@@ -112,6 +112,7 @@ def test_what_is_missing_is_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="used by a Trainer"):
         module.prepare_data()
     run = small_run(tmp_path, home / "tiny-bert", "lightning")
+    assert isinstance(run.training, TokenizedStories)
     given_splits = StoryDataModule.around({"train": run.training}, run.recipe)
     with pytest.raises(ValueError, match="no test stories; there is train"):
         given_splits.predict_dataloader()

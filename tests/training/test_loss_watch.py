@@ -16,6 +16,7 @@ from tests.training.framework_runs import make_run
 from training.evaluation import ScoresNotFinite
 from training.frameworks import load_framework
 from training.recipe import Recipe
+from training.stories import TokenizedStories
 from training.training_log import TrainingFailed
 
 MakeRecipe = Callable[..., Recipe]
@@ -58,6 +59,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step_and_its_stories(recipe_f
     framework = load_framework(run.recipe.framework)
     with pytest.raises(TrainingFailed) as failure:
         framework.train(run)
+    assert isinstance(run.training, TokenizedStories)
     said = re.fullmatch(
         r"the training loss is nan at step 3, of the stories (.*): lower --learning_rate.*", str(failure.value)
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.bad_files import CONTENT, write_bad_files, write_bad_models
+from tests.training.bad_files import CONTENT, make_unreadable, write_bad_encoders, write_bad_files, write_bad_models
 from tests.training.conftest import Trained, run_command
 
 DATA_COMMANDS = {
@@ -44,6 +44,9 @@ MODEL_COMMANDS = {
     "evaluate": "evaluate --data {data} --split all --model",
     "order": "order {data} --model",
     "push": "push --repo_id somebody/model --model",
+    "export": "export --output {out} --model",
+    "demo": "demo --export {out} --model",
+    "compare": "compare --data {data} --output_dir {out} --encoders",
 }
 MODELS = [
     "no-weights", "cut-weights", "empty-weights", "other-weights", "pickled-weights", "torch-weights",
@@ -82,6 +85,8 @@ ENOUGH = {
     "evaluate": "evaluate --model {model} --data {data}",
     "order": "order --model {model} {data}",
     "push": "push --model {model} --repo_id somebody/model",
+    "export": "export --model {model} --output {out}",
+    "demo": "demo --model {model} --export {out}",
 }
 
 
@@ -148,13 +153,41 @@ def test_a_folder_in_the_place_of_a_file(command: str, suffix: str, trained: Tra
 @pytest.mark.parametrize("command", MODEL_COMMANDS)
 def test_model(command: str, name: str, models: tuple[Path, dict[str, str]], trained: Trained, tmp_path: Path) -> None:
     folder, said = models
-    if (command, name) == ("train", "other-config"):
+    if command in ("train", "compare") and name == "other-config":
         pytest.skip("an encoder to train")
     message = refuse(MODEL_COMMANDS[command], folder / name, trained=trained, out=tmp_path / "out")
     assert name in message
-    if command in ("evaluate", "order"):
+    if command in ("evaluate", "order", "export", "demo"):
         assert said[name] in message
     assert not (folder / "sprung").exists(), "code in the file was executed"
+
+
+@pytest.mark.parametrize("name", ["pickled", "bare-pickle", "own-code"])
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_an_encoder_that_would_run_code(
+    command: str, name: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody is asked whether it may."""
+    asked: list[str] = []
+
+    def answer(question: str = "") -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", answer)
+    said = write_bad_encoders(tmp_path, trained.home / "tiny-bert")
+    message = refuse(MODEL_COMMANDS[command], tmp_path / name, trained=trained, out=tmp_path / "out")
+    assert name in message and said[name] in message
+    assert not asked and not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("value", ["!!python/object/apply:os.mkdir[sprung]", "["])
+def test_a_value_for_one_encoder_alone(
+    value: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refuse(MODEL_COMMANDS["compare"], f"cnn,learning_rate={value}", trained=trained, out=tmp_path / "out")
+    assert value in message and not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize(
@@ -174,24 +207,67 @@ def test_value(command: str, flag: str, value: str, trained: Trained, tmp_path: 
 
 @pytest.mark.parametrize("command", ENOUGH)
 def test_the_nearest_flag_is_named(command: str, trained: Trained, tmp_path: Path) -> None:
-    flag = {"order": "--batch_size", "push": "--commit_message", "evaluate": "--num_permutations"}.get(
-        command, "--data_seed"
-    )
+    flag = {
+        "order": "--batch_size",
+        "push": "--commit_message",
+        "evaluate": "--num_permutations",
+        "export": "--quantize",
+        "demo": "--port",
+    }.get(command, "--data_seed")
     message = refuse(ENOUGH[command], flag[:-1], "1", trained=trained, out=tmp_path / "out")
     assert f"did you mean {flag}?" in message
 
 
-@pytest.mark.parametrize("command", ["train", "build", "compare"])
+@pytest.mark.parametrize("command", ["train", "build", "compare", "export", "demo"])
 def test_a_folder_that_is_not_empty_is_not_touched(command: str, trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious.txt").write_text("years of work")
-    places = {"data": trained.home / "stories.jsonl", "out": out}
+    places = {"data": trained.home / "stories.jsonl", "out": out, "model": trained.folder}
     result = run_command(*ENOUGH[command].format(**places).split())
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "empty" in result.err
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("precious.txt", "years of work")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+# Names of nothing: each flag that takes a file, a folder or a repository, and what of its command stands before it.
+BLANK = [
+    *("order --model {model}", "order {data} --model", "order --model {model} {data} --output"),
+    *("evaluate --data {data} --model", "evaluate --model {model} --data"),
+    "evaluate --model {model} --data {data} --split all --output_json",
+    *("build --output_dir {out} --data", "build --data {data} --output_dir"),
+    *("train --data {data} --output_dir {out} --encoder", "train --encoder cnn --output_dir {out} --data"),
+    *("train --encoder cnn --data {data} --output_dir", "train --config"),
+    "train --encoder cnn --data {data} --output_dir {out} --validation_data",
+    *("compare --data {data} --output_dir {out} --encoders", "compare --encoders cnn --output_dir {out} --data"),
+    *("compare --encoders cnn --data {data} --output_dir", "export --model", "export --model {model} --output"),
+    *("demo --export {out} --model", "demo --model {model} --export"),
+    *("push --repo_id a/b --model", "push --repo_id a/b --space", "push --model {model} --repo_id"),
+]
+NO_NAMES = {"empty": "", "white": " \t", "long": "x" * 300}
+
+
+@pytest.mark.parametrize("value", NO_NAMES)
+@pytest.mark.parametrize("arguments", BLANK)
+def test_a_name_that_names_nothing(
+    arguments: str, value: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suffix = ".jsonl" if value == "long" and arguments.endswith("--output") else ""
+    refuse(arguments, NO_NAMES[value] + suffix, trained=trained, out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+@pytest.mark.parametrize("name", ["none.yaml", "folder", "unreadable"])
+def test_a_recipe_that_cannot_be_read(command: str, name: str, trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    make_unreadable(tmp_path / "unreadable")
+    path = tmp_path / name
+    if name == "unreadable" and os.access(path.resolve(), os.R_OK) and not path.is_symlink():
+        pytest.skip("this user may read everything")
+    assert str(path) in refuse(ENOUGH[command], "--config", path, trained=trained, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"\0\0\0", b"\xff\xfe", b"seed: [1", b"seed: 1\nseed\n", b"", b"- seed\n",

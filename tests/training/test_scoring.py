@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,46 @@ def test_less_than_one_arrangement_is_refused(command: str, trained: Trained) ->
     result = run_command(command, "--model", trained.folder, *data, "--num_permutations", "0")
     assert (result.code, result.out) == (2, "")
     assert result.err == "sentence-ordering: --num_permutations must be at least 1, not 0\n"
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_what_was_read_is_answered_before_the_input_breaks(
+    read_ahead: bool, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.ordering.PORTION", 2)
+
+    def records() -> Iterator[Story]:
+        for number in range(5):
+            yield Story(tuple(STORIES[number]), f"id-{number}")
+        raise OSError("the disk is gone")
+
+    answers = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for answer in order_stories(*loaded, records(), read_ahead=read_ahead):
+            answers.append(answer.story.storyid)
+    assert answers == ["id-0", "id-1", "id-2", "id-3"]
+
+
+def test_reading_ahead_changes_no_answer(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ordered(loaded, STORIES, batch_size=1)
+    monkeypatch.setattr("training.ordering.PORTION", 4)
+    assert ordered(loaded, STORIES, batch_size=1, read_ahead=True) == expected
+
+
+def test_one_story_that_is_no_text_harms_no_other(loaded: Loaded) -> None:
+    answers = ordered(loaded, [STORIES[0], ["It \ud83d rained.", "Tom baked."], STORIES[1]])
+    assert [answer.error is None for answer in answers] == [True, False, True]
+    assert "half of a surrogate pair" in str(answers[1].error)
+    assert answers[2].sentences == ordered(loaded, [STORIES[1]])[0].sentences
+
+
+def test_in_bfloat16_scores_are_nearly_the_same(loaded: Loaded, stories: Dataset) -> None:
+    exact, rough = ordered(loaded, STORIES), ordered(loaded, STORIES, bf16=True)
+    one, other = ([score for answer in answers for score in answer.scores] for answers in (exact, rough))
+    assert 0 < max(abs(a - b) for a, b in zip(one, other, strict=True)) < 0.1
+    model, tokenizer = loaded
+    tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config))
+    for count in (None, 2):
+        found = predict(model, tokenized, num_permutations=count, bf16=True).scores
+        exactly = predict(model, tokenized, num_permutations=count).scores
+        assert 0 < np.abs(found - exactly).max() < 0.1

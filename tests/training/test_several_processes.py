@@ -100,6 +100,8 @@ def two(shared: Path) -> tuple[Ended, list[list[dict[str, int]]]]:
 def one(shared: Path) -> Iterator[dict[str, int]]:
     """One process that accumulates twice as much; the seed that its dropout had last."""
     seeds = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the two has: sums over other pieces differ in their last bit
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shared)
         for name in FRAMEWORKS:
@@ -108,6 +110,7 @@ def one(shared: Path) -> Iterator[dict[str, int]]:
                 result = run_command(*command(name, encoder, f"one-{name}-{encoder}", *twice))
                 assert result.code == 0, result.err
                 seeds[name] = torch.initial_seed()
+    torch.set_num_threads(threads)
     yield seeds
 
 

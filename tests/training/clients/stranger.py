@@ -2,7 +2,7 @@
 
 Run as a script with one JSON object on standard input: `stories`, lists of sentences, and `do`, a list of steps:
 
-    {"load": ID}                                     by AutoModel, AutoTokenizer and pipeline
+    {"load": ID, "revision": COMMIT}                 by AutoModel, AutoTokenizer and pipeline; the newest without COMMIT
     {"fine_tune": ID, "steps": 5, "push": "model" or "trainer", "to": ID, "shards": "10KB"}   with plain Trainer
     {"delete": ID}
 
@@ -51,12 +51,12 @@ def says(model: Any, tokenizer: Any) -> list[list[float]]:
         return [model(**batch(model, tokenizer, [story])).logits[0].tolist() for story in STORIES]
 
 
-def load(repo_id: str) -> dict[str, Any]:
-    model = AutoModel.from_pretrained(repo_id, trust_remote_code=True)
+def load(repo_id: str, **revision: str) -> dict[str, Any]:
+    model = AutoModel.from_pretrained(repo_id, trust_remote_code=True, **revision)
     assert type(model).__module__.startswith("transformers_modules.")
-    tokenizer = AutoTokenizer.from_pretrained(repo_id, trust_remote_code=True)
-    order = pipeline("sentence-ordering", model=repo_id, trust_remote_code=True)
-    without_task = pipeline(model=repo_id, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(repo_id, trust_remote_code=True, **revision)
+    order = pipeline("sentence-ordering", model=repo_id, trust_remote_code=True, **revision)
+    without_task = pipeline(model=repo_id, trust_remote_code=True, **revision)
     answers = [order(story) for story in STORIES]
     assert [without_task(story) for story in STORIES] == answers
     return {"logits": says(model, tokenizer), "answers": answers}
@@ -100,7 +100,7 @@ def fine_tune(repo_id: str, steps: int, push: str, to: str, shards: str | None) 
 
 def do(step: dict[str, Any]) -> Any:
     if "load" in step:
-        return load(step["load"])
+        return load(step.pop("load"), **step)
     if "delete" in step:
         return HfApi().delete_repo(step["delete"])
     return fine_tune(step["fine_tune"], step["steps"], step["push"], step["to"], step.get("shards"))

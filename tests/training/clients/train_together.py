@@ -20,20 +20,20 @@ from training.command_line import main
 
 RANK = int(os.environ["RANK"])
 tokenized = 0
-tokenize, note = stories.StoryTokenizer.tokenize, loss_watch.LossWatch.note
+tokenize, note = stories.StoryTokenizer.tokenize_stories, loss_watch.LossWatch.note
 
 
-def count(self: Any, sentences: Any) -> Any:
+def count(self: Any, many: Any) -> Any:
     global tokenized
-    tokenized += len(sentences)
-    return tokenize(self, sentences)
+    tokenized += sum(map(len, many))
+    return tokenize(self, many)
 
 
 def spoil(self: Any, step: int, loss: Any) -> None:
     note(self, step, torch.tensor(float("nan")) if RANK == 1 and step == nan_at else loss)
 
 
-stories.StoryTokenizer.tokenize = count  # type: ignore[method-assign]
+stories.StoryTokenizer.tokenize_stories = count  # type: ignore[assignment]
 loss_watch.LossWatch.note = spoil  # type: ignore[method-assign]
 done: list[dict[str, int]] = []
 for command in json.loads(sys.argv[1]):

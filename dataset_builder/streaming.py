@@ -1,0 +1,182 @@
+"""Stories that stay in their Parquet files, on disk or on the Hub, and are read a stretch at a time, in any order.
+
+`datasets` streams as well, but forward only: its shuffle buffer cannot be put back to where it stood, and processes
+that do not divide the number of files read everything. The footers of the files say how many rows there are and where;
+with them, each process reads its own rows and no others, and a run that is resumed begins where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from .formats import parquet_columns
+from .readers import open_bytes
+from .records import story_from_record
+from .story import BadRecord, Story
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+_BATCH = 1000
+_FOOTERS_AT_ONCE = 8  # each is a question or two to the Hub
+
+
+@dataclass(frozen=True)
+class StreamedFile:
+    """A Parquet file of which only the footer has been read.
+
+    Attributes:
+        name: for messages and made-up ids.
+        path: where it is: a path, or an fsspec URL such as `hf://datasets/user/name@commit/train.parquet`.
+        columns: those that a story is read from.
+        groups: rows of each of its row groups.
+    """
+
+    name: str
+    path: str
+    columns: tuple[str, ...]
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ReadingOrder:
+    """The row groups of a stream in the order in which they are read.
+
+    Attributes:
+        files, groups: (n,) int, which row group of which file.
+        ends: (n,) int, rows up to the end of each.
+    """
+
+    files: np.ndarray
+    groups: np.ndarray
+    ends: np.ndarray
+
+
+class StoryStream:
+    """The stories of some Parquet files, in no more memory than a batch of rows takes.
+
+    Args:
+        files: `(name, path)` pairs.
+
+    Raises:
+        BadRecord: one is no Parquet, or has no column of sentences.
+        ValueError: one may not be read, or there is no story in any.
+        OSError: the Hub cannot be reached.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]]) -> None:
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            self.files = list(pool.map(lambda file: _read_footer(*file), files))
+        if not sum(map(sum, (file.groups for file in self.files))):
+            raise ValueError(f"no stories in {', '.join(name for name, _ in files)}")
+        sizes = [rows for file in self.files for rows in file.groups]
+        self._first_rows = np.cumsum([0, *sizes])[:-1]
+        self._first_groups = np.cumsum([0, *(len(file.groups) for file in self.files)])
+
+    def __len__(self) -> int:
+        """Stories."""
+        return sum(sum(file.groups) for file in self.files)
+
+    def order(self, seed: int | None = None, epoch: int = 0) -> ReadingOrder:
+        """An order to read in: of the files and of the row groups in each, at random; that of the files without a seed.
+
+        The row groups of a file stay together, so that it is opened once.
+        """
+        generator = None if seed is None else np.random.default_rng([seed, epoch])
+        shuffled = np.arange if generator is None else generator.permutation
+        order = [(file, group) for file in shuffled(len(self.files)) for group in shuffled(self._groups(int(file)))]
+        files, groups = np.array(order).T
+        return ReadingOrder(files, groups, np.cumsum([self.files[file].groups[group] for file, group in order]))
+
+    def read(self, order: ReadingOrder, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Story]]:
+        """The stories from `start` to `stop` in an order, each with its number in the order of the files.
+
+        What stands before `start` in its row group is passed over undecoded; no other row group is touched.
+
+        Raises:
+            BadRecord: a record is no story, or the file cannot be read on.
+        """
+        stop = len(self) if stop is None else stop
+        chunk = int(np.searchsorted(order.ends, start, side="right"))
+        with ExitStack() as opened:
+            number, table = -1, None
+            while start < stop:
+                end = int(order.ends[chunk])
+                if number != order.files[chunk]:
+                    opened.close()
+                    number = int(order.files[chunk])
+                    table = _parquet(opened.enter_context(open_bytes(self.files[number].path)), self.files[number])
+                assert table is not None
+                group = int(order.groups[chunk])
+                begin = end - self.files[number].groups[group]
+                yield from self._read_group(table, number, group, start - begin, min(stop, end) - begin)
+                start, chunk = end, chunk + 1
+
+    def _groups(self, file: int) -> int:
+        return len(self.files[file].groups)
+
+    def _read_group(
+        self, table: pq.ParquetFile, file: int, group: int, start: int, stop: int
+    ) -> Iterator[tuple[int, Story]]:
+        first = int(self._first_rows[self._first_groups[file] + group])
+        before = sum(self.files[file].groups[:group])
+        for row, record in _records(table, self.files[file], group, before, start, stop):
+            story = story_from_record(record, file=self.files[file].name, row=before + row + 1)
+            yield first + row, story
+
+
+def _records(
+    table: pq.ParquetFile, file: StreamedFile, group: int, before: int, start: int, stop: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows from `start` to `stop` of a row group, counted in it."""
+    import pyarrow as pa
+
+    done = 0
+    try:
+        for batch in table.iter_batches(batch_size=_BATCH, row_groups=[group], columns=list(file.columns)):
+            first, last = max(start - done, 0), min(stop - done, batch.num_rows)
+            if first < last:
+                yield from enumerate(batch.slice(first, last - first).to_pylist(), done + first)
+            done += batch.num_rows
+            if done >= stop:
+                return
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if _is_outside(error):
+            raise
+        raise BadRecord(file.name, before + done + 1, f"not readable as Parquet: {error}") from None
+
+
+def _read_footer(name: str, path: str) -> StreamedFile:
+    with open_bytes(path) as stream:
+        table = _parquet(stream, StreamedFile(name, path, (), ()))
+        columns = parquet_columns(table.schema_arrow.names, name)
+        if isinstance(columns, BadRecord):
+            raise columns
+        metadata = table.metadata
+        groups = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+    return StreamedFile(name, path, tuple(columns), groups)
+
+
+def _parquet(stream: IO[bytes], file: StreamedFile) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if "://" in file.path:  # a row group's columns in one request, not in many that hop between them
+            return pq.ParquetFile(stream, pre_buffer=True)
+        return pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 16)  # as `parquet_records`
+    except (pa.ArrowException, OSError) as error:
+        if _is_outside(error):
+            raise
+        raise BadRecord(file.name, None, f"not readable as Parquet: {error}") from None
+
+
+def _is_outside(error: Exception) -> bool:
+    """Whether it is the disk or the network that failed, and not the content: of that, Arrow makes a bare OSError."""
+    return isinstance(error, OSError) and (type(error) is not OSError or bool(error.errno))
