@@ -39,6 +39,7 @@ FLAGS = [
     *("--adam_epsilon", "0.01"),
 ]
 TOLERANCE = 1e-5
+pytestmark = pytest.mark.slow  # README's block of this kind is in every run
 
 
 @dataclass
@@ -100,8 +101,6 @@ def two(shared: Path) -> tuple[Ended, list[list[dict[str, int]]]]:
 def one(shared: Path) -> Iterator[dict[str, int]]:
     """One process that accumulates twice as much; the seed that its dropout had last."""
     seeds = {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each of the two has: sums over other pieces differ in their last bit
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shared)
         for name in FRAMEWORKS:
@@ -110,7 +109,6 @@ def one(shared: Path) -> Iterator[dict[str, int]]:
                 result = run_command(*command(name, encoder, f"one-{name}-{encoder}", *twice))
                 assert result.code == 0, result.err
                 seeds[name] = torch.initial_seed()
-    torch.set_num_threads(threads)
     yield seeds
 
 
@@ -272,7 +270,6 @@ def test_what_trains_in_one_process_is_refused_in_several(shared: Path, monkeypa
     assert not Path("new").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_ctrl_c_ends_both_processes_with_one_line_and_nothing_half_written(shared: Path, framework: str) -> None:
     program = [

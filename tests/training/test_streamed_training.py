@@ -89,6 +89,7 @@ def every_step(recipe: Recipe) -> tuple[WatchedRun, list[dict[str, Any]]]:
     return run, steps
 
 
+@pytest.mark.slow
 def test_every_framework_gives_the_same_weights_with_any_number_of_workers(streamed_recipe: MakeRecipe) -> None:
     reference, expected = every_step(streamed_recipe(framework="trainer"))
     assert len(expected) == 24
@@ -221,6 +222,7 @@ def test_a_recipe_from_before_there_were_streams_is_gone_on_with(make_recipe: Ma
     assert again.code == 0, again.err
 
 
+@pytest.mark.slow
 def test_what_build_pushed_is_streamed_from_the_hub(hub: Hub, home: Path, tmp_path: Path) -> None:
     """Training reads its own split from there, and no file twice over."""
     source = write_jsonl(tmp_path / "stories.jsonl", made_up_stories(400))
