@@ -116,7 +116,8 @@ def inference_speed() -> str | None:
             *(_ratio(ratios, f"{name} / {kind}, {other}") for other in others),
             f"{found['peak_memory_mib']['median']:,.0f} MiB",
         ])  # fmt: skip
-    table = _table(["", "stories", "the guide's", "a plain loop's", "peak memory"], rows)
+    header = ["", "stories", "the guide's", "padded to the longest, or a plain loop's", "peak memory"]
+    table = _table(header, rows)
     agreement = values.get("agreement")
     told = ""
     if agreement is not None:
