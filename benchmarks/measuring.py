@@ -15,7 +15,6 @@ from datasets import Dataset, DatasetDict
 from datasets.utils.logging import disable_progress_bar
 from transformers.utils import logging
 
-from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import StoryTokenizer
 from training.analysis import analyse
 from training.calibration import Neighbours, calibration_error, fit_temperature, neighbours
@@ -25,6 +24,7 @@ from training.device import fastest_device
 from training.evaluation import Predictions, predict
 from training.metrics import ordering_metrics
 from training.recipe import Recipe, with_later_fields
+from training.recipe_stories import open_stories
 from training.repository import read_json, write_json
 from training.stories import TokenizedStories
 from training.trained_model import load_trained_model
@@ -168,13 +168,7 @@ def load_splits(recipe: Recipe) -> DatasetDict:
     Raises:
         ValueError: if they cannot be read, or there are none to validate on.
     """
-    splits = load_stories(
-        recipe.data,
-        validation_sources=recipe.validation_data,
-        seed=recipe.data_seed,
-        test_size=recipe.test_size,
-        validation_size=recipe.validation_size,
-    )
+    splits = open_stories(recipe).splits
     if "validation" not in splits:
         raise ValueError("there are no validation stories: name some with --validation_data")
     return splits

@@ -21,7 +21,7 @@ from benchmarks.step_profile import StepProfile
 from dataset_builder.loading import load_all
 from modeling_sentence_ordering import StoryTokenizer
 from training.device import fastest_device, keep_freed_memory
-from training.encoders import build_model, resolve_encoder
+from training.encoders import build_model, checkpoint_activations, resolve_encoder
 from training.frameworks import load_framework
 from training.optimization import build_optimizer, build_schedule, seed_step
 from training.recipe import Recipe
@@ -126,7 +126,7 @@ def _open(recipe: Recipe, folder: Path) -> TrainingRun:
     stories = load_all(recipe.data)
     model, tokenizer = build_model(recipe, stories["sentences"])
     if recipe.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        checkpoint_activations(model)
     if recipe.torch_compile:
         model.encoder.compile(dynamic=True)
     model.to(fastest_device()).train()
