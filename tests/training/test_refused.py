@@ -169,7 +169,12 @@ def test_an_encoder_that_would_run_code(
 ) -> None:
     """And nobody is asked whether it may."""
     asked = []
-    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+
+    def agree(question: str = "") -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
     said = write_bad_encoders(tmp_path, trained.home / "tiny-bert")
     message = refuse(MODEL_COMMANDS[command], tmp_path / name, trained=trained, out=tmp_path / "out")
     assert name in message and said[name] in message
