@@ -55,13 +55,13 @@ def _guide_evaluation(told: Mapping[str, Any]) -> Work:
 
 def _our_evaluation(told: Mapping[str, Any]) -> Work:
     keep_freed_memory()
-    model, tokenizer = load_trained_model(told["model"])
+    model, tokenizer = load_trained_model(told["model"], bf16=told["bf16"])
     every = load_all(told["data"])
 
     def work(stories: Stories) -> Any:
         chosen = every.select(range(64, 64 + len(stories)))
         tokenized = TokenizedStories(chosen, StoryTokenizer(tokenizer, model.config))
-        return evaluate(model, tokenized, bf16=told["bf16"])
+        return evaluate(model, tokenized)
 
     return work
 
@@ -101,8 +101,11 @@ def _order(told: Mapping[str, Any]) -> Work:
     keep_freed_memory()
     backend = told.get("backend")
     model: Any
-    model, tokenizer = load_onnx_model(told["model"], backend) if backend else load_trained_model(told["model"])
-    options = {name: told[name] for name in ("bf16", "batch_tokens") if name in told}
+    if backend:
+        model, tokenizer = load_onnx_model(told["model"], backend)
+    else:
+        model, tokenizer = load_trained_model(told["model"], bf16=told.get("bf16", False))
+    options = {"batch_tokens": told["batch_tokens"]} if "batch_tokens" in told else {}
 
     def work(stories: Stories) -> Any:
         records = [Story(tuple(story), str(place)) for place, story in enumerate(stories)]

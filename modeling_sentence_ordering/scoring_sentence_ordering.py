@@ -24,7 +24,6 @@ def score_stories(
     batch_size: int | None = None,
     batch_tokens: int | None = BATCH_TOKENS,
     num_permutations: int = 1,
-    bf16: bool = False,
 ) -> list[list[float | None]]:
     """Scores every sentence, averaged over arrangements of its story, whatever order the sentences come in.
 
@@ -39,7 +38,6 @@ def score_stories(
         batch_tokens: tokens that do, padding included.
         num_permutations: arrangements of each story, fewer where it has not so many; of one that does not fit into the
             encoder, see `score_long_text`.
-        bf16: compute in bfloat16: faster where the hardware does, and scores have three digits.
 
     Returns:
         For each story one score per sentence in input order, see `average_scores`.
@@ -51,7 +49,7 @@ def score_stories(
     rows: list[list[list[float]]] = [[[] for _ in story] for story in ways]
     places = [(story, number) for story, shown in enumerate(ways) for number in range(len(shown))]
     lengths = [story_tokenizer.length(sentence_ids[story]) for story, _ in places]
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+    with torch.inference_mode():
         for batch in batches_by_length(lengths, batch_size=batch_size, batch_tokens=batch_tokens):
             chosen = [places[i] for i in batch]
             # A story of no sentence goes through the model as one bare marker.

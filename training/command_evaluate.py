@@ -92,14 +92,13 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"the data have no split {options.split}; there is {', '.join(splits)}")
         stories = splits[options.split]
     keep_freed_memory()
-    model, tokenizer = load_trained_model(options.model)
+    model, tokenizer = load_trained_model(options.model, bf16=options.bf16)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
     predictions = predict(
         model,
         tokenized,
         batch_size=options.per_device_eval_batch_size,
         num_permutations=options.num_permutations,
-        bf16=options.bf16,
     )
     metrics = judge(predictions, model.config)
     if model.config.confidence_temperature is not None:

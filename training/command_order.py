@@ -123,7 +123,7 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     if options.output is not None:
         format_of(options.output)
     records = _records(options.input)
-    model, tokenizer = _load(options.model, options.backend)
+    model, tokenizer = _load(options)
     answers = counter.counted(_orderer(options, model, tokenizer)(records))
     if options.output is not None:
         write_file(tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
@@ -162,7 +162,7 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     from .sharded_ordering import SHARD_SIZE, open_shards, order_in_shards, shard_plan
 
     processes = Processes.from_environment()
-    model, tokenizer = _load(options.model, options.backend)
+    model, tokenizer = _load(options)
     shard_size = options.shard_size or SHARD_SIZE
     folder = Path(options.output)
     open_shards(folder, shard_plan(inputs, options.model, model, options.num_permutations, shard_size))
@@ -187,12 +187,12 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     return _next(model, is_text=False)
 
 
-def _load(name: str, backend: str) -> tuple[Any, Any]:
+def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     """The trained model and its tokenizer, on this process's device."""
-    if backend != "torch":
+    if options.backend != "torch":
         from .onnx_model import load_onnx_model
 
-        return load_onnx_model(name, backend)
+        return load_onnx_model(options.model, options.backend)
     from transformers.utils import logging
 
     from .device import keep_freed_memory
@@ -200,7 +200,7 @@ def _load(name: str, backend: str) -> tuple[Any, Any]:
 
     logging.disable_progress_bar()
     keep_freed_memory()
-    loaded = load_trained_model(name)
+    loaded = load_trained_model(options.model, bf16=options.bf16)
     if sys.stderr.isatty():
         logging.enable_progress_bar()  # that of a long text
     return loaded
@@ -214,7 +214,6 @@ def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callabl
         batch_size=options.batch_size,
         batch_tokens=options.batch_tokens,
         num_permutations=options.num_permutations,
-        bf16=options.bf16,
         read_ahead=options.input is not None,
     )
 

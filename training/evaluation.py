@@ -45,7 +45,6 @@ def predict(
     *,
     batch_size: int = 64,
     num_permutations: int | None = None,
-    bf16: bool = False,
     description: str = "Evaluating",
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Predictions:
@@ -60,7 +59,6 @@ def predict(
         batch_size: token sequences that go through the model at once.
         num_permutations: average the scores over so many arrangements of each story instead, those that `order`
             takes (see `arrangements`). They know nothing of the true order: it is the shuffle that is arranged.
-        bf16: compute in bfloat16, see `score_stories`.
         description: of the progress bar.
         processes: who share the work, all with the same model; not where arrangements are averaged.
     """
@@ -78,9 +76,9 @@ def predict(
     # Weights that are shared out are gathered in `forward`, and could not be trained if that was in inference mode.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
     try:
-        with untracked(), torch.autocast(model.device.type, torch.bfloat16, enabled=bf16), progress:
+        with untracked(), progress:
             if num_permutations is not None:
-                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress, bf16)
+                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress)
                 return predictions
             loader = evaluation_loader(stories, batch_size, processes=processes)
             for indices, batch in zip(batches, loader, strict=True):
@@ -110,7 +108,6 @@ def _predict_arranged(
     batch_size: int,
     num_permutations: int,
     progress: Any,
-    bf16: bool,
 ) -> None:
     """Fills in what `order` would say of the shuffled stories, a portion at a time."""
     for start in range(0, len(stories), _PORTION):
@@ -123,13 +120,7 @@ def _predict_arranged(
             for index, labels in zip(portion, shuffles, strict=True)
         ]
         rows = score_stories(
-            model,
-            stories.story_tokenizer,
-            shuffled,
-            ids,
-            batch_size=batch_size,
-            num_permutations=num_permutations,
-            bf16=bf16,
+            model, stories.story_tokenizer, shuffled, ids, batch_size=batch_size, num_permutations=num_permutations
         )
         for index, labels, row in zip(portion, shuffles, rows, strict=True):
             predictions.labels[index, : len(labels)] = labels

@@ -63,7 +63,6 @@ def order_stories(
     batch_size: int | None = None,
     batch_tokens: int | None = BATCH_TOKENS,
     num_permutations: int = 1,
-    bf16: bool = False,
     read_ahead: bool = False,
 ) -> Iterator[OrderedStory]:
     """Puts stories in order, one answer for each record that comes in, in its order.
@@ -72,7 +71,7 @@ def order_stories(
         model: a trained model, in eval mode.
         tokenizer: the model's.
         stories: stories with their sentences as given, and the records that could not be read as one.
-        batch_size, batch_tokens, num_permutations, bf16: see `score_stories`.
+        batch_size, batch_tokens, num_permutations: see `score_stories`.
         read_ahead: read and tokenize the next portion while the model is at this one. Not for input that somebody
             types: the answers would wait for it.
     """
@@ -89,7 +88,6 @@ def order_stories(
             batch_size=batch_size,
             batch_tokens=batch_tokens,
             num_permutations=num_permutations,
-            bf16=bf16,
         )
         return _answers(portion, scores, model.config.confidence_temperature)
 
