@@ -106,8 +106,7 @@ def inference_speed() -> str | None:
     for name, found in figures.items():
         kind = name.partition(", ")[0]
         if kind == "start":
-            shown = f"{found['seconds']['median']:.1f} s"
-            rows.append([name, shown, _ratio(ratios, f"start, order / {name}"), "", ""])
+            rows.append([name, f"{found['seconds']['median']:.1f} s", "", "", ""])
             continue
         others = ("guide", "plain loop, 1") if kind == "order" else ("guide", "guide, longest")
         rows.append([
