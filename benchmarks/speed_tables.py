@@ -9,6 +9,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 TRAINING, INFERENCE, SCALING = (RESULTS / f"{name}.json" for name in ("training_speed", "inference_speed", "scaling"))
+EVALUATION = RESULTS / "evaluation_speed.json"
 BARE, GUIDE, LONGEST = "bare loop", "guide", "guide, padded to the longest"
 LOOPS = {BARE: "a bare loop of torch", "trainer": "Trainer", "lightning": "Lightning", "poutyne": "Poutyne"}
 PARTS = ("forward", "loss", "backward", "optimizer", "clipping", "batches", "schedule", "logging", "framework")
@@ -126,6 +127,10 @@ def inference_speed() -> str | None:
             f"torch, its scores differ by {exact['largest_difference']:.0e} at most; "
         )
         told += f"int8 {rough['same_order']} of them, by {rough['largest_difference']:.1g}."
+    longer = _read(EVALUATION)
+    if longer is not None:
+        ratio = _ratio(longer["ratios_of_speed"], "evaluate, bf16 / evaluate, guide")
+        told += f" With {longer['stories']:,} stories instead of {values['stories']:,}, evaluating in bf16 is {ratio}."
     return f"{table}\n\n{_machine(values, values['rounds'])}{told}"
 
 

@@ -239,7 +239,7 @@ def test_what_is_measured_are_the_steps_after_the_first() -> None:
 def test_readme_shows_speed_where_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("training_speed", "step_profile", "recipe_options", "inference_speed", "scaling")
     text = "".join(f"<!-- generated: {name} -->\nas it was\n<!-- end -->\n" for name in names)
-    for name in ("TRAINING", "INFERENCE", "SCALING"):
+    for name in ("TRAINING", "INFERENCE", "EVALUATION", "SCALING"):
         monkeypatch.setattr(speed_tables, name, tmp_path / f"{name}.json")
     assert with_generated_parts(text) == text
 
@@ -259,7 +259,9 @@ def test_readme_shows_speed_where_it_was_measured(tmp_path: Path, monkeypatch: p
     inference = {"order, guide": run(4), "order, bf16": run(200), "start, order": run(1), "start, guide": run(1)}
     agreement = {"stories": 480, "onnx": {"same_order": 480, "largest_difference": 3e-6}}
     agreement["onnx-int8"] = {"same_order": 450, "largest_difference": 0.07}
-    values = {"environment": environment, "rounds": 3, "agreement": agreement}
+    values = {"environment": environment, "rounds": 3, "stories": 400, "agreement": agreement}
+    evaluation = inference_speed.conclusions({"evaluate, bf16": run(90), "evaluate, guide": run(3)})
+    (tmp_path / "EVALUATION.json").write_text(json.dumps({"stories": 2000, **evaluation}))
     (tmp_path / "INFERENCE.json").write_text(json.dumps({**values, **inference_speed.conclusions(inference)}))
     runs = [{"task": "order", "stories": n, "seconds": n / 100, "peak_memory_mib": 500.0} for n in (1000, 10_000)]
     (tmp_path / "SCALING.json").write_text(json.dumps({"runs": runs, "lines": scaling.lines(runs)}))
@@ -270,4 +272,5 @@ def test_readme_shows_speed_where_it_was_measured(tmp_path: Path, monkeypatch: p
     assert "| `bf16` | 60.0 |  | 1,024 MiB | 62% |" in shown
     assert "| order, bf16 | 200 a second | 50× [50, 50] |  | 1,024 MiB |" in shown
     assert "480 of the sample's 480 stories" in shown and "int8 450 of them, by 0.07" in shown
+    assert "With 2,000 stories instead of 400, evaluating in bf16 is 30× [30, 30]." in shown
     assert "| `order` | 10 s, 500 MiB | 100 s, 500 MiB | 2.8 h |" in shown
