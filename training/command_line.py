@@ -377,7 +377,17 @@ def run_and_exit() -> NoReturn:
     except KeyboardInterrupt:  # before any command began
         complain("interrupted")
         code = _INTERRUPTED
+    exit_with(code)
+
+
+def exit_with(code: int) -> NoReturn:
+    """Ends the process with this code, whatever was interrupted in it.
+
+    Where Ctrl-C strikes within `exec` of a text (as in `dataclass`, at any import), CPython remembers it, though it is
+    caught and answered, and ends a `python -m` by the signal: until the next text is run.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exec("")
     sys.exit(code)
 
 

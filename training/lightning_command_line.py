@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
-from .command_line import TRACEBACK_VARIABLE, complain
+from .command_line import TRACEBACK_VARIABLE, complain, exit_with
 from .lightning_data import StoryDataModule
 from .lightning_module import SentenceOrderingModule
 from .repository import write_text
@@ -112,4 +112,4 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

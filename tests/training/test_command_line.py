@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 import types
 import warnings
@@ -17,6 +18,7 @@ from tests.training.conftest import Command, Trained, run_command
 from training import command_line
 from training.command_line import COMMANDS, OneLineErrors, main
 
+ROOT = Path(__file__).parents[2]
 RunsAs = Callable[..., Command]
 
 
@@ -69,6 +71,21 @@ def fails_with(error: BaseException) -> Callable[[], int]:
 )
 def test_each_error_has_its_code_and_one_line(error: BaseException, code: int, line: str, runs_as: RunsAs) -> None:
     assert runs_as(fails_with(error)) == Command(code, "", f"sentence-ordering: {line}\n")
+
+
+def test_an_interrupt_within_the_run_of_a_text_is_no_end_by_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "from training import command_line\n"
+        "def run(arguments):\n"
+        "    exec('raise KeyboardInterrupt')\n"
+        "command_line.COMMANDS['order'] = ('interrupted', '')\n"
+        "if __name__ == '__main__':\n"
+        "    command_line.run_and_exit()\n"
+    )
+    command = [sys.executable, "-m", "interrupted", "order"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "sentence-ordering: interrupted\n")
 
 
 def test_what_a_command_answers_is_the_exit_code(runs_as: RunsAs) -> None:
