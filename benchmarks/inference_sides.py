@@ -15,7 +15,7 @@ from benchmarks.side_by_side import peak_memory
 from dataset_builder.loading import load_all
 from dataset_builder.story import Story
 from modeling_sentence_ordering import StoryTokenizer
-from training.device import keep_freed_memory
+from training.device import steady_memory
 from training.evaluation import evaluate
 from training.onnx_model import load_onnx_model
 from training.ordering import order_stories
@@ -54,7 +54,7 @@ def _guide_evaluation(told: Mapping[str, Any]) -> Work:
 
 
 def _our_evaluation(told: Mapping[str, Any]) -> Work:
-    keep_freed_memory()
+    steady_memory()
     model, tokenizer = load_trained_model(told["model"], bf16=told["bf16"])
     every = load_all(told["data"])
 
@@ -98,7 +98,7 @@ def _pipeline(told: Mapping[str, Any]) -> Work:
 
 
 def _order(told: Mapping[str, Any]) -> Work:
-    keep_freed_memory()
+    steady_memory()
     backend = told.get("backend")
     model: Any
     if backend:

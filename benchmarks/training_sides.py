@@ -20,7 +20,7 @@ from benchmarks.side_by_side import peak_memory
 from benchmarks.step_profile import StepProfile
 from dataset_builder.loading import load_all
 from modeling_sentence_ordering import StoryTokenizer
-from training.device import fastest_device, keep_freed_memory
+from training.device import fastest_device, steady_memory
 from training.encoders import build_model, checkpoint_activations, resolve_encoder
 from training.frameworks import load_framework
 from training.optimization import build_optimizer, build_schedule, seed_step
@@ -98,7 +98,7 @@ def _measure_guide(told: Mapping[str, Any], stretch: Stretch) -> dict[str, Any]:
 
 
 def _measure_recipe(told: Mapping[str, Any], stretch: Stretch) -> dict[str, Any]:
-    keep_freed_memory()
+    steady_memory()
     with tempfile.TemporaryDirectory() as folder:
         recipe = Recipe(
             **{"eval_strategy": "no", **told["recipe"], "max_steps": stretch.total, "output_dir": folder}

@@ -81,7 +81,7 @@ def confidence_intervals(stories: dict[str, np.ndarray]) -> dict[str, Any]:
         np.mean,
         axis=-1,
         n_resamples=RESAMPLES,
-        batch=max(1, 10_000_000 // values.size),  # resamples at a time, so that memory stays below 100 MB or so
+        batch=max(1, 1_000_000 // values.size),  # resamples at a time, of a few numbers each of 8 bytes
         confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(SEED),

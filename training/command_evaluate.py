@@ -16,11 +16,11 @@ from modeling_sentence_ordering import StoryTokenizer
 from . import repository
 from .calibration import calibration_error, neighbours
 from .command_line import PROGRAM, OneLineErrors, complete_help, note, say, show
-from .device import keep_freed_memory
+from .device import steady_memory
 from .evaluation import judge, predict
 from .metrics import METRIC_NAMES
 from .output_names import check_file_name
-from .stories import TokenizedStories
+from .stories import TokenizedStories, sentences_of
 from .trained_model import load_trained_model
 
 
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.split not in splits:
             raise ValueError(f"the data have no split {options.split}; there is {', '.join(splits)}")
         stories = splits[options.split]
-    keep_freed_memory()
+    steady_memory()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
     predictions = predict(
@@ -123,4 +123,4 @@ def count_training_stories(model: str, stories: Dataset) -> int | None:
     if not path.is_file():
         return None
     known = repository.read_story_hashes(path)
-    return sum(story_hash(sentences) in known for sentences in stories["sentences"])
+    return sum(story_hash(sentences) in known for sentences in sentences_of(stories))

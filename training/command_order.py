@@ -195,11 +195,11 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
         return load_onnx_model(options.model, options.backend)
     from transformers.utils import logging
 
-    from .device import keep_freed_memory
+    from .device import steady_memory
     from .trained_model import load_trained_model
 
     logging.disable_progress_bar()
-    keep_freed_memory()
+    steady_memory()
     loaded = load_trained_model(options.model, bf16=options.bf16)
     if sys.stderr.isatty():
         logging.enable_progress_bar()  # that of a long text

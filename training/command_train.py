@@ -15,7 +15,7 @@ from transformers.utils import logging
 from .card_options import CardOptions, add_card_flags, card_options
 from .command_line import PROGRAM, OneLineErrors, complete_help, say
 from .command_push import add_push_arguments, publication, push_again, say_where
-from .device import keep_freed_memory
+from .device import steady_memory
 from .processes import Processes
 from .publishing import Publication, check_publication, push_folder
 from .recipe import Recipe
@@ -94,7 +94,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions, Publicat
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     recipe, card, where = parse_train(arguments)
-    keep_freed_memory()
+    steady_memory()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     is_first = Processes.from_environment().is_first

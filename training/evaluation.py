@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from modeling_sentence_ordering import SentenceOrderingModel, objective_loss, score_stories
@@ -37,6 +38,17 @@ class Predictions:
     scores: np.ndarray
     labels: np.ndarray
     sentence_mask: np.ndarray
+
+    def take(self, indices: list[int], scores: Tensor, labels: Tensor, sentence_mask: Tensor) -> None:
+        """Takes over what was found of some stories, `(batch, max_sentences)` each, with the batch's own maximum.
+
+        At once: small arrays that were kept beside it would lie between those of the model, and memory would go to
+        pieces.
+        """
+        sentences = labels.shape[1]
+        self.scores[indices, :sentences] = scores.cpu().numpy()
+        self.labels[indices, :sentences] = labels.cpu().numpy()
+        self.sentence_mask[indices, :sentences] = sentence_mask.cpu().numpy()
 
 
 def predict(
@@ -72,7 +84,6 @@ def predict(
     bar = {"disable": None if processes.is_first else True, "delay": 1, "leave": False}
     progress = tqdm(total=sum(map(len, batches)), desc=description, unit=" stories", **bar)
     predictions = Predictions(scores, labels, mask)
-    found: list[_Scored] = []
     # Weights that are shared out are gathered in `forward`, and could not be trained if that was in inference mode.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
     try:
@@ -81,24 +92,19 @@ def predict(
                 _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress)
                 return predictions
             loader = evaluation_loader(stories, batch_size, processes=processes)
-            for indices, batch in zip(batches, loader, strict=True):
-                batch_labels = batch.pop("labels").numpy()
+            for place, (indices, batch) in enumerate(zip(batches, loader, strict=True)):
+                batch_labels = batch.pop("labels")
                 output = model(**{key: value.to(model.device) for key, value in batch.items()})
-                found.append((indices, output.logits.cpu().numpy(), batch_labels, output.sentence_mask.cpu().numpy()))
+                if place < counting:
+                    predictions.take(indices, output.logits, batch_labels, output.sentence_mask)
                 progress.update(len(indices))
     finally:
         model.train(was_training)
-    for share in processes.gathered(found[:counting]):
-        for indices, batch_scores, batch_labels, batch_mask in share:
-            sentences = batch_labels.shape[1]
-            scores[indices, :sentences] = batch_scores
-            labels[indices, :sentences] = batch_labels
-            mask[indices, :sentences] = batch_mask
+    if processes.world_size > 1:
+        own = [index for indices in batches[:counting] for index in indices]
+        for others, *values in processes.gathered((own, scores[own], labels[own], mask[own])):
+            scores[others], labels[others], mask[others] = values
     return predictions
-
-
-# Which stories a batch has; and of them scores, labels and sentence mask, `(batch, max_sentences)` each.
-_Scored = tuple[list[int], np.ndarray, np.ndarray, np.ndarray]
 
 
 def _predict_arranged(

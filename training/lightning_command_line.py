@@ -20,6 +20,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
 from .command_line import TRACEBACK_VARIABLE, complain, exit_with
+from .device import steady_memory
 from .lightning_data import StoryDataModule
 from .lightning_module import SentenceOrderingModule
 from .repository import write_text
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: for bad arguments, with 2, as in any argparse program.
     """
+    steady_memory()
     _quiet_libraries()
     in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     try:

@@ -15,7 +15,7 @@ from dataset_builder.streaming import StoryStream
 from modeling_sentence_ordering import StoryTokenizer
 
 from .recipe import Recipe
-from .stories import TokenizedStories
+from .stories import TokenizedStories, sentences_of
 
 # How many stories of a stream the vocabulary of an encoder from scratch is trained on: the first of the first epoch.
 VOCABULARY_STORIES = 100_000
@@ -39,8 +39,7 @@ class RecipeStories:
     def sentences(self) -> Iterable[list[str]]:
         """Of the training stories; of a stream, of `VOCABULARY_STORIES` of them. Nothing is read before it is used."""
         if self.stream is None:
-            sentences: Iterable[list[str]] = self.splits["train"]["sentences"]
-            return sentences
+            return sentences_of(self.splits["train"])
         stories = self.stream.read(self.stream.order(self.seed, epoch=0))
         return (list(story.sentences) for _, story in islice(stories, VOCABULARY_STORIES))
 

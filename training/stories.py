@@ -21,9 +21,11 @@ from .processes import Processes
 from .recipe import Recipe
 from .streaming import StreamBatchSampler, StreamedDraw, StreamedStories
 
+_AT_A_TIME = 1000  # stories
+
 
 class TokenizedStories:
-    """The sentences of many stories as ids, in true order, in three flat arrays over a memory-mapped table.
+    """The sentences of many stories as ids, in true order, where they lie in the file that `datasets` has mapped.
 
     Args:
         stories: columns `storyid`, `storytitle`, `sentences` (true order).
@@ -35,34 +37,35 @@ class TokenizedStories:
         self.stories = stories
         self.story_tokenizer = story_tokenizer
         self.data_seed = data_seed
-        table = _tokenized(stories, story_tokenizer).data.column("sentence_ids").combine_chunks()
-        self._story_starts = table.offsets.to_numpy()
-        sentences = table.values
-        self._sentence_starts = sentences.offsets.to_numpy()
-        self._ids = sentences.values.to_numpy()
+        column = _tokenized(stories, story_tokenizer).data.column("sentence_ids")
+        self._parts = [_MappedStories.of(part) for part in column.chunks]
+        self._ends = np.cumsum([len(part.story_starts) - 1 for part in self._parts], dtype=np.int64)
 
     def __len__(self) -> int:
         """Stories."""
-        return len(self._story_starts) - 1
+        return len(self.stories)
 
     @property
     def num_sentences(self) -> np.ndarray:
         """Sentences of each story, `(stories,)` int."""
-        return np.diff(self._story_starts)
+        return _joined([np.diff(part.story_starts) for part in self._parts])
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each story as the encoder reads it, `(stories,)` int."""
         tokenizer = self.story_tokenizer
-        tokens = np.diff(self._sentence_starts[self._story_starts])
+        tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
         lengths = tokens + self.num_sentences + (tokenizer.separator_token_id is not None)
         return lengths if tokenizer.max_input_tokens is None else np.minimum(lengths, tokenizer.max_input_tokens)
 
     def sentence_ids(self, index: int) -> list[list[int]]:
         """The ids of each sentence of a story, in true order."""
-        first, last = self._story_starts[index], self._story_starts[index + 1]
-        starts = self._sentence_starts[first : last + 1]
-        ids = self._ids[starts[0] : starts[-1]].tolist()
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        part = self._parts[number]
+        place = index - (int(self._ends[number - 1]) if number else 0)
+        first, last = part.story_starts[place], part.story_starts[place + 1]
+        starts = part.sentence_starts[first : last + 1]
+        ids = part.ids[starts[0] : starts[-1]].tolist()
         places = (starts - starts[0]).tolist()
         return [ids[begin:end] for begin, end in zip(places[:-1], places[1:], strict=True)]
 
@@ -74,6 +77,37 @@ class TokenizedStories:
         """The shuffle that a story is evaluated in: that of the data set's configuration `shuffled`."""
         story = self.stories[int(index)]
         return shuffled_labels(story["storyid"], story["sentences"], self.data_seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _MappedStories:
+    """Some stories that follow each other in the file, in three flat arrays over it.
+
+    Attributes:
+        story_starts: where each story begins among the sentences, `(stories + 1,)`.
+        sentence_starts: where each sentence begins among the ids, `(sentences + 1,)`.
+        ids: of all of them.
+    """
+
+    story_starts: np.ndarray
+    sentence_starts: np.ndarray
+    ids: np.ndarray
+
+    @classmethod
+    def of(cls, part: Any) -> _MappedStories:
+        """Of an Arrow array of lists of lists of ids, nothing of which is copied."""
+        sentences = part.values
+        return cls(part.offsets.to_numpy(), sentences.offsets.to_numpy(), sentences.values.to_numpy())
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def sentences_of(stories: Dataset) -> Iterator[list[str]]:
+    """The sentences of each story, in order; a column that `datasets` is asked for is a list of all that there is."""
+    for batch in stories.select_columns("sentences").iter(_AT_A_TIME):
+        yield from batch["sentences"]
 
 
 def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:

@@ -8,7 +8,7 @@ import resource
 import pytest
 import torch
 
-from training.device import keep_freed_memory
+from training.device import steady_memory
 
 ROWS, WIDTH = 12_000, 1024  # float32: 49 MB, more than what glibc keeps by itself
 
@@ -26,7 +26,7 @@ def test_the_memory_of_a_tensor_that_is_freed_serves_the_next_one(monkeypatch: p
         pytest.skip("this C library has no mallopt")
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
         monkeypatch.delenv(name, raising=False)
-    keep_freed_memory()
+    steady_memory()
     weight = torch.ones(3, WIDTH)
     # The first ones find a heap that other tests have left in pieces.
     faults = [faults_of_a_step(weight) for _ in range(15)]
