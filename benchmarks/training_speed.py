@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": True},
     "attn_implementation eager": {"attn_implementation": "eager"},
     "attn_implementation sdpa": {"attn_implementation": "sdpa"},
+    "fast_dropout false": {"fast_dropout": False},
     "optim adamw_torch": {"optim": "adamw_torch"},
     "torch_compile": {"torch_compile": True},
     "gradient_checkpointing": {"gradient_checkpointing": True},

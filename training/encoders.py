@@ -12,6 +12,7 @@ import torch
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS, hub_id
 
+from .dropout import use_fast_dropout
 from .hub_errors import first_line, is_unreachable
 from .recipe import Recipe, RecipeError
 from .trained_model import is_trained_model, load_trained_model
@@ -36,6 +37,14 @@ def resolve_encoder(name: str) -> str:
 
 
 def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
+    """A model to train by the recipe, with its tokenizer: see `_model_and_tokenizer`."""
+    model, tokenizer = _model_and_tokenizer(recipe, stories)
+    if recipe.fast_dropout and not recipe.torch_compile:  # what is compiled draws in its own way
+        use_fast_dropout(model, in_attention=recipe.attn_implementation is None)
+    return model, tokenizer
+
+
+def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
     """A new model with its tokenizer, the same for the same recipe; or a trained one, to go on training.
 
     Args:

@@ -1,14 +1,16 @@
 """Ends commands at random moments, and sees whether they come to the same end as if nothing had happened.
 
-`python -m tests.hostile.kill_many_times --times 20` kills each of train (three frameworks), order, compare and push 20
-times; `--signal INT` presses Ctrl-C instead. After that, training is resumed from its last checkpoint (begun anew where
-there is none yet) and every other command is given again. What is left must be what an undisturbed run leaves, to the
-byte; after Ctrl-C the exit code must be 130, with one line, and nothing unfinished may be left. Prints `20 of 20`.
+`python -m tests.hostile.kill_many_times --times 20` kills each of train (three frameworks, on a table and on a stream),
+order, compare and push 20 times; `--signal INT` presses Ctrl-C instead. After that, training is resumed from its last
+checkpoint (begun anew where there is none yet) and every other command is given again. What is left must be what an
+undisturbed run leaves, to the byte; after Ctrl-C the exit code must be 130, with one line, and nothing unfinished may be
+left. Prints `20 of 20`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -22,6 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tests.hub_server import Hub
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.made_up import made_up_stories, write_jsonl
@@ -32,6 +37,7 @@ TRAIN = [
     *("train", "--encoder", "tiny-bert", "--data", "stories.jsonl", "--bf16", "false", "--num_train_epochs", "8"),
     *("--per_device_train_batch_size", "4", "--learning_rate", "2e-3", "--eval_strategy", "steps", "--eval_steps", "4"),
 ]
+STREAMED = ["--data", "stories.parquet", "--streaming", "--shuffle_buffer_size", "16"]
 COMPARE = [
     "compare",
     "--encoders",
@@ -62,6 +68,8 @@ class Workplace:
         self.folder, self.hub, self.number = folder, hub, 0
         write_jsonl(folder / "stories.jsonl", made_up_stories(40))
         write_jsonl(folder / "many.jsonl", made_up_stories(3000))
+        rows = map(json.loads, (folder / "stories.jsonl").read_text(encoding="utf-8").splitlines())
+        pq.write_table(pa.Table.from_pylist(list(rows)), folder / "stories.parquet", row_group_size=10)
         write_encoder(folder / "tiny-bert", "bert", initializer_range=0.1)
         self.environment = hub.environment(folder) | {
             "OMP_NUM_THREADS": "1",
@@ -75,7 +83,7 @@ class Workplace:
         self.number += 1
         place = self.folder / f"try-{self.number}"
         place.mkdir()
-        for name in ("stories.jsonl", "many.jsonl", "tiny-bert", "model"):
+        for name in ("stories.jsonl", "stories.parquet", "many.jsonl", "tiny-bert", "model"):
             (place / name).symlink_to(self.folder / name)
         return place
 
@@ -108,9 +116,9 @@ class Workplace:
             return f"{self.hub.user}/model"
 
         cases = {}
-        for framework in FRAMEWORKS:
-            train = [*TRAIN, "--framework", framework, "--output_dir", "out"]
-            cases[f"train-{framework}"] = Case(
+        for framework, source in itertools.product(FRAMEWORKS, ("", "streamed-")):
+            train = [*TRAIN, *(STREAMED if source else ()), "--framework", framework, "--output_dir", "out"]
+            cases[f"train-{source}{framework}"] = Case(
                 train,
                 lambda place, train=train: [  # type: ignore[misc]
                     *train,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.hostile.kill_many_times import FRAMEWORKS, kill_many_times
 
-COMMANDS = [*(f"train-{framework}" for framework in FRAMEWORKS), "order", "compare", "push"]
+COMMANDS = [*(f"train-{framework}" for framework in FRAMEWORKS), "train-streamed-trainer", "order", "compare", "push"]
 
 
 @pytest.mark.slow

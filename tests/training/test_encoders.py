@@ -15,6 +15,7 @@ import yaml
 
 from tests.training.conftest import TRAIN_FLAGS, run_command
 from tests.training.made_up import made_up_stories
+from training import dropout
 from training.encoders import PACKAGED_ENCODERS, build_model, resolve_encoder, train_tokenizer
 from training.hub_errors import first_line, is_unreachable
 from training.recipe import Recipe, RecipeError
@@ -91,9 +92,14 @@ def test_the_seed_decides_the_weights_that_are_new(make_recipe: MakeRecipe) -> N
 def test_attention_is_computed_as_the_recipe_says(make_recipe: MakeRecipe) -> None:
     implementations = []
     for asked_for in (None, "sdpa", "eager"):
-        model, _ = build_model(make_recipe(attn_implementation=asked_for), STORIES)
+        model, _ = build_model(make_recipe(attn_implementation=asked_for, fast_dropout=False), STORIES)
         implementations.append(model.encoder.config._attn_implementation)
     assert implementations == ["sdpa", "sdpa", "eager"]
+    fast = [
+        build_model(make_recipe(attn_implementation=asked_for), STORIES)[0].encoder.config._attn_implementation
+        for asked_for in (None, "sdpa", "eager")
+    ]
+    assert fast == [dropout.ATTENTION, "sdpa", "eager"]
 
 
 @pytest.mark.parametrize("encoder", [None, "cnn"])
