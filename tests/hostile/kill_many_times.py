@@ -3,8 +3,8 @@
 `python -m tests.hostile.kill_many_times --times 20` kills each of train (three frameworks, on a table and on a stream),
 order, compare and push 20 times; `--signal INT` presses Ctrl-C instead. After that, training is resumed from its last
 checkpoint (begun anew where there is none yet) and every other command is given again. What is left must be what an
-undisturbed run leaves, to the byte; after Ctrl-C the exit code must be 130, with one line, and nothing unfinished may be
-left. Prints `20 of 20`.
+undisturbed run leaves, to the byte; after Ctrl-C the exit code must be 130, with one line, and nothing unfinished may
+be left. Prints `20 of 20`.
 """
 
 from __future__ import annotations
