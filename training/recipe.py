@@ -152,7 +152,8 @@ class Recipe:
     fast_dropout: bool = field(
         default=True,
         metadata=_of(
-            "Draw dropout four values at a time, on the CPU: less time for each step. On a GPU nothing is different."
+            "Draw dropout four values at a time, on the CPU: less time for each step. On a GPU, and with "
+            "--torch_compile, nothing is different."
         ),
     )
     torch_compile: bool = field(
