@@ -253,7 +253,7 @@ class Actions:
 
     def pick(self, number: int) -> tuple[str, bool, Story | None, str, str]:
         """An example, shuffled; before all that its text, and that it is in the true order."""
-        text = "\n".join(self.examples[number]["sentences"])
+        text = _text_of(self.examples[number])
         return text, True, *self.shuffle(text, True, None)
 
     async def status(self) -> AsyncIterator[str]:
@@ -268,6 +268,10 @@ def _as_shown(text: str | None, story: Story | None) -> Story:
     """The story on the page, or another if the text has changed since."""
     read = Story.read(text)
     return story if story is not None and story.text == read.text else read
+
+
+def _text_of(example: Example) -> str:
+    return "\n".join(example["sentences"])
 
 
 def _sorry(why: str) -> tuple[None, str, str]:
@@ -292,8 +296,9 @@ def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics
                 _html("<h2>1. Pick a story, or write your own</h2>")
                 with gr.Row(elem_id="so-examples"):
                     picks = [gr.Button(example["title"], size="sm", min_width=0) for example in examples]
-                text = gr.Textbox(label="Your sentences, one per line", lines=9, max_lines=16)
-                is_judged = gr.Checkbox(label="These lines are in the true order: score the answer")
+                first = _text_of(examples[0]) if examples else None
+                text = gr.Textbox(first, label="Your sentences, one per line", lines=9, max_lines=16)
+                is_judged = gr.Checkbox(bool(examples), label="These lines are in the true order: score the answer")
             with gr.Column(min_width=280):
                 _html("<h2>2. Shuffle it, and let the model order it</h2>")
                 with gr.Row(elem_id="so-buttons"):
@@ -309,8 +314,8 @@ def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics
         is_judged.input(actions.judge, [is_judged, story], shown, **quiet)
         for number, button in enumerate(picks):
             button.click(partial(actions.pick, number), None, [text, is_judged, *shown], **quiet)
-        if examples:
-            page.load(partial(actions.pick, 0), None, [text, is_judged, *shown], **quiet)
+        if examples:  # what a visitor has written by then stays
+            page.load(actions.shuffle, given, shown, **quiet)
         page.load(actions.status, None, status, concurrency_limit=None, **quiet)
     return page
 

@@ -78,7 +78,7 @@ def open_page() -> Iterator[Opener]:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
 
-        def open_address(address: str, width: int = 1280, **options: Any) -> Page:
+        def open_address(address: str, width: int = 1280, script: str = "", **options: Any) -> Page:
             page = browser.new_page(viewport={"width": width, "height": 900}, **options)
             page.set_default_timeout(PATIENCE * 1000)
             watch(page)
@@ -87,6 +87,7 @@ def open_page() -> Iterator[Opener]:
                 "Element.prototype.animate = function (...how) {"
                 "  if (this.matches('.so-item')) window.moves += 1; return animate.apply(this, how); }"
             )
+            page.add_init_script(script)
             page.goto(address)
             page.get_by_label(TEXT).wait_for()
             return page
@@ -167,6 +168,26 @@ def test_a_story_is_shuffled_put_in_order_and_judged_as_our_own_code_does(page: 
     page.get_by_label(SCORED).uncheck()
     assert "in place" not in wait_for_summary(page, "in the model’s order")
     assert shown(page) == answer["sentences"] and page.locator(".so-note").count() == 0
+
+
+def test_what_is_written_before_the_server_has_answered_stays(address: str, open_page: Opener) -> None:
+    late = (
+        "const own = window.fetch; window.fetch = async (...what) => {"
+        "  if (String(what[0].url ?? what[0]).includes('queue/join')) await new Promise(go => setTimeout(go, 2000));"
+        "  return own(...what); }"
+    )
+    page = open_page(address, script=late)
+    first_example = page.get_by_label(TEXT).input_value()
+    assert first_example.count("\n") >= 3 and page.get_by_label(SCORED).is_checked()
+    write(page, "\n".join(STORY))
+    assert page.locator(".so-item").count() == 0, "the server has not answered yet"
+    page.locator(".so-item").first.wait_for()
+    page.wait_for_timeout(500)
+    assert page.get_by_label(TEXT).input_value() == "\n".join(STORY)
+    press(page, "Order")
+    wait_for_summary(page, "in the model’s order")
+    assert sorted(shown(page)) == sorted(STORY)
+    page.close()
 
 
 def test_sentences_move_to_their_places_unless_motion_is_not_wanted(address: str, open_page: Opener) -> None:
