@@ -385,9 +385,17 @@ def exit_with(code: int) -> NoReturn:
 
     Where Ctrl-C strikes within `exec` of a text (as in `dataclass`, at any import), CPython remembers it, though it is
     caught and answered, and ends a `python -m` by the signal: until the next text is run.
+
+    Of several processes, one that has failed leaves at once: its threads still speak with the others, and C++ aborts
+    where such threads are taken down in order.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exec("")
+    if code and Processes.from_environment().world_size > 1:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -73,19 +73,33 @@ def test_each_error_has_its_code_and_one_line(error: BaseException, code: int, l
     assert runs_as(fails_with(error)) == Command(code, "", f"sentence-ordering: {line}\n")
 
 
-def test_an_interrupt_within_the_run_of_a_text_is_no_end_by_a_signal(tmp_path: Path) -> None:
-    (tmp_path / "interrupted.py").write_text(
+def made_up_process(folder: Path, body: str, **variables: str) -> tuple[int, str]:
+    """A process of its own whose command `order` does this; its exit code, and what it says on standard error."""
+    (folder / "made_up.py").write_text(
+        "import threading, time\n"
         "from training import command_line\n"
-        "def run(arguments):\n"
-        "    exec('raise KeyboardInterrupt')\n"
-        "command_line.COMMANDS['order'] = ('interrupted', '')\n"
+        f"def run(arguments):\n    {body}\n"
+        "command_line.COMMANDS['order'] = ('made_up', '')\n"
         "if __name__ == '__main__':\n"
         "    command_line.run_and_exit()\n"
     )
-    command = [sys.executable, "-m", "interrupted", "order"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "sentence-ordering: interrupted\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])} | variables
+    command = [sys.executable, "-m", "made_up", "order"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+def test_an_interrupt_within_the_run_of_a_text_is_no_end_by_a_signal(tmp_path: Path) -> None:
+    ended = made_up_process(tmp_path, "exec('raise KeyboardInterrupt')")
+    assert ended == (130, "sentence-ordering: interrupted\n")
+
+
+def test_one_of_several_processes_that_fails_waits_for_no_thread(tmp_path: Path) -> None:
+    """Not for those that speak with the others: taken down in order, they would abort the process."""
+    speaks_on = "threading.Thread(target=time.sleep, args=(600,)).start()"
+    body = f"{speaks_on}; raise ValueError('stories.csv: no stories')"
+    ended = made_up_process(tmp_path, body, RANK="0", WORLD_SIZE="2")
+    assert ended == (2, "sentence-ordering: stories.csv: no stories\n")
 
 
 def test_what_a_command_answers_is_the_exit_code(runs_as: RunsAs) -> None:
