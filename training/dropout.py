@@ -26,7 +26,7 @@ _SPECIAL = ("is_causal", "softcap", "s_aux", "head_mask")
 
 
 class FastDropout(nn.Dropout):
-    """`nn.Dropout`."""
+    """`nn.Dropout`, but for how its masks are drawn."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The input, of any shape and floating dtype, with some of it zero and the rest scaled in training."""
