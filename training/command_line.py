@@ -9,16 +9,15 @@ import importlib
 import json
 import os
 import re
-import signal
 import sys
 import textwrap
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr, suppress
 from typing import Any, NoReturn, TextIO, cast
 
+from .interrupts import exit_with, interrupts_seen
 from .processes import AnotherFailed, Processes
 
 PROGRAM = "sentence-ordering"
@@ -217,7 +216,7 @@ def _guarded(command: Callable[[], int], *, quiet: bool = False, verbose: bool =
 def _exit_code(command: Callable[[], int], verbose: bool) -> int:
     show_traceback = bool(os.environ.get(TRACEBACK_VARIABLE))
     try:
-        with _interrupts() as interrupted:
+        with interrupts_seen() as interrupted:
             try:
                 code = command()
                 sys.stdout.flush()
@@ -272,41 +271,6 @@ def _try_to_flush() -> None:
         sys.stdout.flush()
     except OSError:
         drop_output()
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Sees to it that Ctrl-C is not lost.
-
-    Where it strikes in a destructor or in a callback, Python prints it and goes on: then it is sent again. Where a
-    library catches it and fails in its own way, the list that is given tells that there was one.
-    """
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-
-    def interrupt(number: int, _: Any) -> NoReturn:
-        seen.append(number)
-        raise KeyboardInterrupt
-
-    def send_again(unraisable: Any) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-        else:
-            hook(unraisable)
-
-    if handler is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
-        sys.unraisablehook = send_again
-    try:
-        yield seen
-    finally:
-        if signal.getsignal(signal.SIGINT) is interrupt:
-            signal.signal(signal.SIGINT, handler)
-        if sys.unraisablehook is send_again:
-            sys.unraisablehook = hook
 
 
 def _in_words(error: Exception) -> str:
@@ -378,25 +342,6 @@ def run_and_exit() -> NoReturn:
         complain("interrupted")
         code = _INTERRUPTED
     exit_with(code)
-
-
-def exit_with(code: int) -> NoReturn:
-    """Ends the process with this code, whatever was interrupted in it.
-
-    Where Ctrl-C strikes within `exec` of a text (as in `dataclass`, at any import), CPython remembers it, though it is
-    caught and answered, and ends a `python -m` by the signal: until the next text is run.
-
-    Of several processes, one that has failed leaves at once: its threads still speak with the others, and C++ aborts
-    where such threads are taken down in order.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    exec("")
-    if code and Processes.from_environment().world_size > 1:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
-from .command_line import TRACEBACK_VARIABLE, complain, exit_with
+from .command_line import TRACEBACK_VARIABLE, complain
 from .device import steady_memory
+from .interrupts import exit_with
 from .lightning_data import StoryDataModule
 from .lightning_module import SentenceOrderingModule
 from .repository import write_text
