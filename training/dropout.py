@@ -22,7 +22,7 @@ from modeling_sentence_ordering import SentenceOrderingModel
 ATTENTION = "sdpa_with_fast_dropout"
 _CHOICES = 2**16  # of the 16 bits that decide on a value
 # What a layer may ask of attention beside dot products and a mask; transformers knows how.
-_SPECIAL = ("is_causal", "softcap", "s_aux", "head_mask")
+_SPECIAL = ("is_causal", "softcap", "s_aux", "head_mask", "position_bias")
 
 
 class FastDropout(nn.Dropout):
@@ -93,7 +93,8 @@ def _attention(
     Returns:
         `(batch, tokens, heads, head size)`, and None for the weights.
     """
-    is_special = any(options.get(name) not in (None, False) for name in _SPECIAL) or getattr(module, "is_causal", True)
+    asked_for = [options[name] for name in _SPECIAL if options.get(name) is not None]
+    is_special = any(value is not False for value in asked_for) or getattr(module, "is_causal", True)
     is_plain = query.shape == key.shape and not is_special
     if not (dropout and is_plain and query.device.type == "cpu"):
         return sdpa_attention_forward(

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from tests.modeling_sentence_ordering.small_encoders import (
@@ -159,6 +160,20 @@ def test_attention_drops_as_torch_does(name: str, make_model: MakeModel) -> None
     assert deviation.min() > 0
     assert ((fast_mean - mean).abs() / deviation).max() < 4.5 * math.sqrt(2 / 400)
     assert (deviation.mean() / fast_deviation.mean() - 1).abs() < 0.1
+
+
+def test_what_a_layer_asks_of_attention_besides_is_left_to_transformers() -> None:
+    layer: Any = nn.Module()
+    layer.is_causal = False
+    query, key, value = torch.randn(3, 2, 4, 5, 8)
+    bias = torch.randn(2, 4, 5, 5)
+    found, expected = (
+        ALL_ATTENTION_FUNCTIONS[name](layer, query, key, value, None, dropout=NEARLY_NONE, position_bias=bias)[0]
+        for name in (ATTENTION, "sdpa")
+    )
+    torch.testing.assert_close(found, expected)
+    plain = ALL_ATTENTION_FUNCTIONS[ATTENTION](layer, query, key, value, None, dropout=NEARLY_NONE)[0]
+    assert not torch.allclose(plain, expected)
 
 
 def test_a_saved_model_knows_nothing_of_it(make_model: MakeModel, tmp_path: Path) -> None:
