@@ -32,7 +32,7 @@ from tests.modeling_sentence_ordering.small_encoders import (
     word_tokenizer,
     write_encoder,
 )
-from training.encoders import checkpoint_activations
+from training.models.encoders import checkpoint_activations
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn": ("cnn", {}),

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
-from training.poutyne_adapters import MetricWrapper, ModelWrapper, TransformerCollator, model_loss
-from training.poutyne_callbacks import GradientClipping, StepSchedule
+from training.frameworks.poutyne.adapters import MetricWrapper, ModelWrapper, TransformerCollator, model_loss
+from training.frameworks.poutyne.callbacks import GradientClipping, StepSchedule
 
 
 @pytest.fixture(scope="module")
