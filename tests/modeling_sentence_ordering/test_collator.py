@@ -22,7 +22,7 @@ from modeling_sentence_ordering import (
 from tests.modeling_sentence_ordering.small_encoders import STORIES, MakeModel
 
 LABELS = [[2, 0, 3, 1], [1, 2, 0], [1, 0], [4, 0, 3, 1, 2]]
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"storyid": str(i), "sentences": [story[label] for label in labels], "labels": labels}
     for i, (story, labels) in enumerate(zip(STORIES, LABELS, strict=True))
 ]
