@@ -40,7 +40,7 @@ def order(source: str, story: dict[str, Any]) -> Any:
 
 def handler(source: str, story: dict[str, Any]) -> Any:
     sys.path.insert(0, source)  # as the server of an endpoint does
-    from handler import EndpointHandler  # type: ignore[import-not-found]
+    from handler import EndpointHandler
 
     return EndpointHandler(source)({"inputs": story["sentences"]})["scores"]
 
