@@ -33,6 +33,7 @@ from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .reading_sentence_ordering import read_sentences
 from .repository_sentence_ordering import (
     input_limit,
+    load_config,
     load_encoder_config,
     load_tokenizer,
     portable_tokenizer_class,
@@ -266,7 +267,7 @@ class SentenceOrderingModel(PreTrainedModel):
         """
         if name_or_path in SCRATCH_ENCODERS:
             return cls._from_scratch(name_or_path, tokenizer, config).eval()
-        encoder_kwargs = encoder_kwargs or {}
+        encoder_kwargs = {"trust_remote_code": False, **(encoder_kwargs or {})}
         shared = {
             key: encoder_kwargs[key] for key in ("revision", "token", "trust_remote_code") if key in encoder_kwargs
         }
@@ -299,7 +300,9 @@ class SentenceOrderingModel(PreTrainedModel):
             ValueError: if the checkpoint has no token classifier, more than one label, or a head that is more than one
                 linear layer.
         """
-        old, report = AutoModelForTokenClassification.from_pretrained(name_or_path, output_loading_info=True)
+        old, report = AutoModelForTokenClassification.from_pretrained(
+            name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
+        )
         if report["missing_keys"]:  # transformers would make them up at random
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise ValueError(
