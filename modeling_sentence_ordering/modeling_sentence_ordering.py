@@ -22,13 +22,14 @@ from transformers.utils import ModelOutput
 from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
+from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
 from .encoders_sentence_ordering import build_encoder
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
 from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, objective_loss
+from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .reading_sentence_ordering import read_sentences
 from .repository_sentence_ordering import (
@@ -233,6 +234,20 @@ class SentenceOrderingModel(PreTrainedModel):
         # The last step of `push_to_hub` in transformers, from 4.46 to 5: theirs would leave old weights in place.
         complete_card(working_dir, self.config, repo_id)
         return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
+
+    def data_collator(self, tokenizer: Any, **options: Any) -> DataCollatorForSentenceOrdering:
+        """The collator that makes batches for this model.
+
+        Args:
+            tokenizer: the model's.
+            **options: fields of [`DataCollatorForSentenceOrdering`], such as `shuffle`.
+        """
+        return DataCollatorForSentenceOrdering(tokenizer, self.config, **options)
+
+    @staticmethod
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        """The metrics for `Trainer(compute_metrics=model.compute_metrics)`, see `compute_metrics`."""
+        return compute_metrics(prediction)
 
     @staticmethod
     def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
