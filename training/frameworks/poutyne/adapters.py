@@ -1,16 +1,19 @@
-"""What stands between Poutyne and a transformers model of any task.
+"""Adapters between Poutyne and transformers models of any task.
 
-Poutyne wants batches `(x, y)`, a network that is called with `x`, and losses and metrics that are called with what
-the network returned and `y`. Transformers models take a dictionary, labels included, and return their own loss:
+Poutyne expects batches `(x, y)`, a network that is called with `x`, and losses and metrics that are called with the
+network's output and `y`. Transformers models take a dictionary that includes the labels, and return their own loss:
 
     loader = DataLoader(rows, batch_size=16, collate_fn=TransformerCollator(DataCollatorWithPadding(tokenizer)))
-    accuracy = MetricWrapper(lambda outputs, labels: np.mean(outputs["logits"].argmax(-1) == labels), "accuracy")
-    network = ModelWrapper(AutoModelForSequenceClassification.from_pretrained(name))
-    model = poutyne.Model(network, "adamw", model_loss, epoch_metrics=[accuracy])
+    model = TransformerModel(
+        AutoModelForSequenceClassification.from_pretrained(name), "adamw", batch_metrics=[MetricWrapper("accuracy")]
+    )
     model.fit_generator(loader, validation_loader, epochs=3)
-    network.save_pretrained("a-folder-for-the-hub")
+    model.save_pretrained("a-folder-for-the-hub")
 
-The idea and the names are those of the library poutyne-transformers.
+With `output="logits"` the network returns only the logits, and Poutyne's own losses and metrics apply without a
+wrapper: `TransformerModel(ModelWrapper(model, output="logits"), "adamw", "cross_entropy", batch_metrics=["accuracy"])`.
+
+The names are those of the library poutyne-transformers.
 """
 
 from __future__ import annotations
@@ -19,58 +22,78 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import poutyne
 import torch
 from accelerate.utils import convert_to_fp32
-from poutyne import Metric
 from torch import Tensor, nn
 
 Collate = Callable[[Any], Mapping[str, Any]]
-MetricFunction = Callable[[dict[str, np.ndarray], np.ndarray], float | Mapping[str, float]]
+EpochFunction = Callable[[dict[str, np.ndarray], np.ndarray], float | Mapping[str, float]]
 
 
 class TransformerCollator:
-    """Makes `(x, y)` out of what a collator for transformers returns.
+    """Turns the output of a data collator for transformers into `(x, y)`.
 
-    `x` is the whole batch, labels included, since the model needs them for its loss; a plain `dict`, the only mapping
-    that Poutyne moves to the device. `y` is the labels once more.
+    `x` is the whole batch, labels included, because the model computes its loss from them. It is a plain `dict`, the
+    only mapping that Poutyne moves to the device. `y` is the labels: a tensor, or for several names a dictionary.
 
     Args:
         collate: any collator that returns a mapping: ours, or one of transformers' data collators.
-        label_name: key of the labels.
+        label_names: key of the labels, or several keys. None for rows without labels: then a batch is `x` alone, as
+            `predict_generator` expects it.
     """
 
-    def __init__(self, collate: Collate, *, label_name: str = "labels") -> None:
+    def __init__(self, collate: Collate, label_names: str | Sequence[str] | None = "labels") -> None:
         self.collate = collate
-        self.label_name = label_name
+        self.label_names = label_names
 
-    def __call__(self, examples: Any) -> tuple[dict[str, Any], Any]:
-        """The batch of some examples, and their labels.
+    def __call__(self, examples: Any) -> Any:
+        """The batch of some examples, and its labels.
 
         Raises:
-            ValueError: if the batch has no labels.
+            ValueError: if the batch does not have the labels.
         """
         batch = dict(self.collate(examples))
-        if self.label_name not in batch:
-            raise ValueError(f"the collator returned no {self.label_name!r}, but {', '.join(map(repr, batch))}")
-        return batch, batch[self.label_name]
+        if self.label_names is None:
+            return batch
+        names = [self.label_names] if isinstance(self.label_names, str) else self.label_names
+        for name in names:
+            if name not in batch:
+                raise ValueError(
+                    f"the collator returned no {name!r}, only {', '.join(map(repr, batch))}; "
+                    "for rows without labels use TransformerCollator(…, label_names=None)"
+                )
+        if isinstance(self.label_names, str):
+            return batch, batch[self.label_names]
+        # Poutyne reads the size of the batch from the entry `batch_size`.
+        return batch, {**{name: batch[name] for name in names}, "batch_size": len(batch[names[0]])}
 
 
 class ModelWrapper(nn.Module):
-    """A network that is called with one dictionary, around a model that is called with keyword arguments.
+    """Calls a transformers model, which takes keyword arguments, with one dictionary.
 
-    Its parameters are named as the model's own, without a prefix, so that a checkpoint of Poutyne's fits the bare
-    model and a gradient tracker shows the names that the model's reader knows.
+    The parameters have the same names as in the model, without a prefix: a checkpoint of Poutyne fits the bare model.
 
     Args:
-        model: a transformers model, or anything that returns a mapping with `loss`.
-        autocast: compute the forward pass in this dtype (usually `torch.bfloat16`) wherever torch deems it safe, and
-            return float32, as accelerate does; None for no autocast. Poutyne itself has none.
-        ignore: keys of the dictionary that the model is not to see.
+        model: a transformers model, or any module that returns a mapping.
+        output: what is returned: the whole output of the model (None), one of its entries (a key), or the result of a
+            function of it.
+        autocast: compute the forward pass under autocast to this dtype (usually `torch.bfloat16`), and return float32.
+            Poutyne itself does not offer autocast.
+        ignore: keys of the dictionary that are not passed to the model. With `"labels"` it computes no loss itself.
     """
 
-    def __init__(self, model: nn.Module, *, autocast: torch.dtype | None = None, ignore: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        output: str | Callable[[Any], Any] | None = None,
+        autocast: torch.dtype | None = None,
+        ignore: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.model = model
+        self.output = output
         self.autocast = autocast
         self.ignore = frozenset(ignore)
 
@@ -78,14 +101,18 @@ class ModelWrapper(nn.Module):
         """The model's output for a batch."""
         inputs = {key: value for key, value in inputs.items() if key not in self.ignore}
         if self.autocast is None:
-            return self.model(**inputs)
-        device = next(self.model.parameters()).device
-        with torch.autocast(device.type, self.autocast):
             output = self.model(**inputs)
-        return convert_to_fp32(output)
+        else:
+            device = next(self.model.parameters()).device
+            with torch.autocast(device.type, self.autocast):
+                output = self.model(**inputs)
+            output = convert_to_fp32(output)
+        if self.output is None:
+            return output
+        return self.output(output) if callable(self.output) else output[self.output]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Saves the model as it would save itself: a folder for the Hub."""
+        """See `PreTrainedModel.save_pretrained`."""
         return self.model.save_pretrained(*args, **kwargs)  # type: ignore[operator]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,10 +129,10 @@ class ModelWrapper(nn.Module):
 
 
 def model_loss(outputs: Mapping[str, Any], labels: Any = None) -> Tensor:
-    """The loss function of a model that computes its own loss.
+    """Loss function for a model that computes its own loss.
 
     Raises:
-        ValueError: if it did not, because there were no labels among its inputs.
+        ValueError: if it did not, because its inputs had no labels.
     """
     loss = outputs.get("loss")
     if loss is None:
@@ -113,21 +140,73 @@ def model_loss(outputs: Mapping[str, Any], labels: Any = None) -> Tensor:
     return loss
 
 
-class MetricWrapper(Metric):
-    """A metric over a whole epoch: keeps what the model returns, and calls a function with all of it in the end.
+class TransformerModel(poutyne.Model):
+    """`poutyne.Model` for a transformers model: wraps it, and joins predictions of batches that differ in width.
+
+    Poutyne cannot join the predictions of `(16, 5)` and `(16, 7)`. Here the narrower batches are padded on the right:
+    floating point values with nan, which `argsort` puts last, Booleans with False and integers with -100.
 
     Args:
-        function: called with the outputs kept, `{key: (examples, …)}`, and the labels, `(examples, …)`. Returns one
-            number, or a mapping with one for each name. Where batches are of unequal width, they are filled up with
-            0 (False), labels with `label_padding`.
-        names: what the number is called in Poutyne's logs, or those of the mapping that are wanted.
+        model: a transformers model, or a `ModelWrapper` around one.
+        optimizer: an optimizer of the model's parameters, or its name in torch.
+        loss_function: any loss function of Poutyne; by default the model's own loss.
+        **options: further arguments of `poutyne.Model`.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Any = None, loss_function: Any = model_loss, **options: Any
+    ) -> None:
+        network = model if isinstance(model, ModelWrapper) else ModelWrapper(model)
+        super().__init__(network, optimizer, loss_function, **options)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """See `PreTrainedModel.save_pretrained`."""
+        return self.network.save_pretrained(*args, **kwargs)
+
+    def predict_generator(self, generator: Any, *, concatenate_returns: bool = True, **options: Any) -> Any:
+        """As `poutyne.Model.predict_generator`."""
+        outcome = super().predict_generator(generator, concatenate_returns=False, **options)
+        if not concatenate_returns:
+            return outcome
+        return tuple(map(_joined, outcome)) if options.get("return_ground_truth") else _joined(outcome)
+
+    def evaluate_generator(self, generator: Any, *, concatenate_returns: bool = True, **options: Any) -> Any:
+        """As `poutyne.Model.evaluate_generator`."""
+        outcome = super().evaluate_generator(generator, concatenate_returns=False, **options)
+        count = bool(options.get("return_pred")) + bool(options.get("return_ground_truth"))
+        if not concatenate_returns or not count:
+            return outcome
+        return (*outcome[:-count], *map(_joined, outcome[-count:]))
+
+
+class MetricWrapper(poutyne.IndexedArgumentMetric):
+    """Any metric or loss of Poutyne on one entry of the model's output, such as `MetricWrapper("accuracy")`.
+
+    Args:
+        metric: a metric as Poutyne takes it: a name, a function or a `Metric`.
+        pred_key: entry of the output.
+        label_key: entry of the labels, where there are several.
+    """
+
+    def __init__(self, metric: Any, *, pred_key: str = "logits", label_key: str | None = None) -> None:
+        super().__init__(metric, pred_index=pred_key, true_index=label_key)
+
+
+class EpochMetric(poutyne.Metric):
+    """A function of all outputs and labels of an epoch, as an epoch metric.
+
+    Args:
+        function: called with the outputs, `{key: (examples, …)}`, and the labels, `(examples, …)`. Returns one number,
+            or a mapping from names to numbers. Batches of different width are padded on the right, outputs with 0
+            (False) and labels with `label_padding`.
+        names: name of the number in Poutyne's logs, or the keys of the mapping to log.
         output_keys: which outputs to keep. The fewer, the less memory.
-        label_padding: what marks a label that is none.
+        label_padding: marks a position without a label.
     """
 
     def __init__(
         self,
-        function: MetricFunction,
+        function: EpochFunction,
         names: str | Sequence[str],
         *,
         output_keys: Sequence[str] = ("logits",),
@@ -147,9 +226,9 @@ class MetricWrapper(Metric):
         self._labels.append(_to_numpy(y_true))
 
     def compute(self) -> float | Mapping[str, float]:
-        """What the function says of all batches since the last reset."""
-        outputs = {key: _joined(batches, 0) for key, batches in self._outputs.items()}
-        return self.function(outputs, _joined(self._labels, self.label_padding))
+        """The function's value for all batches since the last reset."""
+        outputs = {key: _concatenated(batches, 0) for key, batches in self._outputs.items()}
+        return self.function(outputs, _concatenated(self._labels, self.label_padding))
 
     def reset(self) -> None:
         """Forgets all batches."""
@@ -162,11 +241,25 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
 
 
-def _joined(batches: list[np.ndarray], padding: int) -> np.ndarray:
-    """Batches one after the other, `(examples, …)`, each filled up at its ends to the widest."""
+def _joined(batches: list[Any]) -> Any:
+    """The predictions of all batches: arrays joined, also inside of dictionaries, lists and tuples."""
+    first = batches[0]
+    if isinstance(first, Mapping):
+        return {key: _joined([batch[key] for batch in batches]) for key in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(_joined(list(parts)) for parts in zip(*batches, strict=True))
+    if isinstance(first, Tensor):
+        return torch.from_numpy(_joined([_to_numpy(batch) for batch in batches]))
+    if not isinstance(first, np.ndarray) or first.ndim == 0:
+        return batches
+    return _concatenated(batches, {"f": np.nan, "i": -100}.get(first.dtype.kind, 0))
+
+
+def _concatenated(batches: list[np.ndarray], padding: float) -> np.ndarray:
+    """Batches one after the other, `(examples, …)`, each padded on the right to the widest."""
     widest = np.max([batch.shape[1:] for batch in batches], axis=0)
-    filled = [
+    padded = [
         np.pad(batch, [(0, 0), *((0, int(size)) for size in widest - batch.shape[1:])], constant_values=padding)
         for batch in batches
     ]
-    return np.concatenate(filled)
+    return np.concatenate(padded)

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
+import poutyne
 import torch
 from poutyne import Callback
-
-# What Experiment saves and resumes is recognised by this class, which has no public name.
-from poutyne.framework.callbacks.lr_scheduler import _PyTorchLRSchedulerWrapper
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -51,11 +49,11 @@ class GradientClipping(Callback):
         self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.network.parameters(), self.max_norm)
 
 
-class StepSchedule(_PyTorchLRSchedulerWrapper):
+class StepSchedule(poutyne.LambdaLR):
     """A learning rate schedule that moves after each step of the optimizer, as those of transformers do.
 
-    Poutyne's own move once an epoch. An `Experiment` that is given this one among its `lr_schedulers` saves its state
-    and resumes it.
+    Poutyne's own schedulers move once an epoch. Pass it among the `lr_schedulers` of an `Experiment`, which then saves
+    and resumes its state; `Experiment` accepts only subclasses of its own schedulers.
 
     Args:
         build: called with the optimizer and `arguments`; returns a torch scheduler, such as
@@ -69,23 +67,23 @@ class StepSchedule(_PyTorchLRSchedulerWrapper):
     _hooks: ClassVar[WeakKeyDictionary[Optimizer, RemovableHandle]] = WeakKeyDictionary()
 
     def __init__(self, build: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        super().__init__(build, *arguments, **options)
+        super(poutyne.LambdaLR, self).__init__(build, *arguments, **options)  # its own would build a LambdaLR
         self.learning_rate: float | None = None
 
     def on_train_begin(self, logs: dict[str, Any]) -> None:
-        """Builds the schedule, or goes on where the loaded state stands, and hooks into the optimizer."""
+        """Builds the schedule, or resumes it from the loaded state, and hooks into the optimizer."""
         super().on_train_begin(logs)
         optimizer = self.model.optimizer
-        # Building a schedule sets the first rate of all, and loading its state leaves it at that.
+        # Building a schedule sets the learning rate of step 0, and loading its state does not change that.
         for group, rate in zip(optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
         _replace_hook(self._hooks, optimizer, optimizer.register_step_post_hook(self._move))
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
-        """Nothing: an epoch is no step."""
+        """Does nothing: the schedule moves by steps, not by epochs."""
 
     def on_train_end(self, logs: dict[str, Any]) -> None:
-        """Leaves the optimizer as it was."""
+        """Removes the hook."""
         _replace_hook(self._hooks, self.model.optimizer, None)
 
     def _move(self, *_: Any) -> None:

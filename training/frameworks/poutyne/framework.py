@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import poutyne
 import torch
 from accelerate import skip_first_batches
@@ -22,6 +21,7 @@ from training.frameworks.optimization import build_optimizer, build_schedule, se
 from training.frameworks.run import TrainingRun
 from training.system.device import fastest_device
 
+from .accumulation import AccumulatingOptimizer, accumulated_loss
 from .adapters import ModelWrapper, TransformerCollator, model_loss
 from .callbacks import GradientClipping, StepSchedule
 from .checkpoints import Checkpoints, Progress, checkpoint_step, last_checkpoint
@@ -34,35 +34,6 @@ REFUSED: Mapping[str, str] = {
     "fsdp": "Poutyne trains in one process",
 }
 PROCESSES = False
-
-
-class RecipeModel(poutyne.Model):
-    """`poutyne.Model` with the accumulation of the recipe.
-
-    Poutyne weighs the batches of a step by their numbers of stories. Ours come with a loss that is weighted already
-    (see `Draw.num_stories`): each counts the same.
-    """
-
-    def _fit_batch_n_batches_per_step(
-        self,
-        x: Any,
-        y: Any,
-        batches_per_step: int,
-        examples_in_step: int,
-        *,
-        callback: poutyne.Callback,
-        step: Any,
-        **options: Any,
-    ) -> tuple[float, np.ndarray, bool, Any]:
-        first, last = (step.number - 1) % batches_per_step == 0, step.number % batches_per_step == 0
-        if first:
-            self.optimizer.zero_grad()
-        loss, metrics, predictions = self._compute_loss_and_metrics(x, y, return_loss_tensor=True, **options)
-        (loss / batches_per_step).backward()
-        callback.on_backward_end(step.number)
-        if last:
-            self.optimizer.step()
-        return float(loss.detach()), metrics, last, predictions
 
 
 class RemainingBatches:
@@ -211,11 +182,15 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     )
     if not callback.finished:
         with callback.bar:
-            RecipeModel(network, optimizer, model_loss, device=device).fit_generator(
+            poutyne.Model(
+                network,
+                AccumulatingOptimizer(optimizer, recipe.gradient_accumulation_steps),
+                accumulated_loss(recipe.gradient_accumulation_steps),
+                device=device,
+            ).fit_generator(
                 RemainingBatches(loader, callback),
                 initial_epoch=progress.step // steps_per_epoch + 1,
                 epochs=math.ceil(total_steps / steps_per_epoch),
-                batches_per_step=recipe.gradient_accumulation_steps,
                 callbacks=[schedule, clipping, callback],
                 verbose=False,
             )
