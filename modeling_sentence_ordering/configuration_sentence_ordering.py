@@ -197,6 +197,9 @@ class SentenceOrderingConfig(PretrainedConfig):
             isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 2
         ):
             raise ValueError(f"group_size must be a whole number of at least 2, not {group_size!r}")
+        if not type(self).__module__.startswith("transformers_modules."):
+            # With this attribute `pipeline()` would ask for `trust_remote_code`, although the code is installed.
+            kwargs.pop("custom_pipelines", None)
         self.backbone_config = _backbone_config(backbone_config)
         self.objective = objective
         self.target_scale = target_scale

@@ -31,7 +31,7 @@ from .handler import EndpointHandler  # noqa: F401
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
 from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
-from .reading_sentence_ordering import read_sentences
+from .reading_sentence_ordering import ScoreHead, read_sentences
 from .repository_sentence_ordering import (
     input_limit,
     load_config,
@@ -77,6 +77,8 @@ class SentenceOrderingModel(PreTrainedModel):
     _supports_flex_attn = True
     # The loss is averaged in `forward`: Trainer still has to divide it by the number of accumulation steps.
     accepts_loss_kwargs = False
+    # Quantizers of transformers skip these modules: a single row of weights is not worth the rounding.
+    _keep_in_fp32_modules = ["head"]
 
     def __init__(self, config: SentenceOrderingConfig) -> None:
         super().__init__(config)
@@ -87,7 +89,7 @@ class SentenceOrderingModel(PreTrainedModel):
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
         self.dropout = nn.Dropout(config.head_dropout)
-        self.head = nn.Linear(config.output_size, 1)
+        self.head = ScoreHead(config.output_size, 1)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -186,13 +188,14 @@ class SentenceOrderingModel(PreTrainedModel):
     def _score(self, vectors: Tensor) -> Tensor:
         """`(batch, max_sentences, width)` to `(batch, max_sentences)`, in float32 at least.
 
-        Half precision would leave eight bits to a score, and sentences of equal score.
+        The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast
+        here as well, for heads that were replaced.
         """
         vectors = self.dropout(vectors)
         dtype = torch.promote_types(vectors.dtype, torch.float32)
         with torch.autocast(device_type=vectors.device.type, enabled=False):
-            scores = nn.functional.linear(vectors.to(dtype), self.head.weight.to(dtype), self.head.bias.to(dtype))
-        return scores.squeeze(-1)
+            scores: Tensor = self.head(vectors.to(dtype)).squeeze(-1)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def _find_markers(self, input_ids: Tensor, attention_mask: Tensor, width: int | None) -> Tensor:
         """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None."""
