@@ -13,7 +13,7 @@ from torch import Tensor
 from dataset_builder.loading import load_stories
 from examples import with_lightning, with_poutyne, with_trainer
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
-from tests.training.test_same_weights import write_encoder
+from tests.training.frameworks.test_same_weights import write_encoder
 from training.data.stories import TokenizedStories
 from training.frameworks.protocol import load_framework
 from training.frameworks.run import TrainingRun
