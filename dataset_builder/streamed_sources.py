@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from .cache import content_hash
+from .card_files import check_card_files
 from .loading import as_dataset_dict, load_all
 from .readers import Skipped
 from .sources import as_list, as_location, check_hub_id, has_configurations
@@ -124,6 +125,7 @@ def _dataset_parts(source: str) -> list[StreamedPart]:
     import datasets
 
     try:
+        check_card_files(source)
         builder = datasets.load_dataset_builder(as_location(source), trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
