@@ -2,7 +2,7 @@
 
     input_ids -> encoder -> one vector per sentence -> dropout -> linear head -> one score per sentence
 
-Sorting the sentences by their scores gives the order.
+Sorting the sentences by their scores gives the order. With `head="pairs"` the head gives a logit for each pair instead.
 """
 
 from __future__ import annotations
@@ -23,14 +23,22 @@ from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
+from .decoding_sentence_ordering import best_order  # noqa: F401
 from .encoders_sentence_ordering import build_encoder
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
 from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, objective_loss
+from .objectives_sentence_ordering import OBJECTIVES, check_head, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
-from .reading_sentence_ordering import read_sentences
+from .reading_sentence_ordering import (
+    ContextLayer,
+    PairHead,
+    ScoreHead,
+    init_layer,
+    read_sentences,
+    scores_of_pairs,
+)
 from .repository_sentence_ordering import (
     input_limit,
     load_encoder_config,
@@ -51,6 +59,9 @@ class SentenceOrderingOutput(ModelOutput):
         logits: `(batch, max_sentences)`, float32 (float64 of a float64 model): the score of each sentence in input
             order, 0 where a story has no such sentence.
         sentence_mask: `(batch, max_sentences)`, bool: true where there is a sentence with a score.
+        pair_logits: `(batch, max_sentences, max_sentences)`, float32 (float64 of a float64 model): [b, i, j] is the
+            logit of «sentence i stands before sentence j», 0 on the diagonal and where a story has no such sentence;
+            None for `head="score"`, where it would be the difference of two scores.
         hidden_states: the encoder's hidden states, `(batch, tokens, width)` each, if asked for.
         attentions: the encoder's attention weights, `(batch, heads, tokens, tokens)` each, if asked for.
     """
@@ -58,6 +69,7 @@ class SentenceOrderingOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     sentence_mask: Tensor | None = None
+    pair_logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -82,17 +94,19 @@ class SentenceOrderingModel(PreTrainedModel):
             raise ValueError("the config has no backbone_config; make a model with SentenceOrderingModel.from_encoder")
         if config.objective not in OBJECTIVES:
             raise ValueError(f"there is no objective {config.objective!r}; there is: {', '.join(sorted(OBJECTIVES))}")
+        check_head(config.objective, config.head)
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
         self.dropout = nn.Dropout(config.head_dropout)
-        self.head = nn.Linear(config.output_size, 1)
+        width, pairs = config.output_size, config.head == "pairs"
+        self.context = nn.ModuleList(ContextLayer(width, config.head_dropout) for _ in range(config.context_layers))
+        self.head: nn.Module = PairHead(width, config.pair_size) if pairs else ScoreHead(width, 1)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         # Pretrained encoders initialise their own layers, the small ones keep torch's initial weights.
-        if module is self.head:
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-            nn.init.zeros_(module.bias)
+        if any(module is own for own in (*self.head.modules(), *self.context.modules())):
+            init_layer(module, self.config.initializer_range)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The encoder's token embedding."""
@@ -161,7 +175,7 @@ class SentenceOrderingModel(PreTrainedModel):
             reading=self.config.reading,
             bidirectional=bidirectional,
         )
-        logits = torch.where(sentence_mask, self._score(vectors), 0.0)
+        logits, pair_logits = self._judge(vectors, sentence_mask)
         loss = None
         if labels is not None:
             loss = objective_loss(
@@ -171,26 +185,34 @@ class SentenceOrderingModel(PreTrainedModel):
                 objective=self.config.objective,
                 target_scale=self.config.target_scale,
                 num_stories=num_stories,
+                pair_logits=pair_logits,
             )
         output = SentenceOrderingOutput(
             loss=loss,
             logits=logits,
             sentence_mask=sentence_mask,
+            pair_logits=pair_logits,
             hidden_states=getattr(encoded, "hidden_states", None),
             attentions=getattr(encoded, "attentions", None),
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def _score(self, vectors: Tensor) -> Tensor:
-        """`(batch, max_sentences, width)` to `(batch, max_sentences)`, in float32 at least.
+    def _judge(self, vectors: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`logits` and `pair_logits` from `(batch, max_sentences, width)`, in float32 at least.
 
-        Half precision would leave eight bits to a score, and sentences of equal score.
+        The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast
+        here as well, for heads that were replaced.
         """
+        for layer in self.context:
+            vectors = layer(vectors, sentence_mask)
         vectors = self.dropout(vectors)
         dtype = torch.promote_types(vectors.dtype, torch.float32)
         with torch.autocast(device_type=vectors.device.type, enabled=False):
-            scores = nn.functional.linear(vectors.to(dtype), self.head.weight.to(dtype), self.head.bias.to(dtype))
-        return scores.squeeze(-1)
+            judged: Tensor = self.head(vectors.to(dtype))
+        judged = judged.to(torch.promote_types(judged.dtype, torch.float32))
+        if self.config.head == "score":
+            return torch.where(sentence_mask, judged.squeeze(-1), 0.0), None
+        return scores_of_pairs(judged, sentence_mask)
 
     def _find_markers(self, input_ids: Tensor, attention_mask: Tensor, width: int | None) -> Tensor:
         """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None."""
@@ -315,6 +337,8 @@ class SentenceOrderingModel(PreTrainedModel):
                 f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
                 f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
             )
+        if config.get("head", "score") != "score" or config.get("context_layers"):
+            raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
         tokenizer = load_tokenizer(name_or_path) if tokenizer is None else with_marker(tokenizer)
         config.setdefault("base_model", name_or_path)
         model = cls._around(old.base_model, tokenizer, config)
