@@ -15,6 +15,9 @@ from math import factorial, fsum, prod
 import torch
 from torch import Tensor
 
+MOST_PERMUTATIONS = 1000
+"""Arrangements of a story at most: each costs as much as ordering the story once, and little changes after a few."""
+
 
 def arrangements(sentences: Sequence[str], count: int = 1) -> list[list[int]]:
     """Ways to show the sentences to the encoder, which depend on their texts alone.
@@ -32,10 +35,12 @@ def arrangements(sentences: Sequence[str], count: int = 1) -> list[list[int]]:
         `count` permutations of the input indices, or as many as there are; one even for no sentence.
 
     Raises:
-        ValueError: if the count is no whole number above 0.
+        ValueError: if the count is not a whole number from 1 to `MOST_PERMUTATIONS`.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"num_permutations must be a whole number of at least 1, not {count!r}")
+    if count > MOST_PERMUTATIONS:
+        raise ValueError(f"num_permutations must be at most {MOST_PERMUTATIONS:,}")
     if count > 1:
         copies = Counter(sentences).values()
         count = min(count, factorial(len(sentences)) // prod(factorial(number) for number in copies))

@@ -144,32 +144,23 @@ def _exact(weights: Tensor) -> Tensor:
 def _insertion_search(weights: Tensor, kept: Sequence[tuple[int, int]]) -> list[int]:
     count = len(weights)
     order = torch.arange(count)
-    behind: dict[int, list[int]] = {}
-    ahead_of: dict[int, list[int]] = {}
-    for i, j in kept:
-        behind.setdefault(j, []).append(i)
-        ahead_of.setdefault(i, []).append(j)
+    earlier, later = torch.tensor(kept, dtype=torch.long).view(-1, 2).T
+    behind = [earlier[later == sentence] for sentence in range(count)] if kept else []
+    ahead_of = [later[earlier == sentence] for sentence in range(count)] if kept else []
     moved = True
     while moved:
         moved = False
         for sentence in range(count):
-            place = order.argsort()
             others = order[order != sentence]
-            # What is won by standing before the k-th other sentence and all behind it.
-            gains = weights[sentence, others].flip(0).cumsum(0).flip(0) - weights[sentence, others].cumsum(0)
-            gains = torch.cat([gains + weights[sentence, others], -weights[sentence, others].sum().view(1)])
-            here = int(place[sentence])
-            low = max((_without(place, i, here) + 1 for i in behind.get(sentence, ())), default=0)
-            high = min((_without(place, j, here) for j in ahead_of.get(sentence, ())), default=count - 1)
+            after = weights[sentence, others]
+            # [k] is the sum where the sentence stands before the k-th of the others and all behind it.
+            gains = torch.cat([after.sum().view(1), after.sum() - 2 * after.cumsum(0)])
+            place = others.new_zeros(count).index_copy(0, others, torch.arange(count - 1))
+            low = int(place[behind[sentence]].max()) + 1 if kept and len(behind[sentence]) else 0
+            high = int(place[ahead_of[sentence]].min()) if kept and len(ahead_of[sentence]) else count - 1
             best = low + int(gains[low : high + 1].argmax())
-            if gains[best] > gains[here]:
+            if gains[best] > gains[int((order == sentence).nonzero())]:
                 order = torch.cat([others[:best], order.new_tensor([sentence]), others[best:]])
                 moved = True
     found: list[int] = order.tolist()
     return found
-
-
-def _without(place: Tensor, other: int, here: int) -> int:
-    """The place of another sentence once the one that stands here is taken out."""
-    there = int(place[other])
-    return there - (there > here)

@@ -20,6 +20,13 @@ from .configuration_sentence_ordering import SentenceOrderingConfig
 
 LONGEST_TEXT = 4096
 """Tokens that an encoder without a limit is shown at once of a text that is to be ordered."""
+LONGEST_SENTENCE = 2**20
+"""Characters of a sentence that are tokenized at most where only its first tokens are wanted."""
+# A sentence is cut to so many characters for each wanted token; if that gives too few tokens, to twice as many.
+_CHARACTERS_PER_TOKEN = 8
+# The last tokens before a cut may differ from those of the whole sentence (a word is cut in two), so these are spare.
+# WordPiece makes one unknown token of a word of more than 100 characters, but up to 100 tokens of a shorter one.
+_SPARE_TOKENS = 256
 
 
 class TokenizedStory(NamedTuple):
@@ -67,7 +74,7 @@ class StoryTokenizer:
         self._replacement = [unknown] if unknown is not None and unknown != config.marker_token_id else []
         self._special_ids = frozenset(special if self._replacement else {*special, unknown} - {None})
 
-    def tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
+    def tokenize(self, sentences: Sequence[str], *, longest: int | None = None) -> list[list[int]]:
         """The ids of each sentence by itself, without any special token.
 
         A special token written in a sentence (`[CLS]`, `</s>`) is text like any other. Most tokenizers split it
@@ -75,12 +82,20 @@ class StoryTokenizer:
         unknown token stands in for it (or nothing, where there is none): a marker inside of a sentence would be
         read as the beginning of another one.
 
+        Args:
+            sentences: of one story.
+            longest: the number of tokens of a sentence that are wanted. The rest of a very long sentence is not
+                tokenized: it gets more than `longest` ids, and the first `longest` are those of the whole sentence.
+                Nothing beyond `LONGEST_SENTENCE` characters is read.
+
         Raises:
             ValueError: if a sentence has half of a surrogate pair in it, which is no text.
         """
-        return self.tokenize_stories([sentences])[0]
+        return self.tokenize_stories([sentences], longest=longest)[0]
 
-    def tokenize_stories(self, stories: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    def tokenize_stories(
+        self, stories: Sequence[Sequence[str]], *, longest: int | None = None
+    ) -> list[list[list[int]]]:
         """The ids of each sentence of each story, see `tokenize`, by one call of the tokenizer: it uses all cores.
 
         Raises:
@@ -88,8 +103,22 @@ class StoryTokenizer:
         """
         for story in stories:
             _refuse_what_is_no_text(story)
-        ids = iter(self._tokenize([sentence for story in stories for sentence in story]))
+        sentences = [sentence for story in stories for sentence in story]
+        ids = iter(self._tokenize(sentences) if longest is None else self._first_tokens(sentences, longest))
         return [list(islice(ids, len(story))) for story in stories]
+
+    def _first_tokens(self, sentences: list[str], longest: int) -> list[list[int]]:
+        wanted = longest + _SPARE_TOKENS
+        cut = _CHARACTERS_PER_TOKEN * wanted
+        found = self._tokenize([sentence[:cut] for sentence in sentences])
+        while cut < LONGEST_SENTENCE:
+            unfinished = [i for i, ids in enumerate(found) if len(ids) < wanted and len(sentences[i]) > cut]
+            if not unfinished:
+                break
+            cut = min(2 * cut, LONGEST_SENTENCE)
+            for i, ids in zip(unfinished, self._tokenize([sentences[i][:cut] for i in unfinished]), strict=True):
+                found[i] = ids
+        return found
 
     def _tokenize(self, sentences: list[str]) -> list[list[int]]:
         if not sentences:

@@ -1,11 +1,26 @@
-"""What a Hugging Face Inference Endpoint runs: JSON in, JSON out. It is found by the name of this file."""
+"""What a Hugging Face Inference Endpoint runs: JSON in, JSON out. It is found by the name of this file.
+
+A request has limits, so that none occupies the endpoint for long. Each is an environment variable of the endpoint:
+
+| variable | limit | default |
+|---|---|---|
+| `SENTENCE_ORDERING_MAX_SENTENCES` | sentences of all stories of a request | 10,000 |
+| `SENTENCE_ORDERING_MAX_BYTES` | bytes of their texts, as UTF-8 | 4,194,304 |
+| `SENTENCE_ORDERING_MAX_PAIRS` | pairs in `before` of all stories | 100,000 |
+| `SENTENCE_ORDERING_MAX_PERMUTATIONS` | `num_permutations` | 32 |
+| `SENTENCE_ORDERING_MAX_BATCH_SIZE` | `batch_size` | 256 |
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import pipeline
+
+LIMITS = {"SENTENCES": 10_000, "BYTES": 2**22, "PAIRS": 100_000, "PERMUTATIONS": 32, "BATCH_SIZE": 256}
 
 
 class EndpointHandler:
@@ -13,9 +28,13 @@ class EndpointHandler:
 
     Args:
         path: folder of the repository on the endpoint's machine.
+
+    Raises:
+        ValueError: if a limit in the environment is not a whole number.
     """
 
     def __init__(self, path: str = "") -> None:
+        self.limits = {name: _limit(name) for name in LIMITS}
         device = 0 if torch.cuda.is_available() else -1
         self.order = pipeline("sentence-ordering", model=path, trust_remote_code=True, device=device)
 
@@ -27,7 +46,8 @@ class EndpointHandler:
                 `{"batch_size": 8}`.
 
         Returns:
-            The pipeline's answer or list of answers; `{"error": ...}` for a request that makes no sense.
+            The pipeline's answer or list of answers; `{"error": ...}` for a request that makes no sense or exceeds a
+            limit.
         """
         if not isinstance(data, dict) or "inputs" not in data:
             return {"error": "the request has no 'inputs': one story (a list of sentences) or a list of stories"}
@@ -35,6 +55,55 @@ class EndpointHandler:
         if not isinstance(parameters, dict):
             return {"error": f"'parameters' is a mapping of names to values, not {type(parameters).__name__}"}
         try:
+            self._check(data["inputs"], parameters)
             return self.order(data["inputs"], **parameters)
         except (TypeError, ValueError) as error:
             return {"error": str(error)}
+
+    def _check(self, inputs: Any, parameters: Mapping[str, Any]) -> None:
+        sentences = list(_sentences(inputs, depth=4))
+        found = {
+            "SENTENCES": len(sentences),
+            "BYTES": sum(len(sentence.encode("utf-8", "surrogatepass")) for sentence in sentences),
+            "PAIRS": _pairs(inputs) + _pairs(parameters),
+            "PERMUTATIONS": _number(parameters.get("num_permutations")),
+            "BATCH_SIZE": _number(parameters.get("batch_size")),
+        }
+        for name, number in found.items():
+            if number > self.limits[name]:
+                what = name.lower().replace("_", " ")
+                raise ValueError(
+                    f"the request has {number:,} {what}, but this endpoint takes {self.limits[name]:,} at most "
+                    f"(SENTENCE_ORDERING_MAX_{name})"
+                )
+
+
+def _limit(name: str) -> int:
+    variable = f"SENTENCE_ORDERING_MAX_{name}"
+    text = os.environ.get(variable, str(LIMITS[name]))
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{variable} must be a whole number, got {text[:80]!r}") from None
+
+
+def _sentences(value: Any, depth: int) -> list[str]:
+    """The strings in a story or in stories; a dictionary is a story, too."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return _sentences(value.get("sentences"), depth)
+    if not isinstance(value, Sequence) or depth == 0:
+        return []
+    return [sentence for item in value for sentence in _sentences(item, depth - 1)]
+
+
+def _pairs(value: Any) -> int:
+    if isinstance(value, Mapping):
+        before = value.get("before")
+        return len(before) if isinstance(before, Sequence) else 0
+    return sum(_pairs(item) for item in value if isinstance(item, Mapping)) if isinstance(value, Sequence) else 0
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0  # what is not a number is refused by the pipeline

@@ -99,7 +99,7 @@ class SentenceOrderingPipeline(Pipeline):
         Raises:
             TypeError: if a story is not a list of strings, or `first`, `last` or `before` is given for many stories.
             ValueError: if a sentence is not valid Unicode, no order can be as `first`, `last` and `before` say, or
-                `num_permutations` or `batch_size` is less than 1.
+                `num_permutations` or `batch_size` is less than 1, or `num_permutations` more than 1,000.
         """
         batch_size = self._batch_size if batch_size is None else batch_size
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
@@ -154,7 +154,8 @@ class SentenceOrderingPipeline(Pipeline):
             for story, texts in zip(stories, sentences, strict=True)
         ]
         tokenizer = self.story_tokenizer
-        return _Stories(sentences, fixed, [tokenizer.shortened(ids) for ids in tokenizer.tokenize_stories(sentences)])
+        ids = tokenizer.tokenize_stories(sentences, longest=tokenizer.room)
+        return _Stories(sentences, fixed, [tokenizer.shortened(story) for story in ids])
 
     def _forward(self, stories: _Stories, batch_size: int | None, num_permutations: int = 1) -> _Stories:
         ids = [shortened for shortened, _ in stories.shortened]

@@ -90,6 +90,11 @@ def test_what_is_no_count_is_refused(count: Any, order: SentenceOrderingPipeline
             order(STORIES[0], num_permutations=count)
 
 
+def test_the_number_of_arrangements_has_a_limit(order: SentenceOrderingPipeline) -> None:
+    with pytest.raises(ValueError, match="num_permutations must be at most 1,000"):
+        order(STORIES[0], num_permutations=10**5000)
+
+
 @checked
 @given(stories=st.lists(STORY, min_size=1, max_size=3), count=st.integers(1, 3), data=st.data())
 def test_the_same_sentences_give_the_same_story_exactly(

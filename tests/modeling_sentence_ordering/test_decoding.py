@@ -1,4 +1,4 @@
-"""The order with the highest sum of log-probabilities: certainly so for short stories, and never worse than it began."""
+"""The order with the highest sum of log-probabilities: exact for short stories, never worse than its start for long."""
 
 from __future__ import annotations
 

@@ -9,7 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer, TokenizedStory, batches_by_length
+from modeling_sentence_ordering import (
+    SentenceOrderingConfig,
+    SentenceOrderingPipeline,
+    StoryTokenizer,
+    TokenizedStory,
+    batches_by_length,
+)
+from modeling_sentence_ordering.encoding_sentence_ordering import LONGEST_SENTENCE
 from modeling_sentence_ordering.repository_sentence_ordering import with_marker
 from tests.modeling_sentence_ordering.small_encoders import ENCODERS, STORIES, MakeModel, make_batch, word_tokenizer
 
@@ -214,3 +221,59 @@ def test_batches_hold_every_sequence_once_and_no_more_than_they_may(
         if place < len(batches):  # nothing is left for the next batch that this one could have held
             is_full = batch_size is not None and len(batch) == batch_size
             assert is_full or (batch_tokens is not None and padded + lengths[batch[0]] > batch_tokens)
+
+
+LONG_TEXTS = st.lists(
+    st.sampled_from(
+        [
+            "the cat slept ",
+            "umbrella",
+            "\u732b\u304c\u5bdd\u305f\u3002",
+            " \t \n",
+            "zq",
+            "\u0301",
+            "[CLS]",
+            "ate it all! ",
+        ]
+    ),
+    min_size=1,
+    max_size=4,
+).map(lambda parts: "".join(parts) * (9000 // len("".join(parts)) + 1))
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=LONG_TEXTS, longest=st.integers(0, 300))
+def test_a_cut_text_gives_the_same_first_ids(
+    name: str, text: str, longest: int, story_tokenizers: dict[str, StoryTokenizer]
+) -> None:
+    tokenizer = story_tokenizers[name]
+    (whole,), (first,) = tokenizer.tokenize([text]), tokenizer.tokenize([text], longest=longest)
+    assert first[:longest] == whole[:longest]
+    assert first == whole or longest < len(first) < len(whole)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_cutting_changes_no_usual_sentence(name: str, story_tokenizers: dict[str, StoryTokenizer]) -> None:
+    for story in STORIES:
+        assert story_tokenizers[name].tokenize(story, longest=10) == story_tokenizers[name].tokenize(story)
+
+
+def test_a_huge_sentence_is_not_tokenized_as_a_whole(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 million characters took 12 GB."""
+    model, story_tokenizer = make_model("bert")
+    order = SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer, device="cpu")
+    characters = []
+    tokenize = StoryTokenizer._tokenize
+
+    def counted(self: StoryTokenizer, sentences: list[str]) -> list[list[int]]:
+        characters.append(sum(map(len, sentences)))
+        return tokenize(self, sentences)
+
+    monkeypatch.setattr(StoryTokenizer, "_tokenize", counted)
+    answer = order(["It woke up. " * 4_000_000, "The cat slept."])
+    assert answer["truncated"] == [0] and len(answer["sentences"][answer["order"].index(0)]) == 48_000_000
+    assert sum(characters) < 20_000
+    characters.clear()
+    assert "truncated" not in order([" " * 10_000_000, "The cat slept."])
+    assert sum(characters) < 3 * LONGEST_SENTENCE

@@ -37,7 +37,7 @@ PACKAGE = Path(modeling_sentence_ordering.__file__).parent
 CODE = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
 MODELS = [name for name in [*ENCODERS, "cnn", "rnn"] if name != "modernbert"]  # which exists from 4.48 on
 NAMES = [*MODELS, "extra tokens", "pairs"]
-# Saved again: a tokenizer class of its own and the generic one, an added marker, Unigram, a small encoder, the pair head.
+# Saved again: a tokenizer class of its own and the generic one, an added marker, Unigram, a small encoder, pairs.
 SAVED = ["bert", "xlm-roberta", "no-cls", "rnn", "extra tokens", "pairs"]
 
 
