@@ -171,6 +171,8 @@ class SentenceOrderingConfig(PretrainedConfig):
     """
 
     model_type = "sentence_ordering"
+    # Trainer pads outputs along one axis alone; for metrics there are the `ranks`.
+    keys_to_ignore_at_inference = ["pair_logits"]
     sub_configs = {"backbone_config": AutoConfig}
 
     def __init__(

@@ -73,20 +73,33 @@ def best_orders(pair_logits: Tensor) -> Tensor:
     return torch.cat([_exact(_whole_numbers(portion)) for portion in portions]).view(stories, count)
 
 
-def decoded_ranks(pair_logits: Tensor, scores: Tensor) -> Tensor:
+def decoded_ranks(pair_logits: Tensor, scores: Tensor, sentence_mask: Tensor) -> Tensor:
     """The position of each sentence in the best order, for metrics, which know no texts to break ties by.
 
     Sentences that the logits cannot tell apart (the same logits against every other one, and 0 between them) share
     the mean of their positions.
 
     Args:
-        pair_logits: `(stories, sentences, sentences)`, of stories of equally many sentences.
-        scores: `(stories, sentences)`, the order that ties are broken by, and that local search starts with.
+        pair_logits: `(stories, max_sentences, max_sentences)`.
+        scores: `(stories, max_sentences)`, the order that ties are broken by, and that local search starts with.
+        sentence_mask: `(stories, max_sentences)`, bool.
 
     Returns:
-        `(stories, sentences)`, float64.
+        `(stories, max_sentences)`, float64 on the CPU; 0 where there is no sentence.
     """
-    pair_logits, scores = pair_logits.detach().cpu().double(), scores.detach().cpu().double()
+    pair_logits, scores, mask = pair_logits.detach().cpu().double(), scores.detach().cpu().double(), sentence_mask.cpu()
+    ranks = torch.zeros_like(scores)
+    counts = mask.sum(dim=1)
+    for count in counts.unique().tolist():
+        stories = (counts == count).nonzero()
+        places = mask[stories[:, 0]].nonzero()[:, 1].view(len(stories), count)
+        logits = pair_logits[stories.unsqueeze(2), places.unsqueeze(2), places.unsqueeze(1)]
+        ranks[stories, places] = _ranks(logits, scores[stories, places])
+    return ranks
+
+
+def _ranks(pair_logits: Tensor, scores: Tensor) -> Tensor:
+    """`decoded_ranks` of stories of equally many sentences, without padding."""
     start = scores.argsort(dim=1, stable=True)
     rows = torch.arange(len(start)).view(-1, 1, 1)
     orders = start.gather(1, best_orders(pair_logits[rows, start.unsqueeze(2), start.unsqueeze(1)]))

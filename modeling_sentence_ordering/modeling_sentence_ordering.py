@@ -22,22 +22,24 @@ from transformers.utils import ModelOutput
 from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
+from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
-from .decoding_sentence_ordering import best_order  # noqa: F401
+from .decoding_sentence_ordering import decoded_ranks
 from .encoders_sentence_ordering import build_encoder
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
 from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, check_head, objective_loss
+from .objectives_sentence_ordering import OBJECTIVES, check_head, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .reading_sentence_ordering import (
     ContextLayer,
     PairHead,
     ScoreHead,
+    find_markers,
     init_layer,
+    judge_sentences,
     read_sentences,
-    scores_of_pairs,
 )
 from .repository_sentence_ordering import (
     input_limit,
@@ -62,6 +64,8 @@ class SentenceOrderingOutput(ModelOutput):
         pair_logits: `(batch, max_sentences, max_sentences)`, float32 (float64 of a float64 model): [b, i, j] is the
             logit of «sentence i stands before sentence j», 0 on the diagonal and where a story has no such sentence;
             None for `head="score"`, where it would be the difference of two scores.
+        ranks: `(batch, max_sentences)`, float32: the position of each sentence in the order decoded from the pair
+            logits, see `decoded_ranks`; for metrics, and so only with pair logits and labels and outside of training.
         hidden_states: the encoder's hidden states, `(batch, tokens, width)` each, if asked for.
         attentions: the encoder's attention weights, `(batch, heads, tokens, tokens)` each, if asked for.
     """
@@ -70,6 +74,7 @@ class SentenceOrderingOutput(ModelOutput):
     logits: Tensor | None = None
     sentence_mask: Tensor | None = None
     pair_logits: Tensor | None = None
+    ranks: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -156,7 +161,7 @@ class SentenceOrderingModel(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if marker_positions is None:
             width = None if labels is None else labels.shape[-1]
-            marker_positions = self._find_markers(input_ids, attention_mask, width)
+            marker_positions = find_markers(input_ids, attention_mask, self.config.marker_token_id, width)
         options: dict[str, Any] = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         options = {name: value for name, value in options.items() if value is not None}
         if token_type_ids is not None:
@@ -175,9 +180,14 @@ class SentenceOrderingModel(PreTrainedModel):
             reading=self.config.reading,
             bidirectional=bidirectional,
         )
-        logits, pair_logits = self._judge(vectors, sentence_mask)
-        loss = None
+        for layer in self.context:
+            vectors = layer(vectors, sentence_mask)
+        pairs = self.config.head == "pairs"
+        logits, pair_logits = judge_sentences(self.dropout(vectors), sentence_mask, self.head, pairs=pairs)
+        loss = ranks = None
         if labels is not None:
+            if pair_logits is not None and not self.training:
+                ranks = decoded_ranks(pair_logits, logits, sentence_mask).to(logits)
             loss = objective_loss(
                 logits,
                 labels,
@@ -192,39 +202,11 @@ class SentenceOrderingModel(PreTrainedModel):
             logits=logits,
             sentence_mask=sentence_mask,
             pair_logits=pair_logits,
+            ranks=ranks,
             hidden_states=getattr(encoded, "hidden_states", None),
             attentions=getattr(encoded, "attentions", None),
         )
         return output if return_dict is not False else output.to_tuple()
-
-    def _judge(self, vectors: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`logits` and `pair_logits` from `(batch, max_sentences, width)`, in float32 at least.
-
-        The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast
-        here as well, for heads that were replaced.
-        """
-        for layer in self.context:
-            vectors = layer(vectors, sentence_mask)
-        vectors = self.dropout(vectors)
-        dtype = torch.promote_types(vectors.dtype, torch.float32)
-        with torch.autocast(device_type=vectors.device.type, enabled=False):
-            judged: Tensor = self.head(vectors.to(dtype))
-        judged = judged.to(torch.promote_types(judged.dtype, torch.float32))
-        if self.config.head == "score":
-            return torch.where(sentence_mask, judged.squeeze(-1), 0.0), None
-        return scores_of_pairs(judged, sentence_mask)
-
-    def _find_markers(self, input_ids: Tensor, attention_mask: Tensor, width: int | None) -> Tensor:
-        """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None."""
-        markers = (input_ids == self.config.marker_token_id) & attention_mask.bool()
-        counts = markers.sum(dim=1, keepdim=True)
-        if width is None:
-            width = int(counts.max()) if len(counts) else 0
-        elif int(counts.max()) > width:
-            raise ValueError(f"a story has {int(counts.max())} markers but labels for {width} sentences")
-        positions = markers.int().argsort(dim=1, descending=True, stable=True)[:, :width]
-        positions = nn.functional.pad(positions, (0, width - positions.shape[1]))
-        return torch.where(torch.arange(width, device=counts.device) < counts, positions, -1)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers; the tokenizer of the repository that the model was loaded from is saved as well.
@@ -255,6 +237,20 @@ class SentenceOrderingModel(PreTrainedModel):
         # The last step of `push_to_hub` in transformers, from 4.46 to 5: theirs would leave old weights in place.
         complete_card(working_dir, self.config, repo_id)
         return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
+
+    def data_collator(self, tokenizer: Any, **options: Any) -> DataCollatorForSentenceOrdering:
+        """The collator that makes batches for this model.
+
+        Args:
+            tokenizer: the model's.
+            **options: fields of [`DataCollatorForSentenceOrdering`], such as `shuffle`.
+        """
+        return DataCollatorForSentenceOrdering(tokenizer, self.config, **options)
+
+    @staticmethod
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        """The metrics for `Trainer(compute_metrics=model.compute_metrics)`, see `compute_metrics`."""
+        return compute_metrics(prediction)
 
     @staticmethod
     def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:

@@ -21,6 +21,23 @@ class ScoreHead(nn.Linear):
             return nn.functional.linear(input.to(dtype), self.weight.to(dtype), bias)
 
 
+def find_markers(input_ids: Tensor, attention_mask: Tensor, marker_token_id: int | None, width: int | None) -> Tensor:
+    """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None.
+
+    Raises:
+        ValueError: if there are more.
+    """
+    markers = (input_ids == marker_token_id) & attention_mask.bool()
+    counts = markers.sum(dim=1, keepdim=True)
+    if width is None:
+        width = int(counts.max()) if len(counts) else 0
+    elif int(counts.max()) > width:
+        raise ValueError(f"a story has {int(counts.max())} markers but labels for {width} sentences")
+    positions = markers.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+    positions = nn.functional.pad(positions, (0, width - positions.shape[1]))
+    return torch.where(torch.arange(width, device=counts.device) < counts, positions, -1)
+
+
 def read_sentences(
     hidden: Tensor, marker_positions: Tensor, content: Tensor, *, reading: str, bidirectional: bool = False
 ) -> Tensor:
@@ -144,6 +161,32 @@ class PairHead(nn.Module):
             # [i, j] is the first term of each difference in the logit; the second one is its transpose.
             half = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5 + score.transpose(1, 2)
             return half - half.transpose(1, 2)
+
+
+def judge_sentences(
+    vectors: Tensor, sentence_mask: Tensor, head: nn.Module, *, pairs: bool
+) -> tuple[Tensor, Tensor | None]:
+    """What a head says of the sentences, in float32 at least, 0 where a sentence is missing.
+
+    The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast here
+    as well, for heads that were replaced.
+
+    Args:
+        vectors: `(batch, sentences, width)`.
+        sentence_mask: `(batch, sentences)`, bool.
+        head: a `ScoreHead` or a `PairHead`, or what took its place.
+        pairs: whether it is a `PairHead`.
+
+    Returns:
+        Scores, `(batch, sentences)`, and the pair logits, `(batch, sentences, sentences)` or None.
+    """
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    with torch.autocast(device_type=vectors.device.type, enabled=False):
+        judged: Tensor = head(vectors.to(dtype))
+    judged = judged.to(torch.promote_types(judged.dtype, torch.float32))
+    if pairs:
+        return scores_of_pairs(judged, sentence_mask)
+    return torch.where(sentence_mask, judged.squeeze(-1), 0.0), None
 
 
 def scores_of_pairs(pair_logits: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:

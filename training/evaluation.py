@@ -70,7 +70,8 @@ class Predictions:
         for stories, places in self.by_count():
             logits = torch.from_numpy(self.pair_logits_of(stories, places))
             scores = torch.from_numpy(self.scores[stories[:, None], places])
-            ranks[stories[:, None], places] = decoded_ranks(logits, scores).numpy()
+            everything = torch.ones_like(scores, dtype=torch.bool)
+            ranks[stories[:, None], places] = decoded_ranks(logits, scores, everything).numpy()
         return ranks
 
     def by_count(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
