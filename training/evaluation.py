@@ -155,8 +155,9 @@ def predict(
         own_pairs = [] if pairs is None else [pairs[index] for index in own]
         for others, *values, others_pairs in processes.gathered((own, scores[own], labels[own], mask[own], own_pairs)):
             scores[others], labels[others], mask[others] = values
-            for index, logits in zip(others if pairs else (), others_pairs, strict=True):
-                pairs[index][:] = logits
+            if pairs is not None:
+                for index, logits in zip(others, others_pairs, strict=True):
+                    pairs[index][:] = logits
     return predictions
 
 
