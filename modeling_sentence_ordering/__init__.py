@@ -4,6 +4,8 @@ This package imports nothing but torch, transformers and the standard library, s
 own when `AutoModel.from_pretrained(repo, trust_remote_code=True)` copies them out of a repository.
 """
 
+from transformers import AutoConfig, AutoModel
+
 from .aggregation_sentence_ordering import combine_groups, number_of_rounds
 from .answer_sentence_ordering import confidence, in_order
 from .arrangement_sentence_ordering import arrangements, average_scores
@@ -50,3 +52,7 @@ __all__ = [
     "score_stories",
     "story_metrics",
 ]
+
+# Where this package is installed, saved models need no `trust_remote_code`. The pipeline's file registers its own task.
+AutoConfig.register(SentenceOrderingConfig.model_type, SentenceOrderingConfig, exist_ok=True)
+AutoModel.register(SentenceOrderingConfig, SentenceOrderingModel, exist_ok=True)

@@ -43,6 +43,7 @@ from .reading_sentence_ordering import (
 )
 from .repository_sentence_ordering import (
     input_limit,
+    load_config,
     load_encoder_config,
     load_tokenizer,
     portable_tokenizer_class,
@@ -92,6 +93,8 @@ class SentenceOrderingModel(PreTrainedModel):
     _supports_flex_attn = True
     # The loss is averaged in `forward`: Trainer still has to divide it by the number of accumulation steps.
     accepts_loss_kwargs = False
+    # Quantizers of transformers skip these modules: a single row of weights is not worth the rounding.
+    _keep_in_fp32_modules = ["head"]
 
     def __init__(self, config: SentenceOrderingConfig) -> None:
         super().__init__(config)
@@ -105,7 +108,7 @@ class SentenceOrderingModel(PreTrainedModel):
         self.dropout = nn.Dropout(config.head_dropout)
         width, pairs = config.output_size, config.head == "pairs"
         self.context = nn.ModuleList(ContextLayer(width, config.head_dropout) for _ in range(config.context_layers))
-        self.head: nn.Module = PairHead(width, config.pair_size) if pairs else ScoreHead(width, 1)
+        self.head: Any = PairHead(width, config.pair_size) if pairs else ScoreHead(width, 1)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -182,8 +185,7 @@ class SentenceOrderingModel(PreTrainedModel):
         )
         for layer in self.context:
             vectors = layer(vectors, sentence_mask)
-        pairs = self.config.head == "pairs"
-        logits, pair_logits = judge_sentences(self.dropout(vectors), sentence_mask, self.head, pairs=pairs)
+        logits, pair_logits = judge_sentences(self.dropout(vectors), sentence_mask, self.head, self.config.head)
         loss = ranks = None
         if labels is not None:
             if pair_logits is not None and not self.training:
@@ -284,7 +286,7 @@ class SentenceOrderingModel(PreTrainedModel):
         """
         if name_or_path in SCRATCH_ENCODERS:
             return cls._from_scratch(name_or_path, tokenizer, config).eval()
-        encoder_kwargs = encoder_kwargs or {}
+        encoder_kwargs = {"trust_remote_code": False, **(encoder_kwargs or {})}
         shared = {
             key: encoder_kwargs[key] for key in ("revision", "token", "trust_remote_code") if key in encoder_kwargs
         }
@@ -317,7 +319,9 @@ class SentenceOrderingModel(PreTrainedModel):
             ValueError: if the checkpoint has no token classifier, more than one label, or a head that is more than one
                 linear layer.
         """
-        old, report = AutoModelForTokenClassification.from_pretrained(name_or_path, output_loading_info=True)
+        old, report = AutoModelForTokenClassification.from_pretrained(
+            name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
+        )
         if report["missing_keys"]:  # transformers would make them up at random
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise ValueError(

@@ -163,9 +163,7 @@ class PairHead(nn.Module):
             return half - half.transpose(1, 2)
 
 
-def judge_sentences(
-    vectors: Tensor, sentence_mask: Tensor, head: nn.Module, *, pairs: bool
-) -> tuple[Tensor, Tensor | None]:
+def judge_sentences(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kind: str) -> tuple[Tensor, Tensor | None]:
     """What a head says of the sentences, in float32 at least, 0 where a sentence is missing.
 
     The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast here
@@ -175,7 +173,7 @@ def judge_sentences(
         vectors: `(batch, sentences, width)`.
         sentence_mask: `(batch, sentences)`, bool.
         head: a `ScoreHead` or a `PairHead`, or what took its place.
-        pairs: whether it is a `PairHead`.
+        kind: which of the two, `"score"` or `"pairs"`.
 
     Returns:
         Scores, `(batch, sentences)`, and the pair logits, `(batch, sentences, sentences)` or None.
@@ -184,7 +182,7 @@ def judge_sentences(
     with torch.autocast(device_type=vectors.device.type, enabled=False):
         judged: Tensor = head(vectors.to(dtype))
     judged = judged.to(torch.promote_types(judged.dtype, torch.float32))
-    if pairs:
+    if kind == "pairs":
         return scores_of_pairs(judged, sentence_mask)
     return torch.where(sentence_mask, judged.squeeze(-1), 0.0), None
 

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.measuring import ResultsFile, calibration_figures, figures
 from benchmarks.objectives import guide_recipe, not_better_than_the_guide
-from training.evaluation import Predictions
-from training.recipe import Recipe
+from training.evaluation.predictions import Predictions
+from training.recipe.recipe import Recipe
 
 HEAD: dict[str, Any] = {"recipe": {"encoder": "cnn", "learning_rate": 1e-3}, "num_permutations": (1, 8)}
 
@@ -100,8 +100,8 @@ def test_calibration_on_stories_that_the_temperature_was_not_fitted_on() -> None
     assert "calibration_error" not in calibration_figures(many, None)
     # The halves differ: each is judged with the temperature of the other one, and both are off.
     halves = [predictions(20_000, 0.2), predictions(20_000, 5.0)]
-    mixed = Predictions(*(np.stack([getattr(half, name) for half in halves], axis=1).reshape(-1, 2)
-                          for name in ("scores", "labels", "sentence_mask")))  # fmt: skip
+    mixed = Predictions(**{name: np.stack([getattr(half, name) for half in halves], axis=1).reshape(-1, 2)
+                           for name in ("scores", "labels", "sentence_mask")})  # fmt: skip
     assert calibration_figures(mixed, None)["calibration_error_cross_fitted"] > 0.1
 
 

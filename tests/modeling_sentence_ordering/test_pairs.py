@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,16 +101,17 @@ def test_a_story_gives_the_same_beside_longer_ones(name: str, make_model: MakeMo
         for row, story in enumerate(STORIES):
             alone = model(**make_batch(story_tokenizer, [story]))
             count = len(story)
-            near = {"rtol": 1e-4, "atol": 1e-4}
-            assert torch.allclose(alone.pair_logits[0], together.pair_logits[row, :count, :count], **near)
-            assert torch.allclose(alone.logits[0], together.logits[row, :count], **near)
+            torch.testing.assert_close(
+                alone.pair_logits[0], together.pair_logits[row, :count, :count], rtol=1e-4, atol=1e-4
+            )
+            torch.testing.assert_close(alone.logits[0], together.logits[row, :count], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["pairwise", "listmle", "position_listmle"])
 @pytest.mark.parametrize(
     "fields", [PAIRS, CONTEXT, {"context_layers": 1}], ids=["pairs", "pairs in context", "context"]
 )
-def test_a_gradient_reaches_every_weight(objective: str, fields: dict, make_model: MakeModel) -> None:  # type: ignore[type-arg]
+def test_a_gradient_reaches_every_weight(objective: str, fields: dict[str, Any], make_model: MakeModel) -> None:
     model, story_tokenizer = make_model("cnn", **{**fields, "objective": objective})
     model(**make_batch(story_tokenizer)).loss.backward()
     never = {"head.bias"}  # in a difference of scores it cancels out
@@ -201,7 +203,7 @@ def test_initial_weights_are_those_of_the_seed_and_small(make_model: MakeModel) 
 @pytest.mark.parametrize(
     "fields", [{"head": "pair"}, {"pair_size": 0}, {"pair_size": 1.5}, {"context_layers": -1}, {"context_layers": True}]
 )
-def test_impossible_fields_are_refused(fields: dict) -> None:  # type: ignore[type-arg]
+def test_impossible_fields_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         SentenceOrderingConfig(**fields)
 
