@@ -224,7 +224,7 @@ def test_stories_are_tokenized_once_for_all_processes(
         "print(TokenizedStories(load_all([path]).select([4, 2, 9]), story_tokenizer).sentence_ids(1))\n"
     )
     command = [sys.executable, "-c", code, str(home / "tiny-bert"), str(path)]
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
