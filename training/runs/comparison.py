@@ -34,8 +34,8 @@ RUNS = "runs"
 DONE_FILE = "run.json"
 # What a run that is interrupted gets to put its files away; it needs to end the step that it is in.
 SECONDS_TO_END = 30.0
-# Trains as `python -m training.commands.command_line` does, and ends when its parent has ended or was killed. Otherwise
-# the same comparison, started again, would train in the folder that the old run is still writing to.
+# Trains as `python -m training.commands.command_line` does, and ends when the process that started it has ended, killed
+# or not. Otherwise the same comparison, started again, would train in the folder that the old run is still writing to.
 _TRAIN = """
 import os, sys, threading
 threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
