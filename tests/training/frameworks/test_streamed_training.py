@@ -180,3 +180,72 @@ def _only(most: int) -> Any:
         return original(folder, digest, few)
 
     return write
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"data": ["sample"]}, "sample: this is CSV; only Parquet can be streamed"),
+        ({"per_device_train_batch_tokens": 500}, "--per_device_train_batch_tokens must know the lengths of all"),
+        ({"shuffle_buffer_size": 0}, "--shuffle_buffer_size must be at least 1, not 0"),
+        ({"validation_data": None, "early_stopping_patience": 2}, "--early_stopping_patience needs validation stories"),
+    ],
+)
+def test_what_cannot_be_streamed_is_bad_input(
+    fields: dict[str, Any], complaint: str, streamed_recipe: MakeRecipe
+) -> None:
+    recipe = streamed_recipe()
+    refused = run_command("train", *flags(recipe, **fields))
+    assert refused.code == 2
+    assert complaint in refused.err and refused.err.count("\n") == 1
+    assert not Path(recipe.output_dir).exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_bad_record_is_told_by_file_and_row(
+    framework: str, workers: int, streamed_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    stories = made_up_stories(60)
+    stories[41][1] = " "
+    folder = write_parquet(tmp_path / "bad", stories, files=1)
+    recipe = streamed_recipe(data=[str(folder)], framework=framework, dataloader_num_workers=workers, max_steps=9)
+    failed = run_command("train", *flags(recipe))
+    assert failed.code == 2
+    assert failed.err.endswith("0.parquet, row 42: sentence 2 is empty\n")
+
+
+def test_a_recipe_from_before_there_were_streams_is_gone_on_with(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(max_steps=4, eval_strategy="steps", eval_steps=2)
+    assert run_command("train", *flags(recipe)).code == 0
+    path = Path(recipe.output_dir) / "recipe.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(("streaming", "shuffle_buffer"))))
+    again = run_command("train", *flags(recipe), "--resume_from_checkpoint")
+    assert again.code == 0, again.err
+
+
+@pytest.mark.slow
+def test_what_build_pushed_is_streamed_from_the_hub(hub: Hub, home: Path, tmp_path: Path) -> None:
+    """Training reads its own split from there, and no file twice over."""
+    source = write_jsonl(tmp_path / "stories.jsonl", made_up_stories(400))
+    repo_id = f"{hub.user}/streamed"
+    with commander(hub, tmp_path) as command:
+        pushed = command(
+            "build", "--data", source, "--output_dir", tmp_path / "built", "--push_to_hub", repo_id, *LICENSE
+        )
+        assert pushed.code == 0, pushed.err
+        trained = [
+            command(
+                "train", "--encoder", home / "tiny-bert", "--data", data, "--streaming", "--bf16", "false",
+                "--max_steps", "6", "--per_device_train_batch_size", "8", "--output_dir", tmp_path / name,
+                "--shuffle_buffer_size", "64",
+            )
+            for name, data in [("remote", repo_id), ("local", tmp_path / "built")]
+        ]  # fmt: skip
+    assert [(done.code, done.err) for done in trained] == [(0, trained[0].err)] * 2
+    assert "stories: 320 train (streamed), 24 validation, 56 test" in trained[0].out
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("remote", "local")]
+    assert weights[0] == weights[1]
+    assert json.loads((tmp_path / "remote" / "results.json").read_text("utf-8"))["test"]["stories"] == 56
+    assert not list(tmp_path.glob("huggingface-*/hub/datasets--*/blobs/*.parquet")), "nothing is downloaded as a whole"
