@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ class DataCollatorForSentenceOrdering:
             in the batch: a story is shuffled anew in each epoch if batches are drawn at random, and equal batches are
             always equal, after resuming and in a worker process as well.
         seed: of the shuffles.
+        twins: with `shuffle=True`, show each story twice, in two shuffles, for the consistency term of the loss; where
+            the config has a `consistency` above 0, if None. `is_twin` of the batch says which rows are the second ones.
         pad_to_multiple_of: pad `input_ids` to a multiple of this.
         return_tensors: `"pt"` for torch, `"np"` for NumPy.
     """
@@ -45,6 +48,7 @@ class DataCollatorForSentenceOrdering:
     config: SentenceOrderingConfig
     shuffle: bool = False
     seed: int = 42
+    twins: bool | None = None
     pad_to_multiple_of: int | None = None
     return_tensors: str = "pt"
 
@@ -67,6 +71,9 @@ class DataCollatorForSentenceOrdering:
             ValueError: if a row has none of the forms above, or its labels do not belong to its sentences.
         """
         stories = self._read(features)
+        twins = self.shuffle and (self.config.consistency > 0 if self.twins is None else self.twins)
+        if twins:
+            stories = [row for story in stories for row in (story, copy(story))]
         if self.shuffle:
             _shuffle(stories, self.seed)
         tokenized = [
@@ -77,7 +84,9 @@ class DataCollatorForSentenceOrdering:
         known = None if all(row is None for row in labels) else [row or [] for row in labels]
         batch = self._story_tokenizer.collate(tokenized, known, pad_to_multiple_of=self.pad_to_multiple_of)
         if features and features[0].get("num_stories") is not None:
-            batch["num_stories"] = torch.tensor(float(features[0]["num_stories"]))
+            batch["num_stories"] = torch.tensor((2 if twins else 1) * float(features[0]["num_stories"]))
+        if twins:
+            batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
         return batch if self.return_tensors == "pt" else {name: tensor.numpy() for name, tensor in batch.items()}
 
     def tokenize(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[list[int]]]:

@@ -159,6 +159,8 @@ class SentenceOrderingConfig(PretrainedConfig):
         pair_size: width of q and k, for `head="pairs"`.
         context_layers: transformer layers over the sentences' vectors before the head, so that a sentence is judged in
             view of the others; see `ContextLayer`.
+        consistency: weight of the consistency term in training (see `pair_consistency`), for `objective="pairwise"`;
+            with more than 0 a training batch shows each story in two shuffles.
         marker_token_id: id of the token that stands before each sentence.
         separator_token_id: id of the token that closes the story, or None.
         max_input_tokens: the most tokens of one story that the encoder takes, or None where it has no limit.
@@ -189,6 +191,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         head: str = "score",
         pair_size: int = 128,
         context_layers: int = 0,
+        consistency: float = 0.0,
         marker_token_id: int | None = None,
         separator_token_id: int | None = None,
         max_input_tokens: int | None = None,
@@ -209,6 +212,10 @@ class SentenceOrderingConfig(PretrainedConfig):
             raise ValueError(f"pair_size must be a whole number of at least 1, not {pair_size!r}")
         if isinstance(context_layers, bool) or not isinstance(context_layers, int) or context_layers < 0:
             raise ValueError(f"context_layers must be a whole number, 0 or more, not {context_layers!r}")
+        if not 0 <= consistency < math.inf:
+            raise ValueError(f"consistency must be a number of at least 0, not {consistency!r}")
+        if consistency and objective != "pairwise":
+            raise ValueError(f"consistency needs the objective 'pairwise', not {objective!r}")
         if confidence_temperature is not None and not 0 < confidence_temperature < math.inf:
             raise ValueError(f"confidence_temperature must be a number above 0, not {confidence_temperature!r}")
         if group_size is not None and (
@@ -225,6 +232,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.head = head
         self.pair_size = pair_size
         self.context_layers = context_layers
+        self.consistency = consistency
         self.marker_token_id = marker_token_id
         self.separator_token_id = separator_token_id
         self.max_input_tokens = max_input_tokens
