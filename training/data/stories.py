@@ -154,7 +154,7 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     Args:
         stories: the stories.
         seed: decides the shuffles, together with story and epoch.
-        fresh: a new shuffle in every epoch; else that of epoch 0 always.
+        fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `evaluation_labels`.
         twins: draw a second shuffle of each story.
     """
 
@@ -170,7 +170,9 @@ class TrainingStories(TorchDataset[ShuffledStory]):
 
     def __getitem__(self, draw: Draw) -> ShuffledStory:
         """The story drawn, shuffled."""
-        return _shuffled(self.stories.sentence_ids(draw.index), draw, self.seed, self.fresh, self.twins)
+        sentence_ids = self.stories.sentence_ids(draw.index)
+        labels = None if self.fresh else self.stories.evaluation_labels(draw.index)
+        return _shuffled(sentence_ids, draw, self.seed, self.fresh, self.twins, labels)
 
 
 class StreamedTraining(TorchDataset[ShuffledStory]):
@@ -181,7 +183,8 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
 
     Args:
         stories: the stories.
-        seed, fresh, twins: as in `TrainingStories`.
+        seed, twins: as in `TrainingStories`.
+        fresh: a new shuffle in every epoch; else that of epoch 0 always.
     """
 
     def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False) -> None:
@@ -199,15 +202,23 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
         return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh, self.twins)
 
 
-def _shuffled(sentence_ids: list[list[int]], draw: Draw, seed: int, fresh: bool, twins: bool) -> ShuffledStory:
+def _shuffled(
+    sentence_ids: list[list[int]],
+    draw: Draw,
+    seed: int,
+    fresh: bool,
+    twins: bool,
+    labels: list[int] | None = None,
+) -> ShuffledStory:
+    """A story in the given shuffle, or in one of its own, and its twin in another."""
     generator = np.random.default_rng([seed, draw.epoch if fresh else 0, draw.index])
 
-    def shuffle() -> ShuffledStory:
-        labels = generator.permutation(len(sentence_ids)).tolist()
+    def shown(labels: list[int] | None) -> ShuffledStory:
+        labels = generator.permutation(len(sentence_ids)).tolist() if labels is None else labels
         return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
 
-    story = shuffle()
-    return dataclasses.replace(story, twin=shuffle()) if twins else story
+    story = shown(labels)
+    return dataclasses.replace(story, twin=shown(None)) if twins else story
 
 
 class EvaluationStories(TorchDataset[ShuffledStory]):
