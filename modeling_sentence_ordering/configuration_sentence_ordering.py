@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import os
 import re
 from typing import Any
@@ -48,6 +49,7 @@ class ConvolutionalEncoderConfig(PretrainedConfig):
 
     model_type = "sentence_ordering_cnn"
     reading = "max"
+    num_hidden_layers = 1
 
     def __init__(
         self,
@@ -115,6 +117,11 @@ class RecurrentEncoderConfig(PretrainedConfig):
         self.bidirectional = bidirectional
 
     @property
+    def num_hidden_layers(self) -> int:
+        """As the configs of transformers call it."""
+        return self.num_layers
+
+    @property
     def output_size(self) -> int:
         """Width of the encoder's output, both directions together."""
         return self.hidden_size * (2 if self.bidirectional else 1)
@@ -170,6 +177,9 @@ class SentenceOrderingConfig(PretrainedConfig):
 
     model_type = "sentence_ordering"
     sub_configs = {"backbone_config": AutoConfig}
+    # `Trainer` returns the logits alone as predictions. It pads whatever it collects with -100, which would be true in
+    # `sentence_mask`.
+    keys_to_ignore_at_inference = ["sentence_mask", "pair_logits", "hidden_states", "attentions"]
 
     def __init__(
         self,
@@ -193,10 +203,7 @@ class SentenceOrderingConfig(PretrainedConfig):
             raise ValueError(f"target_scale must be one of {', '.join(TARGET_SCALES)}, not {target_scale!r}")
         if confidence_temperature is not None and not 0 < confidence_temperature < math.inf:
             raise ValueError(f"confidence_temperature must be a number above 0, not {confidence_temperature!r}")
-        if group_size is not None and (
-            isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 2
-        ):
-            raise ValueError(f"group_size must be a whole number of at least 2, not {group_size!r}")
+        group_size = None if group_size is None else whole_number("group_size", group_size, at_least=2)
         if not type(self).__module__.startswith("transformers_modules."):
             # With this attribute `pipeline()` would ask for `trust_remote_code`, although the code is installed.
             kwargs.pop("custom_pipelines", None)
@@ -204,21 +211,50 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.objective = objective
         self.target_scale = target_scale
         self.reading = reading
-        self.marker_token_id = marker_token_id
-        self.separator_token_id = separator_token_id
-        self.max_input_tokens = max_input_tokens
+        # As plain numbers: NumPy's cannot be written to config.json.
+        self.marker_token_id = None if marker_token_id is None else operator.index(marker_token_id)
+        self.separator_token_id = None if separator_token_id is None else operator.index(separator_token_id)
+        self.max_input_tokens = None if max_input_tokens is None else operator.index(max_input_tokens)
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
         self.base_model = hub_id(base_model)
-        self.confidence_temperature = confidence_temperature
+        self.confidence_temperature = None if confidence_temperature is None else float(confidence_temperature)
         self.group_size = group_size
         super().__init__(**kwargs)
 
     @property
     def output_size(self) -> int:
         """Width of the encoder's last hidden states, and so of the head's input."""
-        backbone = self.backbone_config
-        return int(getattr(backbone, "output_size", None) or backbone.hidden_size)  # type: ignore[union-attr]
+        name = "output_size" if hasattr(self.backbone_config, "output_size") else "hidden_size"
+        return _from_encoder(self.backbone_config, name)
+
+    # What other libraries read from a config: DeepSpeed's "auto" values, PEFT's prompts. A setter only for what
+    # transformers sets: it resizes embeddings.
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's last hidden states; the same as `output_size`."""
+        return self.output_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of the encoder."""
+        return _from_encoder(self.backbone_config, "num_hidden_layers")
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Attention heads of the encoder; AttributeError for an encoder without attention."""
+        return _from_encoder(self.backbone_config, "num_attention_heads")
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the encoder's token embedding."""
+        return _from_encoder(self.backbone_config, "vocab_size")
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        if self.backbone_config is not None:
+            self.backbone_config.vocab_size = value
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> SentenceOrderingConfig:
@@ -252,6 +288,33 @@ class SentenceOrderingConfig(PretrainedConfig):
         for key in ("auto_map", "custom_pipelines", "backbone_config"):
             output[key] = full[key]
         return output
+
+
+def whole_number(name: str, value: Any, *, at_least: int) -> int:
+    """A value as int, also where it is an integer of NumPy or of a tensor.
+
+    Raises:
+        ValueError: if it is not a whole number, or too small.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+    return number
+
+
+def _from_encoder(backbone: PretrainedConfig | None, name: str) -> int:
+    """A size of the encoder.
+
+    Raises:
+        AttributeError: if the encoder has no such size; `hasattr` of the whole config is then false.
+    """
+    value = getattr(backbone, name, None)
+    if value is None:
+        raise AttributeError(f"the encoder's config has no {name}")
+    return int(value)
 
 
 def without_references(value: Any) -> Any:
