@@ -191,7 +191,7 @@ def test_other_libraries_find_the_sizes_of_the_encoder() -> None:
     """DeepSpeed's "auto" values and PEFT's prompts are made of them."""
     config = SentenceOrderingConfig({"model_type": "distilbert", "dim": 12, "n_layers": 3, "n_heads": 4})
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (12, 3, 4)
-    assert config.vocab_size == config.backbone_config.vocab_size == 30522  # type: ignore[union-attr]
+    assert config.vocab_size == config.backbone_config.vocab_size == 30522
     assert not {"hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"} & set(config.to_diff_dict())
     small = SentenceOrderingConfig(RecurrentEncoderConfig(hidden_size=5, num_layers=2))
     assert (small.hidden_size, small.num_hidden_layers) == (10, 2)

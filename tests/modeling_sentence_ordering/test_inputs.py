@@ -99,14 +99,13 @@ def test_integers_of_numpy_are_numbers(order: SentenceOrderingPipeline) -> None:
 
 
 def test_a_config_with_numbers_of_numpy_can_be_saved(tmp_path: Path) -> None:
-    config = SentenceOrderingConfig(
-        {"model_type": "bert"},
-        group_size=np.int64(4),
-        marker_token_id=np.int64(1),
-        max_input_tokens=np.int32(64),
-        confidence_temperature=np.float32(0.5),
-    )
-    config.save_pretrained(tmp_path)
+    numbers: dict[str, Any] = {
+        "group_size": np.int64(4),
+        "marker_token_id": np.int64(1),
+        "max_input_tokens": np.int32(64),
+        "confidence_temperature": np.float32(0.5),
+    }
+    SentenceOrderingConfig({"model_type": "bert"}, **numbers).save_pretrained(tmp_path)
     again = SentenceOrderingConfig.from_pretrained(tmp_path)
     assert (again.group_size, again.marker_token_id, again.max_input_tokens) == (4, 1, 64)
     assert again.confidence_temperature == 0.5
