@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 # load_dataset copies only the files that are named here, so those that they import themselves are named as well.
 from .configurations import CONFIGURATIONS
+from .file_writing import new_file
 from .formats import SUFFIXES
 from .readers import read_stories
 from .records import ROC_SENTENCES
@@ -38,7 +39,15 @@ from .story_files import SPLITS, did_you_mean, files_in_folder, split_of_name
 from .story_table import stories_of_files, story_table
 
 # What is imported for the copying only.
-__all__ = ["BadRecord", "ROC_SENTENCES", "SUFFIXES", "ShuffledRocstories", "ShuffledRocstoriesConfig", "read_stories"]
+__all__ = [
+    "BadRecord",
+    "ROC_SENTENCES",
+    "SUFFIXES",
+    "ShuffledRocstories",
+    "ShuffledRocstoriesConfig",
+    "new_file",
+    "read_stories",
+]
 
 WHERE_TO_GET_IT = (
     f"no data_files: ROCStories may not be passed on, so ask for it at {HOMEPAGE} and "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from .file_writing import new_file
 from .readers import read_stories
 from .story import Story, story_hash
 
@@ -79,16 +79,10 @@ def _write(path: str, stories: Iterable[Story]) -> None:
         ]
     )
     rows = (_row(story) for story in tqdm(stories, desc="Reading stories", unit="", disable=None, delay=2))
-    handle, unfinished = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".unfinished")
-    try:
-        # Plain Arrow, without the features that `datasets` writes: its versions 3 and 5 do not read each other's.
-        with os.fdopen(handle, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for batch in record_batches(rows, schema):
-                writer.write_batch(batch)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+    # Plain Arrow, without the features that `datasets` writes: its versions 3 and 5 do not read each other's.
+    with new_file(path) as unfinished, open(unfinished, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for batch in record_batches(rows, schema):
+            writer.write_batch(batch)
 
 
 def _row(story: Story) -> dict[str, Any]:
