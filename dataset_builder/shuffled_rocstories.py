@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 from .configurations import CONFIGURATIONS
 from .file_writing import new_file
 from .formats import SUFFIXES
+from .parquet_limits import TooLarge
 from .readers import read_stories
 from .records import ROC_SENTENCES
 from .rocstories import CITATION, HOMEPAGE
@@ -45,6 +46,7 @@ __all__ = [
     "SUFFIXES",
     "ShuffledRocstories",
     "ShuffledRocstoriesConfig",
+    "TooLarge",
     "new_file",
     "read_stories",
 ]
