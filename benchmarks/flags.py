@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.command_train import RecipeParser
-from training.recipe import Recipe, RecipeError
+from training.commands.train import RecipeParser
+from training.recipe.recipe import Recipe, RecipeError
 
 
 class BenchmarkParser(RecipeParser):

@@ -22,7 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from training.metrics import LABEL_PADDING, ordering_metrics
+from training.evaluation.metrics import LABEL_PADDING, ordering_metrics
 
 MAX_LENGTH = 512
 BATCH_SIZE = 8

@@ -15,12 +15,12 @@ from benchmarks.side_by_side import peak_memory
 from dataset_builder.loading import load_all
 from dataset_builder.story import Story
 from modeling_sentence_ordering import StoryTokenizer
-from training.device import steady_memory
-from training.evaluation import evaluate
-from training.onnx_model import load_onnx_model
-from training.ordering import order_stories
-from training.stories import TokenizedStories
-from training.trained_model import load_trained_model
+from training.data.stories import TokenizedStories
+from training.evaluation.predictions import evaluate
+from training.inference.onnx_model import load_onnx_model
+from training.inference.ordering import order_stories
+from training.models.trained_model import load_trained_model
+from training.system.device import steady_memory
 
 Stories = Sequence[Sequence[str]]
 Work = Callable[[Stories], Any]

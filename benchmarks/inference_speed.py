@@ -24,10 +24,10 @@ from typing import Any
 
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
-from training.repository import write_json
+from training.models.repository import write_json
 
 STORY = ["He took it out of the oven.", "Tom mixed flour and eggs.", "The cake was delicious."]
-COMMAND = [sys.executable, "-m", "training.command_line"]
+COMMAND = [sys.executable, "-m", "training.commands.command_line"]
 _PLAIN = """
 import torch
 from transformers import AutoModel, AutoTokenizer
@@ -89,7 +89,7 @@ def main() -> None:
 def _prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The model with its ONNX files, the guide's model, and a story to order."""
     from benchmarks.guide_pipeline import load_guide_model
-    from training.encoders import resolve_encoder
+    from training.models.encoders import resolve_encoder
 
     shutil.copytree(options.model, folder / "model", ignore=shutil.ignore_patterns("checkpoints", "runs"))
     export = [*COMMAND, "export", "--model", str(folder / "model"), "--quantize", "--quiet"]

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from dataset_builder.loading import load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline
-from training.repository import write_json
-from training.trained_model import load_trained_model
+from training.models.repository import write_json
+from training.models.trained_model import load_trained_model
 
 
 def main() -> None:

@@ -16,18 +16,18 @@ from datasets.utils.logging import disable_progress_bar
 from transformers.utils import logging
 
 from modeling_sentence_ordering import StoryTokenizer
-from training.analysis import analyse
-from training.calibration import Neighbours, calibration_error, fit_temperature, neighbours
-from training.command_line import complain
-from training.description import environment
-from training.device import fastest_device
-from training.evaluation import Predictions, predict
-from training.metrics import ordering_metrics
-from training.recipe import Recipe, with_later_fields
-from training.recipe_stories import open_stories
-from training.repository import read_json, write_json
-from training.stories import TokenizedStories
-from training.trained_model import load_trained_model
+from training.data.recipe_stories import open_stories
+from training.data.stories import TokenizedStories
+from training.evaluation.analysis import analyse
+from training.evaluation.calibration import Neighbours, calibration_error, fit_temperature, neighbours
+from training.evaluation.metrics import ordering_metrics
+from training.evaluation.predictions import Predictions, predict
+from training.models.repository import read_json, write_json
+from training.models.trained_model import load_trained_model
+from training.recipe.recipe import Recipe, with_later_fields
+from training.runs.description import environment
+from training.system.console import complain
+from training.system.device import fastest_device
 
 
 class ResultsFile:

@@ -30,8 +30,8 @@ from benchmarks.flags import BenchmarkParser, add_permutations_flag
 from benchmarks.measuring import ResultsFile, judge_arrangements, load_splits, run_script
 from dataset_builder.loading import load_all
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
-from training.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
-from training.recipe import Recipe, shareable
+from training.recipe.recipe import Recipe, shareable
+from training.runs.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
 
 GUIDE, GUIDE_LEARNING_RATE = "guide", 3e-5
 _GUIDE: dict[str, Any] = {

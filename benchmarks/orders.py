@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from modeling_sentence_ordering import arrangements
-from training.evaluation import Predictions
-from training.metrics import LABEL_PADDING
+from training.evaluation.metrics import LABEL_PADDING
+from training.evaluation.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
 

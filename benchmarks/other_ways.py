@@ -37,11 +37,11 @@ from benchmarks.pair_classifier import pair_probabilities, train_pair_classifier
 from dataset_builder.configurations import shuffled_labels
 from modeling_sentence_ordering import StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
-from training.batches import evaluation_batches
-from training.device import fastest_device
-from training.encoders import build_model, resolve_encoder
-from training.recipe import Recipe, RecipeError, shareable
-from training.stories import TokenizedStories
+from training.data.batches import evaluation_batches
+from training.data.stories import TokenizedStories
+from training.models.encoders import build_model, resolve_encoder
+from training.recipe.recipe import Recipe, RecipeError, shareable
+from training.system.device import fastest_device
 
 CHAINS: Mapping[str, Callable[..., list[int]]] = {"centre_chain": chain_from_centre, "best_chain": best_chain}
 NO_SEED = 0

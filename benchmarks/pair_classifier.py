@@ -15,15 +15,15 @@ from transformers import AutoModelForSequenceClassification, PrinterCallback, Tr
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_sentence_ordering import load_tokenizer
-from training.batches import Draw, StoryBatchSampler, evaluation_batches
-from training.device import fastest_device
-from training.encoders import resolve_encoder
-from training.optimization import build_optimizer, build_schedule
-from training.recipe import Recipe
-from training.run import TrainingRun
-from training.stories import StoryLoader, TokenizedStories, training_sampler
-from training.training_log import TrainingLog
-from training.with_trainer import training_arguments
+from training.data.batches import Draw, StoryBatchSampler, evaluation_batches
+from training.data.stories import StoryLoader, TokenizedStories, training_sampler
+from training.frameworks.optimization import build_optimizer, build_schedule
+from training.frameworks.run import TrainingRun
+from training.frameworks.trainer.framework import training_arguments
+from training.frameworks.training_log import TrainingLog
+from training.models.encoders import resolve_encoder
+from training.recipe.recipe import Recipe
+from training.system.device import fastest_device
 
 Pair = tuple[str, str, int]
 

@@ -36,9 +36,9 @@ WAYS = {
 
 def recipe_fields() -> str:
     """Every field of the recipe, its default, and which framework follows it."""
-    from training.comparison_tables import FRAMEWORK_NAMES
-    from training.frameworks import load_framework
-    from training.recipe import FRAMEWORKS, Recipe
+    from training.frameworks.protocol import load_framework
+    from training.recipe.recipe import FRAMEWORKS, Recipe
+    from training.runs.comparison_tables import FRAMEWORK_NAMES
 
     refused = {name: load_framework(name).REFUSED for name in FRAMEWORKS}
     names = [FRAMEWORK_NAMES[name] for name in FRAMEWORKS]
@@ -53,7 +53,7 @@ def recipe_fields() -> str:
 
 def comparison() -> str:
     """The guide's table on the bundled sample."""
-    from training.comparison_tables import markdown_table
+    from training.runs.comparison_tables import markdown_table
 
     values = json.loads(COMPARISON.read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {values['environment'][name]}" for name in ("torch", "transformers"))

@@ -25,9 +25,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measuring import environment_here, run_script
-from training.repository import write_json
+from training.models.repository import write_json
 
-COMMAND = [sys.executable, "-m", "training.command_line"]
+COMMAND = [sys.executable, "-m", "training.commands.command_line"]
 SMALL = '{"embedding_dim": 64, "hidden_size": 64, "num_layers": 1}'
 TASKS = ("train", "evaluate", "order")
 _WORDS = re.findall(

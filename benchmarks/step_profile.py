@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
 from modeling_sentence_ordering import SentenceOrderingModel, modeling_sentence_ordering
-from training.loss_watch import LossWatch
-from training.training_log import TrainingLog
+from training.frameworks.loss_watch import LossWatch
+from training.frameworks.training_log import TrainingLog
 
 # What nobody can do without; everything else is what a framework, or we, add.
 NEEDED = ("forward", "loss", "backward", "optimizer")

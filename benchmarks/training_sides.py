@@ -20,14 +20,14 @@ from benchmarks.side_by_side import peak_memory
 from benchmarks.step_profile import StepProfile
 from dataset_builder.loading import load_all
 from modeling_sentence_ordering import StoryTokenizer
-from training.device import fastest_device, steady_memory
-from training.encoders import build_model, checkpoint_activations, resolve_encoder
-from training.frameworks import load_framework
-from training.optimization import build_optimizer, build_schedule, seed_step
-from training.recipe import Recipe
-from training.run import TrainingRun
-from training.stories import TokenizedStories, training_loader, training_sampler
-from training.training_log import TrainingLog
+from training.data.stories import TokenizedStories, training_loader, training_sampler
+from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
+from training.frameworks.protocol import load_framework
+from training.frameworks.run import TrainingRun
+from training.frameworks.training_log import TrainingLog
+from training.models.encoders import build_model, checkpoint_activations, resolve_encoder
+from training.recipe.recipe import Recipe
+from training.system.device import fastest_device, steady_memory
 
 BARE = "bare loop"
 

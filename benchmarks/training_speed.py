@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.guide_pipeline import BATCH_SIZE
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
-from training.recipe import FRAMEWORKS
-from training.repository import write_json
+from training.models.repository import write_json
+from training.recipe.recipe import FRAMEWORKS
 
 BARE = "bare loop"
 GUIDE, LONGEST = "guide", "guide, padded to the longest"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .card_files import check_card_files
 from .formats import SUFFIXES
 from .readers import read_records, read_stories
 from .records import sentence_columns, story_from_record
@@ -149,6 +150,8 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
     try:
         # Never code out of a repository, and no question whether to run it.
         where = as_location(source)
+        if not saved:
+            check_card_files(source)
         loaded = datasets.load_from_disk(where) if saved else datasets.load_dataset(where, trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from .card_files import check_card_files
 from .loading import as_dataset_dict, load_all
 from .sources import as_location, check_hub_id, has_configurations
 from .splitting import whole_table
@@ -121,6 +122,7 @@ def _dataset_parts(source: str) -> list[StreamedPart]:
     import datasets
 
     try:
+        check_card_files(source)
         builder = datasets.load_dataset_builder(as_location(source), trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)

@@ -14,7 +14,7 @@ from dataset_builder.configurations import shuffled_labels
 from dataset_builder.loading import load_stories
 from model_card.story_picture import draw_story
 from modeling_sentence_ordering import SentenceOrderingPipeline
-from training.trained_model import load_trained_model
+from training.models.trained_model import load_trained_model
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pytorch_lightning import Trainer
 
 from dataset_builder.loading import load_stories
-from training.lightning_checkpoints import checkpoint_to_folder
-from training.lightning_data import StoryDataModule
-from training.lightning_module import SentenceOrderingModule
+from training.frameworks.lightning.checkpoints import checkpoint_to_folder
+from training.frameworks.lightning.data import StoryDataModule
+from training.frameworks.lightning.module import SentenceOrderingModule
 
 
 def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:

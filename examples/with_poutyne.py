@@ -12,13 +12,13 @@ from poutyne import Callback
 
 from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import StoryTokenizer, save_tokenizer
-from training.encoders import build_model
-from training.optimization import build_optimizer, build_schedule, seed_step
-from training.poutyne_adapters import TransformerCollator
-from training.poutyne_callbacks import GradientClipping, PassEpoch, StepSchedule
-from training.poutyne_experiment import build_experiment
-from training.recipe import Recipe
-from training.stories import TokenizedStories, evaluation_loader, training_loader
+from training.data.stories import TokenizedStories, evaluation_loader, training_loader
+from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
+from training.frameworks.poutyne.adapters import TransformerCollator
+from training.frameworks.poutyne.callbacks import GradientClipping, PassEpoch, StepSchedule
+from training.frameworks.poutyne.experiment import build_experiment
+from training.models.encoders import build_model
+from training.recipe.recipe import Recipe
 
 
 class SeedSteps(Callback):

@@ -11,11 +11,11 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArgum
 
 from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import StoryTokenizer, save_tokenizer
-from training.encoders import build_model
-from training.evaluation import Predictions, judge
-from training.optimization import build_optimizer, build_schedule, seed_step
-from training.recipe import Recipe
-from training.stories import EvaluationStories, StoryCollator, TokenizedStories, training_loader
+from training.data.stories import EvaluationStories, StoryCollator, TokenizedStories, training_loader
+from training.evaluation.predictions import Predictions, judge
+from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
+from training.models.encoders import build_model
+from training.recipe.recipe import Recipe
 
 
 class SeedSteps(TrainerCallback):

@@ -4,20 +4,24 @@ This package imports nothing but torch, transformers and the standard library, s
 own when `AutoModel.from_pretrained(repo, trust_remote_code=True)` copies them out of a repository.
 """
 
+from transformers import AutoConfig, AutoModel
+
 from .aggregation_sentence_ordering import combine_groups, number_of_rounds
 from .answer_sentence_ordering import confidence, in_order
 from .arrangement_sentence_ordering import arrangements, average_scores
+from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory, batches_by_length
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints, order_by_scores
 from .long_texts_sentence_ordering import score_long_text
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
-from .objectives_sentence_ordering import OBJECTIVES, objective_loss
+from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss, story_metrics
 from .pipeline_sentence_ordering import SentenceOrderingPipeline
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
 from .scoring_sentence_ordering import score_stories
 
 __all__ = [
+    "DataCollatorForSentenceOrdering",
     "FIXED_POINT_NAMES",
     "FixedPoints",
     "OBJECTIVES",
@@ -31,6 +35,7 @@ __all__ = [
     "average_scores",
     "batches_by_length",
     "combine_groups",
+    "compute_metrics",
     "confidence",
     "in_order",
     "load_tokenizer",
@@ -40,4 +45,9 @@ __all__ = [
     "save_tokenizer",
     "score_long_text",
     "score_stories",
+    "story_metrics",
 ]
+
+# Where this package is installed, saved models need no `trust_remote_code`. The pipeline's file registers its own task.
+AutoConfig.register(SentenceOrderingConfig.model_type, SentenceOrderingConfig, exist_ok=True)
+AutoModel.register(SentenceOrderingConfig, SentenceOrderingModel, exist_ok=True)

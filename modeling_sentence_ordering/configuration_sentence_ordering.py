@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
@@ -24,6 +25,10 @@ CUSTOM_PIPELINES = {
         "type": "text",
     }
 }
+
+# Entries that name code: classes of a repository, of another repository (`user/name--module.Class`), or kernels.
+_REFERENCES = ("auto_map", "custom_pipelines", "auto_mapping")
+_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
 READINGS = ("marker", "marker_and_mean", "max", "last")
 TARGET_SCALES = ("index", "unit")
@@ -124,7 +129,7 @@ SCRATCH_ENCODERS: dict[str, type[PretrainedConfig]] = {
 def _backbone_config(value: dict[str, Any] | PretrainedConfig | None) -> PretrainedConfig | None:
     if not isinstance(value, dict):
         return value
-    value = dict(value)
+    value = without_references(value)
     model_type = value.pop("model_type", None)
     if model_type is None:
         raise ValueError("backbone_config has no model_type, so nothing says which encoder it describes")
@@ -192,6 +197,9 @@ class SentenceOrderingConfig(PretrainedConfig):
             isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 2
         ):
             raise ValueError(f"group_size must be a whole number of at least 2, not {group_size!r}")
+        if not type(self).__module__.startswith("transformers_modules."):
+            # With this attribute `pipeline()` would ask for `trust_remote_code`, although the code is installed.
+            kwargs.pop("custom_pipelines", None)
         self.backbone_config = _backbone_config(backbone_config)
         self.objective = objective
         self.target_scale = target_scale
@@ -212,6 +220,15 @@ class SentenceOrderingConfig(PretrainedConfig):
         backbone = self.backbone_config
         return int(getattr(backbone, "output_size", None) or backbone.hidden_size)  # type: ignore[union-attr]
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> SentenceOrderingConfig:
+        """The config of what `config.json` holds; whatever code it names, the result names ours only."""
+        own = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+        entries = without_references(config_dict)
+        entries |= {key: copy.deepcopy(value) for key, value in own.items() if key in config_dict}
+        config: SentenceOrderingConfig = super().from_dict(entries, **kwargs)
+        return config
+
     def to_dict(self) -> dict[str, Any]:
         """The config as plain values: always with our own code entries, never with a path of this machine."""
         custom_pipelines = self.__dict__.pop("custom_pipelines", None)  # `pipeline()` has put classes in it
@@ -220,6 +237,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         finally:
             if custom_pipelines is not None:
                 self.custom_pipelines = custom_pipelines
+        output = without_references(output)
         output["auto_map"] = dict(AUTO_MAP)
         output["custom_pipelines"] = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
         for entry in (output, output.get("backbone_config")):
@@ -234,6 +252,31 @@ class SentenceOrderingConfig(PretrainedConfig):
         for key in ("auto_map", "custom_pipelines", "backbone_config"):
             output[key] = full[key]
         return output
+
+
+def without_references(value: Any) -> Any:
+    """A copy of parsed JSON without the entries that name code to load, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_references(entry) for key, entry in value.items() if not names_code(key, entry)}
+    return [without_references(entry) for entry in value] if isinstance(value, list) else value
+
+
+def names_code(key: str, entry: Any) -> bool:
+    """Whether an entry of a configuration file is a reference to code, outside of transformers, to load."""
+    names = entry.values() if isinstance(entry, dict) else [entry]
+    is_kernel = key in _KERNELS and any("/" in str(name) for name in names)
+    return is_kernel or (key in _REFERENCES and isinstance(entry, (str, list, dict)))
+
+
+def forget_references(config: PretrainedConfig) -> None:
+    """Removes from a loaded config, and from those inside of it, what names code to load."""
+    for key, value in list(vars(config).items()):
+        if isinstance(value, PretrainedConfig):
+            forget_references(value)
+        elif key.endswith("implementation_internal"):
+            setattr(config, key, None if names_code("attn_implementation", value) else value)
+        elif names_code(key, value):
+            delattr(config, key)
 
 
 def hub_id(name_or_path: str | None) -> str | None:

@@ -87,7 +87,7 @@ def build_encoder(config: PretrainedConfig) -> nn.Module:
     if isinstance(getattr(config, "dtype", None), torch.dtype):
         # transformers 5 would build the encoder in its checkpoint's dtype, whatever the head beside it is built in.
         config.dtype = torch.get_default_dtype()
-    model: nn.Module = AutoModel.from_config(config, **_without_pooler(config))
+    model: nn.Module = AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
     return model
 
 

@@ -202,13 +202,18 @@ class StoryTokenizer:
         return sum(len(ids) + 1 for ids in sentence_ids) <= self.room
 
     def collate(
-        self, stories: Sequence[TokenizedStory], labels: Sequence[Sequence[int]] | None = None
+        self,
+        stories: Sequence[TokenizedStory],
+        labels: Sequence[Sequence[int]] | None = None,
+        *,
+        pad_to_multiple_of: int | None = None,
     ) -> dict[str, Tensor]:
         """Pads tokenized stories to one batch.
 
         Args:
             stories: the batch.
             labels: for each story, the original index (0 … N-1) of each of its sentences in input order.
+            pad_to_multiple_of: of the tokens.
 
         Returns:
             int64 tensors: `input_ids` and `attention_mask` `(batch, tokens)`; `marker_positions`
@@ -217,6 +222,7 @@ class StoryTokenizer:
             has no score, and so no part in the loss, but a scaled target still knows how long the story was.
         """
         tokens = max((len(story.input_ids) for story in stories), default=0)
+        tokens += -tokens % (pad_to_multiple_of or 1)
         sentences = max((story.num_sentences for story in stories), default=0)
         batch = {
             "input_ids": _padded([story.input_ids for story in stories], tokens, self.pad_token_id),

@@ -22,17 +22,19 @@ from transformers.utils import ModelOutput
 from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
+from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
 from .encoders_sentence_ordering import build_encoder
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
 from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, objective_loss
+from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
-from .reading_sentence_ordering import read_sentences
+from .reading_sentence_ordering import ScoreHead, read_sentences
 from .repository_sentence_ordering import (
     input_limit,
+    load_config,
     load_encoder_config,
     load_tokenizer,
     portable_tokenizer_class,
@@ -75,6 +77,8 @@ class SentenceOrderingModel(PreTrainedModel):
     _supports_flex_attn = True
     # The loss is averaged in `forward`: Trainer still has to divide it by the number of accumulation steps.
     accepts_loss_kwargs = False
+    # Quantizers of transformers skip these modules: a single row of weights is not worth the rounding.
+    _keep_in_fp32_modules = ["head"]
 
     def __init__(self, config: SentenceOrderingConfig) -> None:
         super().__init__(config)
@@ -85,7 +89,7 @@ class SentenceOrderingModel(PreTrainedModel):
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
         self.dropout = nn.Dropout(config.head_dropout)
-        self.head = nn.Linear(config.output_size, 1)
+        self.head = ScoreHead(config.output_size, 1)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -184,13 +188,14 @@ class SentenceOrderingModel(PreTrainedModel):
     def _score(self, vectors: Tensor) -> Tensor:
         """`(batch, max_sentences, width)` to `(batch, max_sentences)`, in float32 at least.
 
-        Half precision would leave eight bits to a score, and sentences of equal score.
+        The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast
+        here as well, for heads that were replaced.
         """
         vectors = self.dropout(vectors)
         dtype = torch.promote_types(vectors.dtype, torch.float32)
         with torch.autocast(device_type=vectors.device.type, enabled=False):
-            scores = nn.functional.linear(vectors.to(dtype), self.head.weight.to(dtype), self.head.bias.to(dtype))
-        return scores.squeeze(-1)
+            scores: Tensor = self.head(vectors.to(dtype)).squeeze(-1)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def _find_markers(self, input_ids: Tensor, attention_mask: Tensor, width: int | None) -> Tensor:
         """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None."""
@@ -234,6 +239,20 @@ class SentenceOrderingModel(PreTrainedModel):
         complete_card(working_dir, self.config, repo_id)
         return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
 
+    def data_collator(self, tokenizer: Any, **options: Any) -> DataCollatorForSentenceOrdering:
+        """The collator that makes batches for this model.
+
+        Args:
+            tokenizer: the model's.
+            **options: fields of [`DataCollatorForSentenceOrdering`], such as `shuffle`.
+        """
+        return DataCollatorForSentenceOrdering(tokenizer, self.config, **options)
+
+    @staticmethod
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        """The metrics for `Trainer(compute_metrics=model.compute_metrics)`, see `compute_metrics`."""
+        return compute_metrics(prediction)
+
     @staticmethod
     def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
         """The tokenizer that belongs to an encoder or a model of ours, marker included; see `load_tokenizer`."""
@@ -266,7 +285,7 @@ class SentenceOrderingModel(PreTrainedModel):
         """
         if name_or_path in SCRATCH_ENCODERS:
             return cls._from_scratch(name_or_path, tokenizer, config).eval()
-        encoder_kwargs = encoder_kwargs or {}
+        encoder_kwargs = {"trust_remote_code": False, **(encoder_kwargs or {})}
         shared = {
             key: encoder_kwargs[key] for key in ("revision", "token", "trust_remote_code") if key in encoder_kwargs
         }
@@ -299,7 +318,9 @@ class SentenceOrderingModel(PreTrainedModel):
             ValueError: if the checkpoint has no token classifier, more than one label, or a head that is more than one
                 linear layer.
         """
-        old, report = AutoModelForTokenClassification.from_pretrained(name_or_path, output_loading_info=True)
+        old, report = AutoModelForTokenClassification.from_pretrained(
+            name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
+        )
         if report["missing_keys"]:  # transformers would make them up at random
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise ValueError(

@@ -1,13 +1,20 @@
-"""Training objectives: what a story's scores are compared with. Adding one is one function and one entry below."""
+"""How scores are compared with the true order: the training objectives, and the metrics of an evaluation.
+
+A new objective is one function and one entry in `OBJECTIVES`. This file imports torch alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Objective = Callable[[Tensor, Tensor, Tensor, str], Tensor]
+
+PADDING = -100
+"""The label of what is not a sentence, and the score of a sentence that has none."""
 
 
 def mean_squared_error(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
@@ -153,3 +160,108 @@ def objective_loss(
     if num_stories is None:
         num_stories = valid.any(dim=1).sum().clamp(min=1)
     return per_story.sum() / num_stories
+
+
+def compute_metrics(prediction: Any) -> dict[str, float]:
+    """The metrics of an evaluation, for `Trainer(compute_metrics=…)`.
+
+    Args:
+        prediction: the `EvalPrediction` of `Trainer`, or a pair of predictions and labels. The predictions are the
+            logits `(stories, max_sentences)`, or a tuple that begins with them. Labels of -100 are padding, and so are
+            logits of exactly -100, with which `Trainer` pads stories of unequal length.
+
+    Returns:
+        - `accuracy`: share of a story's sentences at their true position, averaged over stories.
+        - `kendalls_tau`: (concordant - discordant) pairs over all pairs of a story, averaged over stories.
+        - `pmr`: perfect match ratio, the share of stories that are entirely in order.
+        - `mean_logits`, `std_logits`: mean and population standard deviation of the scores. A standard deviation close
+          to 0 shows a model that has collapsed to a constant.
+
+        Stories with fewer than two scored sentences have no order and are left out of the first three.
+
+    Raises:
+        ValueError: if a score is not finite, or no story has two sentences with a label and a score.
+    """
+    logits, labels = prediction[0], prediction[1]
+    if isinstance(logits, (tuple, list)):
+        logits = logits[0]
+    labels = labels[0] if isinstance(labels, tuple) else labels
+    logits, labels = torch.as_tensor(logits).double(), torch.as_tensor(labels)
+    valid = (labels != PADDING) & (logits != PADDING)
+    if not logits[valid].isfinite().all():
+        raise ValueError("the model's scores are not finite: training has diverged; lower the learning rate")
+    per_story = story_metrics(logits, labels, valid)
+    scored = valid.sum(dim=1) >= 2
+    if not scored.any():
+        raise ValueError(f"none of {len(labels)} stories has two sentences with a label and a score")
+    return {
+        **{name: values[scored].mean().item() for name, values in per_story.items()},
+        "mean_logits": logits[valid].mean().item(),
+        "std_logits": logits[valid].std(correction=0).item(),
+    }
+
+
+def story_metrics(scores: Any, labels: Any, valid: Any = None) -> dict[str, Tensor]:
+    """Accuracy, Kendall's tau and perfect match of each story.
+
+    Scores order a story's sentences, lowest first. Ranks are compared with ranks among the valid sentences, so that a
+    story that was cut off is judged by the sentences that are left. Where scores tie, each metric is its expected value
+    over all ways to break the ties: the order of the input does not matter, and a model that gives every sentence the
+    same score gets tau 0, accuracy 1/N and pmr 1/N!.
+
+    Args:
+        scores: `(stories, max_sentences)`, numbers.
+        labels: `(stories, max_sentences)`, the original index of each sentence, -100 for padding.
+        valid: `(stories, max_sentences)`, bool, the sentences that have both a score and a label; those with a label if
+            None.
+
+    Returns:
+        `accuracy`, `kendalls_tau` and `pmr`, float64 `(stories,)`, NaN where fewer than two sentences are valid.
+    """
+    scores, labels = torch.as_tensor(scores, dtype=torch.float64), torch.as_tensor(labels)
+    valid = labels != PADDING if valid is None else torch.as_tensor(valid)
+    counts = valid.sum(dim=1)
+    in_true_order = torch.where(valid, labels, torch.iinfo(torch.int32).max).argsort(dim=1)
+    scores = torch.where(valid, scores, torch.inf).gather(1, in_true_order)[
+        :, : int(counts.max()) if len(counts) else 0
+    ]
+    accuracy, pmr = _expected_matches(scores, counts)
+    metrics = {"accuracy": accuracy, "kendalls_tau": _expected_tau(scores, counts), "pmr": pmr}
+    return {name: torch.where(counts >= 2, values, torch.nan) for name, values in metrics.items()}
+
+
+def _expected_tau(scores: Tensor, counts: Tensor) -> Tensor:
+    """Kendall's tau of each story. A tied pair is as often concordant as discordant and adds nothing.
+
+    Args:
+        scores: `(stories, n)`, in true order, infinite behind the `counts` sentences of each story.
+        counts: `(stories,)`.
+    """
+    # One step for each distance in the true order: an array of all pairs would take n times the memory.
+    difference = torch.zeros_like(counts)
+    for distance in range(1, scores.shape[1]):
+        earlier, later = scores[:, :-distance], scores[:, distance:]
+        difference += ((later > earlier) & (later < torch.inf)).sum(dim=1) - (later < earlier).sum(dim=1)
+    return difference / (counts * (counts - 1) / 2).clamp(min=1).double()
+
+
+def _expected_matches(scores: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Accuracy and perfect match ratio of each story; arguments as for `_expected_tau`.
+
+    Equal scores share the ranks first … last. Each of their sentences is equally likely to get each of these ranks, and
+    one of their (last - first + 1)! arrangements is the true one if all of their true ranks are among them.
+    """
+    ordered, true_rank = scores.sort(dim=1)  # the true rank of the sentence at each predicted rank
+    ranks = torch.arange(scores.shape[1]).expand_as(true_rank)
+    differs = ordered[:, 1:] != ordered[:, :-1]
+    edge = torch.ones(len(scores), min(1, scores.shape[1]), dtype=torch.bool)
+    first = torch.where(torch.cat([edge, differs], dim=1), ranks, 0).cummax(dim=1).values
+    ends = torch.where(torch.cat([differs, edge], dim=1), ranks, scores.shape[1])
+    last = ends.flip(1).cummin(dim=1).values.flip(1)
+
+    is_sentence = ranks < counts[:, None]
+    possible = is_sentence & (first <= true_rank) & (true_rank <= last)
+    shares = torch.where(possible, 1 / (last - first + 1).double(), 0.0)
+    # 1 / size! is the product of 1 / (1st, 2nd, … position within its group).
+    factors = torch.where(possible, 1 / (ranks - first + 1).double(), (~is_sentence).double())
+    return shares.sum(dim=1) / counts.clamp(min=1), factors.prod(dim=1)

@@ -8,16 +8,23 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
+# Some are needed only by the files imported here: from a local folder, transformers up to 5.9 copies the files that the
+# pipeline's own file names, and no others.
+from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order
 from .arrangement_sentence_ordering import arrangements
 from .configuration_sentence_ordering import SentenceOrderingConfig
 from .encoding_sentence_ordering import StoryTokenizer
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
+from .long_texts_sentence_ordering import score_long_text  # noqa: F401
 from .repository_sentence_ordering import save_tokenizer
 from .scoring_sentence_ordering import BATCH_TOKENS, score_stories
 
+TASK = "sentence-ordering"
 # Stories of a list that are read before any is scored: enough to find batches of similar length among them.
 _PORTION = 1024
 
@@ -225,3 +232,8 @@ def _sentences(story: Any) -> list[str]:
         if not isinstance(sentence, str):
             raise TypeError(f"sentence {place} of a story is {type(sentence).__name__}, not a string")
     return list(story)
+
+
+# So that `pipeline("sentence-ordering", model=model, tokenizer=tokenizer)` takes a model that is loaded already.
+if TASK not in PIPELINE_REGISTRY.supported_tasks:
+    PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=SentenceOrderingPipeline, pt_model=AutoModel, type="text")

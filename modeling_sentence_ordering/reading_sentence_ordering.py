@@ -1,9 +1,23 @@
-"""How a sentence's vector is read from what the encoder makes of the whole story."""
+"""From the encoder's hidden states to one vector per sentence, and from that to its score."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class ScoreHead(nn.Linear):
+    """A linear layer that computes in float32 at least, whatever dtype its weights have and whether autocast is on.
+
+    In half precision sentences would often get equal scores. PEFT, accelerate and torchao treat it as `nn.Linear`;
+    bitsandbytes and `quantize_dynamic` leave it as it is.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`(..., in_features)` of any float dtype to `(..., out_features)`, float32 or float64."""
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        with torch.autocast(device_type=input.device.type, enabled=False):
+            return nn.functional.linear(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
 
 
 def read_sentences(

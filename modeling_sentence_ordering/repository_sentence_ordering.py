@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import find_adapter_config_file, is_peft_available
 
-from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
+from .configuration_sentence_ordering import (
+    SCRATCH_ENCODERS,
+    SentenceOrderingConfig,
+    forget_references,
+    without_references,
+)
 
 NEW_MARKER = "[SENTENCE]"
 # What a tokenizer remembers of the machine it was loaded on, and what only some transformers versions can read.
@@ -24,7 +31,8 @@ def load_encoder_config(name_or_path: str, **kwargs: Any) -> PretrainedConfig:
 
     Args:
         name_or_path: id on the Hub or a local folder.
-        **kwargs: for `AutoConfig.from_pretrained` (`revision`, `token`, `trust_remote_code`).
+        **kwargs: for `AutoConfig.from_pretrained` (`revision`, `token`, `trust_remote_code`). Without
+            `trust_remote_code=True` no code of the repository runs, and transformers does not ask whether it may.
 
     Raises:
         ValueError: for causal and encoder-decoder models, for those that do not read text and those whose code is not
@@ -35,7 +43,7 @@ def load_encoder_config(name_or_path: str, **kwargs: Any) -> PretrainedConfig:
         raise ValueError(
             f"{name_or_path} is a sentence ordering model already: load it with SentenceOrderingModel.from_pretrained"
         )
-    config = AutoConfig.from_pretrained(name_or_path, **kwargs)
+    config = load_config(name_or_path, **kwargs)
     kind = config.model_type
     if type(config).__module__.startswith("transformers_modules."):
         raise ValueError(
@@ -60,6 +68,15 @@ def load_encoder_config(name_or_path: str, **kwargs: Any) -> PretrainedConfig:
     return config
 
 
+def load_config(name_or_path: str, **kwargs: Any) -> PretrainedConfig:
+    """As `AutoConfig.from_pretrained`; by default it runs no code, and the config names none to run later."""
+    trusted = bool(kwargs.pop("trust_remote_code", None))  # with None transformers asks on standard input
+    refuse_adapter(name_or_path, kwargs)
+    config = _read(name_or_path, lambda: AutoConfig.from_pretrained(name_or_path, trust_remote_code=trusted, **kwargs))
+    forget_references(config)
+    return config
+
+
 def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
     """The tokenizer that belongs to an encoder or to a sentence ordering model, with a marker token in it.
 
@@ -68,7 +85,8 @@ def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
 
     Args:
         name_or_path: id on the Hub or a local folder, of an encoder or of a model of ours.
-        **kwargs: for `AutoTokenizer.from_pretrained` (`revision`, `token`, `trust_remote_code`).
+        **kwargs: for `AutoTokenizer.from_pretrained` (`revision`, `token`, `trust_remote_code`). Without
+            `trust_remote_code=True` no code of the repository runs, and transformers does not ask whether it may.
 
     Raises:
         ValueError: for `"cnn"` and `"rnn"`, whose tokenizer is trained on the stories.
@@ -76,7 +94,29 @@ def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
     """
     if name_or_path in SCRATCH_ENCODERS:
         raise ValueError(f"{name_or_path!r} has no pretrained tokenizer: train one on the stories it is to order")
-    return with_marker(AutoTokenizer.from_pretrained(name_or_path, **_own_config(name_or_path, kwargs), **kwargs))
+    trusted = bool(kwargs.pop("trust_remote_code", None))  # with None transformers asks on standard input
+    kwargs |= _own_config(name_or_path, kwargs)
+    tokenizer = _read(
+        name_or_path, lambda: AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trusted, **kwargs)
+    )
+    if not trusted:
+        tokenizer.init_kwargs = without_references(tokenizer.init_kwargs)
+    return with_marker(tokenizer)
+
+
+def _read(name_or_path: str, load: Callable[[], Any]) -> Any:
+    """What `load` returns; ValueError in one line for files that transformers or tokenizers fails on.
+
+    A hostile `tokenizer.json` makes the Rust code of tokenizers panic, which is not an `Exception` in Python.
+    """
+    try:
+        return load()
+    except BaseException as error:
+        is_panic = type(error).__name__ == "PanicException"
+        if not is_panic and not isinstance(error, (AttributeError, TypeError, LookupError, RecursionError)):
+            raise
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(f"the configuration or tokenizer in {name_or_path} is damaged: {reason[:200]}") from None
 
 
 def _own_config(name_or_path: str, kwargs: dict[str, Any]) -> dict[str, SentenceOrderingConfig]:
@@ -86,11 +126,23 @@ def _own_config(name_or_path: str, kwargs: dict[str, Any]) -> dict[str, Sentence
     """
     shared = {key: kwargs[key] for key in ("revision", "token") if key in kwargs}
     try:
-        entries, _ = PretrainedConfig.get_config_dict(name_or_path, **shared)
+        entries = _read(name_or_path, lambda: dict(PretrainedConfig.get_config_dict(name_or_path, **shared)[0]))
     except OSError:  # no config.json there
         return {}
     is_ours = entries.get("model_type") == SentenceOrderingConfig.model_type
     return {"config": SentenceOrderingConfig.from_dict(entries)} if is_ours else {}
+
+
+def refuse_adapter(name_or_path: str, kwargs: dict[str, Any]) -> None:
+    """Raises ValueError if a folder or repository holds a PEFT adapter, which transformers would load by itself.
+
+    An adapter's configuration names another repository for the weights, and modules to import.
+    """
+    shared = {key: kwargs[key] for key in ("revision", "token") if key in kwargs}
+    if is_peft_available() and find_adapter_config_file(name_or_path, **shared) is not None:
+        raise ValueError(
+            f"{name_or_path} holds a PEFT adapter (adapter_config.json): merge it into its model and save that"
+        )
 
 
 def with_marker(tokenizer: Any) -> Any:
@@ -130,7 +182,7 @@ def save_tokenizer(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
     """
     tokenizer.save_pretrained(folder)
     path = Path(folder) / "tokenizer_config.json"
-    entries = json.loads(path.read_text(encoding="utf-8"))
+    entries = without_references(json.loads(path.read_text(encoding="utf-8")))
     for key in _PRIVATE_KEYS:
         entries.pop(key, None)
     entries["tokenizer_class"] = portable_tokenizer_class(tokenizer)

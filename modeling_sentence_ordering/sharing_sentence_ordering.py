@@ -9,11 +9,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, logging
+from transformers import logging
 from transformers.utils import hub
 
 from .configuration_sentence_ordering import SentenceOrderingConfig, hub_id
-from .repository_sentence_ordering import save_tokenizer
+from .repository_sentence_ordering import load_tokenizer, save_tokenizer
 
 logger = logging.get_logger(__name__)
 
@@ -48,7 +48,7 @@ def add_tokenizer(config: SentenceOrderingConfig, folder: str | os.PathLike[str]
     if not source or (Path(folder) / "tokenizer_config.json").exists():
         return
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, config=config)
+        tokenizer = load_tokenizer(source)
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
         logger.warning(f"The tokenizer was not saved with the model; save it with save_tokenizer. {reason}")

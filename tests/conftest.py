@@ -80,6 +80,12 @@ def last4_transformers_python() -> str:
 
 
 @pytest.fixture(scope="session")
+def early5_transformers_python() -> str:
+    """Path of the Python of an environment with a transformers 5 before 5.10, which copies fewer files of a folder."""
+    return _other_python("SENTENCE_ORDERING_EARLY5_TRANSFORMERS_PYTHON", "transformers 5.9 or older 5.x, and torch")
+
+
+@pytest.fixture(scope="session")
 def datasets5_python() -> str:
     """Path of the Python of an environment with datasets 5, which has no loading scripts any more."""
     return _other_python("SENTENCE_ORDERING_DATASETS5_PYTHON", "datasets 5")

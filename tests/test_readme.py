@@ -97,7 +97,7 @@ def environment(tmp_path: Path, clone: Path, hub: Hub) -> dict[str, str]:
     (commands / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     installed = Path(sys.executable).with_name("sentence-ordering")
     if not installed.exists():  # the tests may also be run without an installation
-        script = "import sys; from training.command_line import main; sys.exit(main())"
+        script = "import sys; from training.commands.command_line import main; sys.exit(main())"
         (commands / installed.name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{script}" "$@"\n')
     for command in commands.iterdir():
         command.chmod(command.stat().st_mode | stat.S_IXUSR)

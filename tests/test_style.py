@@ -131,7 +131,7 @@ def test_help_loads_nothing_heavy_and_takes_less_than_half_a_second() -> None:
         "import atexit, sys, time\n"
         "atexit.register(lambda: print(time.process_time(), *sys.modules, file=sys.stderr))\n"
         "sys.argv = ['sentence-ordering', '--help']\n"
-        "from training.command_line import main\n"
+        "from training.commands.command_line import main\n"
         "sys.exit(main())\n"
     )
     seconds = []

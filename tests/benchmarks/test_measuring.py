@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.measuring import ResultsFile, calibration_figures, figures
 from benchmarks.objectives import guide_recipe, not_better_than_the_guide
-from training.evaluation import Predictions
-from training.recipe import Recipe
+from training.evaluation.predictions import Predictions
+from training.recipe.recipe import Recipe
 
 HEAD: dict[str, Any] = {"recipe": {"encoder": "cnn", "learning_rate": 1e-3}, "num_permutations": (1, 8)}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.orders import as_predictions, best_chain, chain_from_centre, topological_order
-from training.metrics import ordering_metrics
+from training.evaluation.metrics import ordering_metrics
 
 STORIES = 4000
 NAMES = [f"sentence {number}" for number in range(40)]

@@ -19,8 +19,8 @@ from benchmarks.pair_classifier import StoryPairs
 from modeling_sentence_ordering import load_tokenizer
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.batches import Draw
-from training.recipe import Recipe
+from training.data.batches import Draw
+from training.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [objectives, other_ways, nips, base_encoder]

@@ -24,9 +24,9 @@ from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.conftest import run_command
 from tests.training.framework_runs import assert_same_weights, make_run, train
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.onnx_model import NEEDS
-from training.recipe import FRAMEWORKS, Recipe
-from training.repository import save_model
+from training.inference.onnx_model import NEEDS
+from training.models.repository import save_model
+from training.recipe.recipe import FRAMEWORKS, Recipe
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 
 from examples import with_lightning, with_poutyne, with_trainer
 from modeling_sentence_ordering import SentenceOrderingPipeline
-from training.trained_model import load_trained_model
+from training.models.trained_model import load_trained_model
 
 EXAMPLES = [with_trainer, with_lightning, with_poutyne]
 Outcome = tuple[Mapping[str, float], Path]

@@ -130,7 +130,7 @@ def check_pipeline(story: list[str]) -> None:
 def order_with_model_at_hand() -> Iterator[None]:
     """`order` without the time that it takes to load a model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.trained_model.load_trained_model", lambda _: model_and_tokenizer("bert"))
+        patch.setattr("training.models.trained_model.load_trained_model", lambda _: model_and_tokenizer("bert"))
         yield
 
 

@@ -32,7 +32,7 @@ from tests.modeling_sentence_ordering.small_encoders import (
     word_tokenizer,
     write_encoder,
 )
-from training.encoders import checkpoint_activations
+from training.models.encoders import checkpoint_activations
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn": ("cnn", {}),
@@ -213,7 +213,7 @@ def test_an_encoder_stored_in_half_precision_becomes_float32(
     again = SentenceOrderingModel.from_pretrained(saved)
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
     half = SentenceOrderingModel.from_pretrained(saved, dtype=dtype)
-    assert {parameter.dtype for parameter in half.parameters()} == {dtype}, "one can still ask for it"
+    assert {parameter.dtype for parameter in half.encoder.parameters()} == {dtype}, "one can still ask for it"
     batch = make_batch(StoryTokenizer(load_tokenizer(str(source)), half.config))
     assert half(**batch).loss.dtype == half(**batch).logits.dtype == torch.float32
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, pipeline
 
 import modeling_sentence_ordering
 from modeling_sentence_ordering import (
+    SentenceOrderingConfig,
     SentenceOrderingModel,
     SentenceOrderingPipeline,
     StoryTokenizer,
@@ -193,9 +194,12 @@ def imported(name: str) -> frozenset[str]:
     return frozenset(f"{node.module}.py" for node in nodes)
 
 
-@pytest.mark.parametrize("entry", [value.partition(".")[0] + ".py" for value in AUTO_MAP.values()])
+ENTRIES = [*AUTO_MAP.values(), CUSTOM_PIPELINES["sentence-ordering"]["impl"], "handler.EndpointHandler"]
+
+
+@pytest.mark.parametrize("entry", [str(value).partition(".")[0] + ".py" for value in ENTRIES])
 def test_each_entry_names_all_the_files_it_needs(entry: str) -> None:
-    """transformers 4.46.3 copies only what the entry's own file imports when the model lies in a folder."""
+    """From a folder, transformers up to 5.9 copies only what the entry's own file imports."""
     needed: set[str] = set()
     waiting = [entry]
     while waiting:
@@ -221,8 +225,7 @@ def test_a_saved_model_brings_all_code(originals: dict[str, Path]) -> None:
 def test_our_own_loading_asks_nothing_and_runs_no_code_of_a_folder(
     originals: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers 5 asks on standard input whether to trust a folder's code, even for its tokenizer."""
-
+    """Where it is not registered, transformers 5 asks on standard input whether to trust a folder's code."""
     asked = []
 
     def ask(question: str) -> str:
@@ -235,9 +238,12 @@ def test_our_own_loading_asks_nothing_and_runs_no_code_of_a_folder(
         assert tokenizer.cls_token_id == SentenceOrderingModel.from_pretrained(folder).config.marker_token_id
     with pytest.raises(ValueError, match="a sentence ordering model already"):
         SentenceOrderingModel.from_encoder(str(originals["bert"]))
+    folder = originals["bert"]
+    AutoTokenizer.from_pretrained(folder)
+    assert type(AutoConfig.from_pretrained(folder)) is SentenceOrderingConfig
+    assert type(AutoModel.from_pretrained(folder)) is SentenceOrderingModel
+    assert type(pipeline("sentence-ordering", model=str(folder))) is SentenceOrderingPipeline
     assert not asked
-    AutoTokenizer.from_pretrained(originals["bert"])
-    assert asked, "if transformers asks no more, load_tokenizer need not look after it"
 
 
 def test_extra_special_tokens_survive_in_the_form_that_every_version_reads(tmp_path: Path) -> None:

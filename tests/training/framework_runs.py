@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer
-from training.encoders import build_model
-from training.frameworks import load_framework
-from training.recipe import Recipe
-from training.recipe_stories import open_stories
-from training.run import TrainingRun
-from training.streaming import StreamedStories
-from training.training_log import TrainingLog
+from training.data.recipe_stories import open_stories
+from training.data.streaming import StreamedStories
+from training.frameworks.protocol import load_framework
+from training.frameworks.run import TrainingRun
+from training.frameworks.training_log import TrainingLog
+from training.models.encoders import build_model
+from training.recipe.recipe import Recipe
 
 Prepare = Callable[[SentenceOrderingModel], Any]
 

@@ -79,7 +79,9 @@ def served(folder: Path, *command: str, python_path: Sequence[Path] = ()) -> Ite
 
 def demo_of(model: Path) -> AbstractContextManager[Server]:
     """`sentence-ordering demo`."""
-    return served(model.parent, "-m", "training.command_line", "demo", "--model", model.name, python_path=[ROOT])
+    return served(
+        model.parent, "-m", "training.commands.command_line", "demo", "--model", model.name, python_path=[ROOT]
+    )
 
 
 def is_local(url: str) -> bool:

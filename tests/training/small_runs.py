@@ -15,12 +15,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from modeling_sentence_ordering import StoryTokenizer
 from tests.training.made_up import made_up_stories
-from training.encoders import build_model
-from training.frameworks import load_framework
-from training.recipe import Recipe
-from training.run import TrainingRun
-from training.stories import TokenizedStories
-from training.training_log import TrainingLog
+from training.data.stories import TokenizedStories
+from training.frameworks.protocol import load_framework
+from training.frameworks.run import TrainingRun
+from training.frameworks.training_log import TrainingLog
+from training.models.encoders import build_model
+from training.recipe.recipe import Recipe
 
 Weights = dict[str, Tensor]
 
@@ -114,8 +114,8 @@ def script_evaluations(monkeypatch: pytest.MonkeyPatch, metrics: Iterable[float]
             "loss": -value
         }
 
-    for module in ("poutyne_experiment", "with_trainer"):
-        monkeypatch.setattr(f"training.{module}.judge", scripted_judge)
+    for module in ("poutyne.experiment", "trainer.framework"):
+        monkeypatch.setattr(f"training.frameworks.{module}.judge", scripted_judge)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

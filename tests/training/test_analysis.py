@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.analysis import analyse, choose_examples, confidence_intervals
-from training.evaluation import Predictions
-from training.metrics import ordering_metrics, rank_counts, story_metrics
+from training.evaluation.analysis import analyse, choose_examples, confidence_intervals
+from training.evaluation.metrics import ordering_metrics, rank_counts, story_metrics
+from training.evaluation.predictions import Predictions
 
 JUDGED = ("accuracy", "kendalls_tau", "pmr")
 

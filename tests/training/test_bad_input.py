@@ -15,7 +15,7 @@ import transformers
 from tests.modeling_sentence_ordering.small_encoders import BERT_SPECIALS, write_tokenizer
 from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.command_line import COMMANDS, main
+from training.commands.command_line import COMMANDS, main
 
 TRAIN = "train --output_dir {out} "
 CNN, RNN = (TRAIN + f"--encoder {name} --data {{data}} " for name in ("cnn", "rnn"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from training.batches import (
+from training.data.batches import (
     BatchShare,
     Draw,
     EpochBatchSampler,
@@ -19,7 +19,7 @@ from training.batches import (
     evaluation_batches,
     evaluation_share,
 )
-from training.processes import Processes
+from training.system.processes import Processes
 
 Step = list[list[Draw]]
 

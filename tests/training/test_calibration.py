@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from modeling_sentence_ordering import SentenceOrderingPipeline, confidence
 from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.calibration import Neighbours, calibrated, calibration_error, fit_temperature, neighbours
-from training.evaluation import Predictions
-from training.trained_model import load_trained_model
+from training.evaluation.calibration import Neighbours, calibrated, calibration_error, fit_temperature, neighbours
+from training.evaluation.predictions import Predictions
+from training.models.trained_model import load_trained_model
 
 STORIES = made_up_stories(5, shortest=2, longest=5, seed=6)
 

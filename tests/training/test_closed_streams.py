@@ -15,7 +15,7 @@ import pytest
 from tests.training.conftest import Trained
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "training.command_line"]
+COMMAND = [sys.executable, "-m", "training.commands.command_line"]
 
 
 @pytest.fixture

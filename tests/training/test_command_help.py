@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import TRAIN_FLAGS, Trained, run_command
-from training.command_line import COMMANDS, SHELLS
+from training.commands.command_line import COMMANDS, SHELLS
 
 ASK = """
 source "$1"

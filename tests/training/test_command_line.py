@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import Command, Trained, run_command
-from training import command_line
-from training.command_line import COMMANDS, OneLineErrors, main
+from training.commands import command_line
+from training.commands.command_line import COMMANDS, main
+from training.commands.parsing import OneLineErrors
+from training.system import console
 
 ROOT = Path(__file__).parents[2]
 RunsAs = Callable[..., Command]
@@ -77,7 +79,7 @@ def made_up_process(folder: Path, body: str, **variables: str) -> tuple[int, str
     """A process of its own whose command `order` does this; its exit code, and what it says on standard error."""
     (folder / "made_up.py").write_text(
         "import threading, time\n"
-        "from training import command_line\n"
+        "from training.commands import command_line\n"
         f"def run(arguments):\n    {body}\n"
         "command_line.COMMANDS['order'] = ('made_up', '')\n"
         "if __name__ == '__main__':\n"
@@ -127,12 +129,12 @@ def test_quiet_leaves_the_result_and_errors(runs_as: RunsAs) -> None:
     calls = iter("abc")  # Python repeats no warning
 
     def speak() -> int:
-        command_line.say("wrote a file")
-        command_line.say("run 1 of 2", sys.stderr)
-        command_line.note("the disk is slow")
+        console.say("wrote a file")
+        console.say("run 1 of 2", sys.stderr)
+        console.note("the disk is slow")
         warnings.warn(f"the disk is full: {next(calls)}", stacklevel=1)
         print("the result")
-        command_line.complain("the disk is gone")
+        console.complain("the disk is gone")
         return 1
 
     assert runs_as(speak, "--quiet") == Command(1, "the result\n", "sentence-ordering: the disk is gone\n")

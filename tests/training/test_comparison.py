@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from training.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
-from training.recipe import Recipe, RecipeError
+from training.recipe.recipe import Recipe, RecipeError
+from training.runs.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
 
 
 def planned(output_dir: Path, **fields: Any) -> list[ComparedRun]:

@@ -18,9 +18,9 @@ from tests.hub_server import Hub
 from tests.hub_server.cards import check_card
 from tests.training.conftest import Trained, run_command
 from tests.training.told import assert_tells_nothing
-from training import metrics
-from training.command_demo import EXAMPLES, examples
-from training.space_folder import GRADIO_VERSION, write_space
+from training.commands.demo import EXAMPLES, examples
+from training.demo.space import GRADIO_VERSION, write_space
+from training.evaluation import metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def front_matter(card: str) -> dict[str, Any]:
 def commands(hub: Hub, folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
     """Commands one after another, each only if the one before went well, in one process for which this is the Hub."""
     code = (
-        "import sys; from training.command_line import main\n"
+        "import sys; from training.commands.command_line import main\n"
         "for line in sys.argv[1:]:\n"
         "    if code := main(line.split()): sys.exit(code)\n"
     )

@@ -14,10 +14,10 @@ from tests.model_card.rendered import CHROMIUM
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.conftest import run_command
 from tests.training.served_pages import PATIENCE, ROOT, WITHOUT_OUR_PACKAGES, demo_of, is_local, served
-from training.command_demo import examples
-from training.metrics import story_metrics
-from training.repository import save_model
-from training.space_folder import write_space
+from training.commands.demo import examples
+from training.demo.space import write_space
+from training.evaluation.metrics import story_metrics
+from training.models.repository import save_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs what drives the browser: pip install playwright")
 pytestmark = [

@@ -8,7 +8,7 @@ import resource
 import pytest
 import torch
 
-from training.device import steady_memory
+from training.system.device import steady_memory
 
 ROWS, WIDTH = 12_000, 1024  # float32: 49 MB, more than what glibc keeps by itself
 

@@ -22,7 +22,7 @@ from tests.modeling_sentence_ordering.small_encoders import (
     word_tokenizer,
     write_encoder,
 )
-from training.dropout import ATTENTION, FastDropout, dropped, use_fast_dropout
+from training.models.dropout import ATTENTION, FastDropout, dropped, use_fast_dropout
 
 NEARLY_NONE = 1e-7  # less than half of 1/65,536: nothing is dropped, but everything is computed
 

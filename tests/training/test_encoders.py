@@ -15,11 +15,11 @@ import yaml
 
 from tests.training.conftest import TRAIN_FLAGS, run_command
 from tests.training.made_up import made_up_stories
-from training import dropout
-from training.encoders import PACKAGED_ENCODERS, build_model, resolve_encoder, train_tokenizer
-from training.hub_errors import first_line, is_unreachable
-from training.recipe import Recipe, RecipeError
-from training.trained_model import load_trained_model
+from training.models import dropout
+from training.models.encoders import PACKAGED_ENCODERS, build_model, resolve_encoder, train_tokenizer
+from training.models.trained_model import load_trained_model
+from training.recipe.recipe import Recipe, RecipeError
+from training.system.hub_errors import first_line, is_unreachable
 
 MakeRecipe = Callable[..., Recipe]
 STORIES = made_up_stories(30)

@@ -15,7 +15,7 @@ import pytest
 from modeling_sentence_ordering import SentenceOrderingPipeline
 from tests.hub_server import Hub
 from tests.training.strangers import STORIES
-from training.trained_model import load_trained_model
+from training.models.trained_model import load_trained_model
 
 Ask = Callable[[Any], Any]
 
@@ -31,7 +31,7 @@ def ask(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]
     own = tmp_path_factory.mktemp("endpoint")
     with Hub() as hub:
         target = f"{hub.user}/served"
-        code = "import sys; from training.command_line import main; sys.exit(main(sys.argv[1:]))"
+        code = "import sys; from training.commands.command_line import main; sys.exit(main(sys.argv[1:]))"
         environment = hub.environment(own) | {"OMP_NUM_THREADS": "1"}
         root = Path(__file__).parents[2]
         push = [sys.executable, "-c", code, "push", "--model", str(folder), "--repo_id", target]

@@ -17,10 +17,10 @@ from dataset_builder.loading import load_all, load_stories
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.evaluation import Predictions, ScoresNotFinite, evaluate, judge, predict
-from training.metrics import METRIC_NAMES
-from training.stories import TokenizedStories
-from training.trained_model import load_trained_model
+from training.data.stories import TokenizedStories
+from training.evaluation.metrics import METRIC_NAMES
+from training.evaluation.predictions import Predictions, ScoresNotFinite, evaluate, judge, predict
+from training.models.trained_model import load_trained_model
 
 Loaded = tuple[SentenceOrderingModel, StoryTokenizer]
 

@@ -143,7 +143,7 @@ def test_output_that_cannot_be_written_is_told_once(trained: Trained) -> None:
     """As a process of its own: Python would fail again at its end, in its own words and with another code."""
     with open("/dev/full", "w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "training.command_line", "order", "--model", str(trained.folder)],
+            [sys.executable, "-m", "training.commands.command_line", "order", "--model", str(trained.folder)],
             input="It rained.\nTom baked.\n", stdout=full, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])},
         )  # fmt: skip

@@ -22,14 +22,14 @@ from tests.training.framework_runs import (
     train,
     weights_of,
 )
-from training import evaluation
-from training.encoders import checkpoint_activations
-from training.evaluation import evaluate
-from training.frameworks import Framework, load_framework, refuse_unsupported
-from training.optimization import build_optimizer, build_schedule, seed_step
-from training.recipe import Recipe, RecipeError
-from training.run import TrainingRun
-from training.stories import training_loader
+from training.data.stories import training_loader
+from training.evaluation import predictions as evaluation
+from training.evaluation.predictions import evaluate
+from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
+from training.frameworks.protocol import Framework, load_framework, refuse_unsupported
+from training.frameworks.run import TrainingRun
+from training.models.encoders import checkpoint_activations
+from training.recipe.recipe import Recipe, RecipeError
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import TRAIN_FLAGS, Trained, run_command
-from training.recipe import FRAMEWORKS
-from training.training_log import read_training_log
+from training.frameworks.training_log import read_training_log
+from training.recipe.recipe import FRAMEWORKS
 
 ROOT = Path(__file__).parents[2]
 # 48 stories in steps of 2 x 4 are 6 steps an epoch: a checkpoint after 8 steps is within the second one.
@@ -37,7 +37,7 @@ class Stopped:
 def start(arguments: list[str], home: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])}
     return subprocess.Popen(
-        [sys.executable, "-m", "training.command_line", *arguments], cwd=home, env=environment, text=True,
+        [sys.executable, "-m", "training.commands.command_line", *arguments], cwd=home, env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 

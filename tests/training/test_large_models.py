@@ -20,13 +20,13 @@ from modeling_sentence_ordering import SentenceOrderingModel
 from tests.modeling_sentence_ordering.small_encoders import ENCODERS, write_encoder
 from tests.training.conftest import run_command
 from tests.training.framework_runs import assert_same_weights, make_run
-from training.frameworks import load_framework, resolved_for
-from training.optimization import parameter_groups, remember_dimensions
-from training.processes import Processes
-from training.recipe import Recipe
-from training.sharded_model import gathered_weights, layer_classes, whole_model
-from training.with_lightning import CachedAutocast, build_strategy, build_trainer
-from training.with_trainer import training_arguments
+from training.frameworks.lightning.framework import CachedAutocast, build_strategy, build_trainer
+from training.frameworks.optimization import parameter_groups, remember_dimensions
+from training.frameworks.protocol import load_framework, resolved_for
+from training.frameworks.trainer.framework import training_arguments
+from training.models.sharded_model import gathered_weights, layer_classes, whole_model
+from training.recipe.recipe import Recipe
+from training.system.processes import Processes
 
 MakeRecipe = Callable[..., Recipe]
 NEEDED = {"encoder": "bert-base-cased", "data": ["sample"], "output_dir": "out"}
@@ -56,7 +56,7 @@ def test_both_are_refused_without_a_gpu(framework: str, flag: str, home: Path, t
 def test_what_does_not_go_together_is_refused(
     flags: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.frameworks.has_gpu", lambda: True)
+    monkeypatch.setattr("training.frameworks.protocol.has_gpu", lambda: True)
     command = ["train", "--encoder", "tiny-bert", "--data", "sample", "--output_dir", str(tmp_path / "new")]
     result = run_command(*command, *flags)
     assert (result.code, result.err) == (2, f"sentence-ordering: {complaint}\n")
@@ -78,8 +78,8 @@ def test_half_precision_is_what_the_hardware_has_unless_it_is_given(
     has_gpu: bool, has_bf16: bool, given: dict[str, object], bf16: bool, fp16: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("training.recipe.computes_in_bf16", lambda: has_bf16)
-    monkeypatch.setattr("training.recipe.has_gpu", lambda: has_gpu)
+    monkeypatch.setattr("training.recipe.recipe.computes_in_bf16", lambda: has_bf16)
+    monkeypatch.setattr("training.recipe.recipe.has_gpu", lambda: has_gpu)
     recipe = dataclasses.replace(Recipe(**NEEDED), **given)  # type: ignore[arg-type]
     resolved = resolved_for(recipe, load_framework(recipe.framework))
     assert (resolved.bf16, resolved.fp16) == (bf16, fp16)

@@ -1,4 +1,4 @@
-"""`python -m training.lightning_command_line`: Lightning's own command line on our module and stories."""
+"""`python -m training.frameworks.lightning.command_line`: Lightning's own command line on our module and stories."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tests.training.small_runs import interrupt_after
-from training.lightning_command_line import main
-from training.trained_model import load_trained_model
+from training.frameworks.lightning.command_line import main
+from training.models.trained_model import load_trained_model
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def config(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         },
         {"class_path": "EarlyStopping", "init_args": {"monitor": "eval_kendalls_tau", "mode": "max"}},
         {"class_path": "LearningRateMonitor"},
-        {"class_path": "training.lightning_checkpoints.HubFolderCallback"},
+        {"class_path": "training.frameworks.lightning.checkpoints.HubFolderCallback"},
         {
-            "class_path": "training.lightning_command_line.PredictionWriter",
+            "class_path": "training.frameworks.lightning.command_line.PredictionWriter",
             "init_args": {"output": str(tmp_path / "orders.jsonl")},
         },
     ]

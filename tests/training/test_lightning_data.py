@@ -13,10 +13,10 @@ import pytest
 
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from tests.training.small_runs import small_run
-from training import stories as tokenized_stories
-from training.lightning_data import ResumableLoader, StoryDataModule
-from training.recipe import Recipe
-from training.stories import TokenizedStories, training_loader
+from training.data import stories as tokenized_stories
+from training.data.stories import TokenizedStories, training_loader
+from training.frameworks.lightning.data import ResumableLoader, StoryDataModule
+from training.recipe.recipe import Recipe
 
 
 @dataclass

@@ -27,12 +27,12 @@ from torch.amp import GradScaler
 
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.framework_runs import assert_same_weights
-from training.evaluation import evaluate
-from training.lightning_checkpoints import HubFolderCallback, checkpoint_to_folder
-from training.lightning_data import StoryDataModule
-from training.lightning_module import SentenceOrderingModule, recipe_fields
-from training.recipe import Recipe
-from training.trained_model import load_trained_model
+from training.evaluation.predictions import evaluate
+from training.frameworks.lightning.checkpoints import HubFolderCallback, checkpoint_to_folder
+from training.frameworks.lightning.data import StoryDataModule
+from training.frameworks.lightning.module import SentenceOrderingModule, recipe_fields
+from training.models.trained_model import load_trained_model
+from training.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 

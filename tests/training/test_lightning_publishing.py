@@ -9,10 +9,10 @@ import pytest
 from pytorch_lightning import Trainer
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from training.lightning_data import StoryDataModule
-from training.lightning_module import SentenceOrderingModule
-from training.lightning_publishing import PushToHubCallback
-from training.publishing import PushFailed
+from training.frameworks.lightning.data import StoryDataModule
+from training.frameworks.lightning.module import SentenceOrderingModule
+from training.publishing.lightning import PushToHubCallback
+from training.publishing.push import PushFailed
 
 
 def trainer(callback: PushToHubCallback, folder: Path, **options: Any) -> Trainer:

@@ -13,11 +13,11 @@ from torch import nn
 
 from modeling_sentence_ordering import SentenceOrderingModel
 from tests.training.framework_runs import make_run
-from training.evaluation import ScoresNotFinite
-from training.frameworks import load_framework
-from training.recipe import Recipe
-from training.stories import TokenizedStories
-from training.training_log import TrainingFailed
+from training.data.stories import TokenizedStories
+from training.evaluation.predictions import ScoresNotFinite
+from training.frameworks.protocol import load_framework
+from training.frameworks.training_log import TrainingFailed
+from training.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from sklearn.metrics import accuracy_score
 
-from training.metrics import GREATER_IS_BETTER, METRIC_NAMES, PRIMARY_METRIC, ordering_metrics, story_metrics
+from training.evaluation.metrics import GREATER_IS_BETTER, METRIC_NAMES, PRIMARY_METRIC, ordering_metrics, story_metrics
 
 JUDGED = ("accuracy", "kendalls_tau", "pmr")
 
@@ -222,5 +222,5 @@ def test_names_cover_what_is_computed() -> None:
 
 
 def test_metrics_do_not_import_torch() -> None:
-    code = "import sys, training.metrics; sys.exit('torch' in sys.modules)"
+    code = "import sys, training.evaluation.metrics; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

@@ -16,8 +16,8 @@ from dataset_builder.loading import load_stories
 from model_card.markdown import number
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
 from tests.training.made_up import made_up_stories
-from training.card_options import CardOptions
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.runs.card_options import CardOptions
 
 QUICK = ["--max_steps", "2"]
 

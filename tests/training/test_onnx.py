@@ -13,8 +13,8 @@ import torch
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from tests.modeling_sentence_ordering.small_encoders import ENCODERS, make_batch, word_tokenizer, write_encoder
 from tests.training.conftest import Trained, run_command
-from training.onnx_export import ExportFailed, export_onnx
-from training.onnx_model import OnnxModel, load_onnx_model
+from training.inference.onnx_export import ExportFailed, export_onnx
+from training.inference.onnx_model import OnnxModel, load_onnx_model
 
 ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from modeling_sentence_ordering import SentenceOrderingModel
-from training.optimization import build_optimizer, build_schedule, parameter_groups, seed_step
-from training.recipe import Recipe
+from training.frameworks.optimization import build_optimizer, build_schedule, parameter_groups, seed_step
+from training.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -25,10 +25,11 @@ from dataset_builder.story import BadRecord, Story
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer
 from tests.training.conftest import Command, Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories
-from training import command_order, ordering
-from training.command_line import main
-from training.ordering import OrderedStory, order_stories
-from training.trained_model import load_trained_model
+from training.commands import order as command_order
+from training.commands.command_line import main
+from training.inference import ordering
+from training.inference.ordering import OrderedStory, order_stories
+from training.models.trained_model import load_trained_model
 
 FIVE = made_up_stories(6, shortest=5, longest=5, seed=4)
 MIXED = [["It rained."], *made_up_stories(5, shortest=2, longest=6, seed=8), ["Tom baked.", "Tom baked."]]
@@ -269,7 +270,7 @@ def test_the_command_by_itself_and_what_it_does_not_load(trained: Trained) -> No
     sklearn = {"sklearn", "pandas", "pyarrow", "scipy.stats"} if by_transformers else set()
     code = (
         "import sys\n"
-        "from training.command_line import main\n"
+        "from training.commands.command_line import main\n"
         "code = main(sys.argv[1:])\n"
         "heavy = {'datasets', 'pytorch_lightning', 'poutyne', 'matplotlib', 'tensorboard', 'sklearn',\n"
         "         'pandas', 'pyarrow', 'scipy.stats', 'jsonargparse'}\n"

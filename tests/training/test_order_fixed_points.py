@@ -12,7 +12,7 @@ from dataset_builder.readers import read_stories
 from modeling_sentence_ordering import SentenceOrderingPipeline
 from tests.training.conftest import Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories
-from training.trained_model import load_trained_model
+from training.models.trained_model import load_trained_model
 
 STORIES = made_up_stories(4, shortest=5, longest=5, seed=11)
 RECORDS: list[dict[str, Any]] = [

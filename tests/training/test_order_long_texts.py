@@ -14,7 +14,7 @@ import pytest
 from modeling_sentence_ordering import SentenceOrderingPipeline
 from tests.training.conftest import Command, Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.trained_model import load_trained_model
+from training.models.trained_model import load_trained_model
 
 LONG = [sentence for story in made_up_stories(20, seed=8) for sentence in story]
 SHORT = made_up_stories(2, shortest=3, longest=3, seed=9)

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
-from training.poutyne_adapters import MetricWrapper, ModelWrapper, TransformerCollator, model_loss
-from training.poutyne_callbacks import GradientClipping, StepSchedule
+from training.frameworks.poutyne.adapters import EpochMetric, ModelWrapper, TransformerCollator, model_loss
+from training.frameworks.poutyne.callbacks import GradientClipping, StepSchedule
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_an_ordinary_classifier_trains_and_is_shared(
 ) -> None:
     network = ModelWrapper(classifier)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=3e-2)
-    metric = MetricWrapper(accuracy, "accuracy")
+    metric = EpochMetric(accuracy, "accuracy")
     model = poutyne.Model(network, optimizer, model_loss, epoch_metrics=[metric])
     schedule = StepSchedule(get_linear_schedule_with_warmup, num_warmup_steps=3, num_training_steps=36)
     history = model.fit_generator(
@@ -90,12 +90,12 @@ def test_an_ordinary_classifier_trains_and_is_shared(
 
 def test_the_collator_gives_a_plain_dict_with_labels_and_the_labels(loader: DataLoader[Any]) -> None:
     batch = BatchEncoding({"input_ids": torch.zeros(2, 3), "start": torch.arange(2)})
-    x, y = TransformerCollator(lambda rows: batch, label_name="start")([None, None])
+    x, y = TransformerCollator(lambda rows: batch, "start")([None, None])
     assert type(x) is dict and set(x) == {"input_ids", "start"}  # a BatchEncoding would stay on the CPU
     assert y is batch["start"]
     x, y = next(iter(loader))
     assert type(x) is dict and x["labels"] is y and y.shape == (8,)
-    with pytest.raises(ValueError, match="no 'labels', but 'input_ids', 'start'"):
+    with pytest.raises(ValueError, match="no 'labels', only 'input_ids', 'start'"):
         TransformerCollator(lambda rows: batch)([])
 
 
@@ -152,7 +152,7 @@ def test_the_metric_sees_the_whole_epoch_at_once_and_forgets_it() -> None:
         seen.append((outputs, labels))
         return {"tau": 0.5, "loss": 2.0, "not asked for": 3.0}
 
-    metric = MetricWrapper(function, ["loss", "tau"], output_keys=("logits", "mask"))
+    metric = EpochMetric(function, ["loss", "tau"], output_keys=("logits", "mask"))
     model = poutyne.Model(torch.nn.Identity(), None, lambda outputs, labels: labels.sum(), epoch_metrics=[metric])
     batches = [
         ({"logits": torch.ones(1, 2), "mask": torch.ones(1, 2, dtype=torch.bool), "big": 0}, torch.tensor([[0, 1]])),
@@ -170,7 +170,7 @@ def test_the_metric_sees_the_whole_epoch_at_once_and_forgets_it() -> None:
 
 
 def test_a_metric_of_one_number_and_labels_without_width() -> None:
-    metric = MetricWrapper(accuracy, "accuracy")
+    metric = EpochMetric(accuracy, "accuracy")
     metric.update({"logits": torch.eye(3)}, torch.tensor([0, 1, 0]))
     metric.update({"logits": torch.eye(3)[:1]}, torch.tensor([0]))
     assert metric.compute() == 0.75

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.training.small_runs import interrupt_after, seeded
-from training.poutyne_callbacks import GradientClipping, PassEpoch, StepSchedule
+from training.frameworks.poutyne.callbacks import GradientClipping, PassEpoch, StepSchedule
 
 BATCHES_PER_STEP = 2
 EXAMPLES, BATCH_SIZE = 14, 4  # batches of 4, 4, 4 and 2: the two steps of an epoch are of 8 and of 6 examples

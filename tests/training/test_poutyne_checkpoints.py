@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from tests.training.small_runs import difference, interrupt_after, script_evaluations, small_run, train, weights
-from training.poutyne_checkpoints import Progress
-from training.run import TrainingRun
-from training.trained_model import load_trained_model
-from training.with_poutyne import checkpoint_step, last_checkpoint
+from training.frameworks.poutyne.checkpoints import Progress
+from training.frameworks.poutyne.framework import checkpoint_step, last_checkpoint
+from training.frameworks.run import TrainingRun
+from training.models.trained_model import load_trained_model
 
 # Evaluations and entries of the log at steps that do not coincide; epochs of 6 steps.
 BY_STEPS: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 4, "max_steps": 21, "logging_steps": 3}

@@ -18,13 +18,13 @@ from transformers import get_linear_schedule_with_warmup
 
 from modeling_sentence_ordering import SentenceOrderingModel
 from tests.training.small_runs import difference, small_run, train
-from training.evaluation import evaluate
-from training.optimization import build_optimizer
-from training.poutyne_adapters import TransformerCollator
-from training.poutyne_callbacks import GradientClipping, PassEpoch, StepSchedule
-from training.poutyne_experiment import build_experiment, ordering_metric
-from training.run import TrainingRun
-from training.stories import evaluation_loader, training_loader
+from training.data.stories import evaluation_loader, training_loader
+from training.evaluation.predictions import evaluate
+from training.frameworks.optimization import build_optimizer
+from training.frameworks.poutyne.adapters import TransformerCollator
+from training.frameworks.poutyne.callbacks import GradientClipping, PassEpoch, StepSchedule
+from training.frameworks.poutyne.experiment import build_experiment, ordering_metric
+from training.frameworks.run import TrainingRun
 
 STEPS_PER_EPOCH = 6
 

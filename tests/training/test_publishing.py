@@ -18,8 +18,8 @@ from tests.hub_server import Hub
 from tests.training.conftest import TRAIN_FLAGS
 from tests.training.strangers import STORIES, stranger
 from tests.training.told import assert_tells_nothing
-from training.frameworks import FRAMEWORKS
-from training.trained_model import load_trained_model
+from training.frameworks.protocol import FRAMEWORKS
+from training.models.trained_model import load_trained_model
 
 ROOT = Path(__file__).parents[2]
 USER = "quirinus-of-the-tests"
@@ -44,7 +44,7 @@ def command(hub: Hub, folder: Path, *arguments: str, **options: Any) -> subproce
         "LOGNAME": USER,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
     }
-    line = [sys.executable, "-m", "training.command_line", *arguments]
+    line = [sys.executable, "-m", "training.commands.command_line", *arguments]
     return subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True)
 
 

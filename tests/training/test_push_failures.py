@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 # Runs `sentence-ordering` for each line of standard input, and prints what came of it: starting a process takes longer.
 SEVERAL = """
 import contextlib, io, json, os, sys
-from training.command_line import main
+from training.commands.command_line import main
 for line in sys.stdin:
     os.environ["HF_TOKEN"], arguments = json.loads(line)
     out, err = io.StringIO(), io.StringIO()
@@ -84,8 +84,8 @@ def content(hub: Hub, repo_id: str) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def two_models(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model, and the same with other weights and one file more."""
-    from training.repository import save_model
-    from training.trained_model import load_trained_model
+    from training.models.repository import save_model
+    from training.models.trained_model import load_trained_model
 
     old = Path(trained.folder)
     new = tmp_path_factory.mktemp("new") / "model"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from training.pushed_files import copy_to_push, operations, stale_files
+from training.publishing.pushed_files import copy_to_push, operations, stale_files
 
 MODEL = ["README.md", "config.json", "model.safetensors", "results.json", "tokenizer.json", "notes/more.md"]
 OWN = [

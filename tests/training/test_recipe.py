@@ -13,9 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.command_train import parse_train
-from training.recipe import Recipe, RecipeError, computes_in_bf16, shareable
-from training.recipe_file import read_recipe_file
+from training.commands.train import parse_train
+from training.recipe.file import read_recipe_file
+from training.recipe.recipe import Recipe, RecipeError, computes_in_bf16, shareable
 
 NEEDED: dict[str, Any] = {"encoder": "org/encoder", "data": ["sample"], "output_dir": "out"}
 NEEDED_FLAGS = ["--encoder", "org/encoder", "--data", "sample", "--output_dir", "out"]
@@ -63,7 +63,7 @@ def test_the_learning_rate_hangs_on_the_encoder_unless_it_is_given(encoder: str,
 
 @pytest.mark.parametrize("able", [True, False])
 def test_bf16_is_what_the_hardware_has_unless_it_is_given(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.recipe.computes_in_bf16", lambda: able)
+    monkeypatch.setattr("training.recipe.recipe.computes_in_bf16", lambda: able)
     recipe = Recipe(**NEEDED)
     assert recipe.resolved().bf16 is able
     assert dataclasses.replace(recipe, bf16=not able).resolved().bf16 is (not able)

@@ -97,8 +97,8 @@ def nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("the command goes on to train")
 
-    monkeypatch.setattr("training.comparison._run_in_process", fail)
-    monkeypatch.setattr("training.training_session._train", fail)
+    monkeypatch.setattr("training.runs.comparison._run_in_process", fail)
+    monkeypatch.setattr("training.runs.session._train", fail)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from transformers import BertConfig, BertModel
 
 from dataset_builder.loading import load_stories
 from tests.training.small_runs import Weights, assert_same_steps, difference, small_run, train, weights
-from training.encoders import train_tokenizer
-from training.recipe import FRAMEWORKS
-from training.run import TrainingRun
-from training.stories import TokenizedStories, training_sampler
+from training.data.stories import TokenizedStories, training_sampler
+from training.frameworks.run import TrainingRun
+from training.models.encoders import train_tokenizer
+from training.recipe.recipe import FRAMEWORKS
 
 REFERENCE = "trainer"
 # 1e-6 would do; but whoever computes the same things in the same order gets the same bits.

@@ -18,10 +18,10 @@ from dataset_builder.story import Story
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
 from tests.training.conftest import Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.evaluation import ScoresNotFinite, evaluate, predict
-from training.ordering import OrderedStory, order_stories
-from training.stories import TokenizedStories
-from training.trained_model import load_trained_model
+from training.data.stories import TokenizedStories
+from training.evaluation.predictions import ScoresNotFinite, evaluate, predict
+from training.inference.ordering import OrderedStory, order_stories
+from training.models.trained_model import load_trained_model
 
 Loaded = tuple[Any, Any]
 STORIES = [
@@ -138,7 +138,7 @@ def test_progress_does_not_depend_on_portions(
     model, tokenizer = loaded
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config))
     expected = predict(model, tokenized, num_permutations=2)
-    monkeypatch.setattr("training.evaluation._PORTION", 7)
+    monkeypatch.setattr("training.evaluation.predictions._PORTION", 7)
     found = predict(model, tokenized, num_permutations=2)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     np.testing.assert_array_equal(found.labels, expected.labels)
@@ -190,7 +190,7 @@ def test_less_than_one_arrangement_is_refused(command: str, trained: Trained) ->
 def test_what_was_read_is_answered_before_the_input_breaks(
     read_ahead: bool, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.ordering.PORTION", 2)
+    monkeypatch.setattr("training.inference.ordering.PORTION", 2)
 
     def records() -> Iterator[Story]:
         for number in range(5):
@@ -206,7 +206,7 @@ def test_what_was_read_is_answered_before_the_input_breaks(
 
 def test_reading_ahead_changes_no_answer(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ordered(loaded, STORIES, batch_size=1)
-    monkeypatch.setattr("training.ordering.PORTION", 4)
+    monkeypatch.setattr("training.inference.ordering.PORTION", 4)
     assert ordered(loaded, STORIES, batch_size=1, read_ahead=True) == expected
 
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer, save_tokenizer
 from tests.training.conftest import run_command
-from training.frameworks import load_framework
-from training.repository import read_json
-from training.training_log import read_training_log
+from training.frameworks.protocol import load_framework
+from training.frameworks.training_log import read_training_log
+from training.models.repository import read_json
 
 ROOT = Path(__file__).parents[2]
 CLIENT = Path(__file__).parent / "clients" / "train_together.py"
@@ -244,7 +244,7 @@ def test_a_run_of_two_processes_is_not_resumed_by_one_that_does_other_steps(
     ],
 )
 def test_bad_input_is_told_once_and_ends_all_processes(shared: Path, flags: list[str], complaint: str) -> None:
-    ended = together(shared, "-m", "training.command_line", "train", "--encoder", "still-bert", *flags)
+    ended = together(shared, "-m", "training.commands.command_line", "train", "--encoder", "still-bert", *flags)
     assert ended.code != 0
     assert ended.said == [f"sentence-ordering: {complaint}"]
     assert "exitcode  : 2 " in ended.err
@@ -274,7 +274,7 @@ def test_what_trains_in_one_process_is_refused_in_several(shared: Path, monkeypa
 def test_ctrl_c_ends_both_processes_with_one_line_and_nothing_half_written(shared: Path, framework: str) -> None:
     program = [
         "-m",
-        "training.command_line",
+        "training.commands.command_line",
         *command(framework, "bert", f"stopped-{framework}", "--max_steps", "9999"),
     ]
     process = subprocess.Popen(

@@ -13,9 +13,9 @@ import pytest
 from dataset_builder.story import BadRecord, Story
 from tests.training.conftest import Command, Trained, run_command
 from tests.training.made_up import made_up_stories
-from training.ordering import OrderedStory
-from training.processes import Processes
-from training.sharded_ordering import open_shards, order_in_shards
+from training.inference.ordering import OrderedStory
+from training.inference.sharding import open_shards, order_in_shards
+from training.system.processes import Processes
 
 STORIES = made_up_stories(23, shortest=2, longest=6, seed=11)
 

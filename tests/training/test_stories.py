@@ -20,9 +20,8 @@ from dataset_builder.loading import load_all
 from dataset_builder.readers import read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.batches import Draw, evaluation_batches
-from training.recipe import Recipe
-from training.stories import (
+from training.data.batches import Draw, evaluation_batches
+from training.data.stories import (
     EvaluationStories,
     StoryCollator,
     TokenizedStories,
@@ -30,6 +29,7 @@ from training.stories import (
     evaluation_loader,
     training_loader,
 )
+from training.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -215,7 +215,7 @@ def test_stories_are_tokenized_once_for_all_processes(
         "import sys\n"
         "from dataset_builder.loading import load_all\n"
         "from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer\n"
-        "from training.stories import TokenizedStories\n"
+        "from training.data.stories import TokenizedStories\n"
         "encoder, path = sys.argv[1:]\n"
         "tokenizer = load_tokenizer(encoder)\n"
         "tokenizer('used before')\n"

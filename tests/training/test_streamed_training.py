@@ -21,10 +21,10 @@ from tests.training.framework_runs import WatchedRun, assert_same_weights, make_
 from tests.training.made_up import made_up_stories, write_jsonl
 from tests.training.small_runs import watched
 from tests.training.test_build_command import LICENSE, commander
-from training import trained_on
-from training.frameworks import load_framework
-from training.recipe import FRAMEWORKS, Recipe
-from training.repository import read_json, read_story_hashes
+from training.frameworks.protocol import load_framework
+from training.models.repository import read_json, read_story_hashes
+from training.recipe.recipe import FRAMEWORKS, Recipe
+from training.runs import trained_on
 
 ROWS = 300
 MakeRecipe = Callable[..., Recipe]

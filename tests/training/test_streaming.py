@@ -17,11 +17,11 @@ from dataset_builder.streamed_sources import stream_stories
 from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer
 from tests.modeling_sentence_ordering.small_encoders import word_tokenizer
 from tests.training.made_up import made_up_stories
-from training.batches import Draw
-from training.processes import Processes
-from training.recipe import Recipe
-from training.stories import training_loader
-from training.streaming import StreamBatchSampler, StreamedStories
+from training.data.batches import Draw
+from training.data.stories import training_loader
+from training.data.streaming import StreamBatchSampler, StreamedStories
+from training.recipe.recipe import Recipe
+from training.system.processes import Processes
 
 ROWS = 701
 MakeSampler = Callable[..., StreamBatchSampler]

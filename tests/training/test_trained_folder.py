@@ -26,13 +26,13 @@ from dataset_builder.story import story_hash
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer, load_tokenizer
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
-from training import training_session
-from training.calibration import calibration_error, fit_temperature, neighbours
-from training.evaluation import predict
-from training.recipe import FRAMEWORKS
-from training.stories import TokenizedStories
-from training.trained_model import load_trained_model
-from training.training_log import COLUMNS
+from training.data.stories import TokenizedStories
+from training.evaluation.calibration import calibration_error, fit_temperature, neighbours
+from training.evaluation.predictions import predict
+from training.frameworks.training_log import COLUMNS
+from training.models.trained_model import load_trained_model
+from training.recipe.recipe import FRAMEWORKS
+from training.runs import session as training_session
 
 CODE = {path.name for path in Path(modeling_sentence_ordering.__file__).parent.glob("*.py")} - {"__init__.py"}
 LOADER = Path(__file__).parents[1] / "modeling_sentence_ordering" / "load_without_our_packages.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.training_log import COLUMNS, TrainingFailed, TrainingLog, read_training_log
+from training.frameworks.training_log import COLUMNS, TrainingFailed, TrainingLog, read_training_log
 
 METRICS = {"loss": 2.0, "accuracy": 0.5, "kendalls_tau": 0.25, "pmr": 0.125, "mean_logits": 9.0}
 

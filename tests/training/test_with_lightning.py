@@ -27,12 +27,12 @@ from tests.training.small_runs import (
     weights,
 )
 from tests.training.test_interrupted import FLAGS, start
-from training import with_lightning
-from training.lightning_checkpoints import WholeCheckpointIO
-from training.lightning_recipe import named_checkpoints
-from training.repository import read_json
-from training.run import TrainingRun
-from training.training_log import TrainingFailed, read_training_log
+from training.frameworks.lightning import framework as with_lightning
+from training.frameworks.lightning.checkpoints import WholeCheckpointIO
+from training.frameworks.lightning.recipe_callback import named_checkpoints
+from training.frameworks.run import TrainingRun
+from training.frameworks.training_log import TrainingFailed, read_training_log
+from training.models.repository import read_json
 
 
 def lightning_run(folder: Path, home: Path, **fields: Any) -> TrainingRun:
@@ -116,7 +116,7 @@ def test_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(
 def test_a_run_that_was_stopped_early_stays_so(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taus = iter([0.3, 0.2, 0.1])
     metrics = ("accuracy", "pmr", "loss")
-    judged = "training.lightning_module.judge"
+    judged = "training.frameworks.lightning.module.judge"
     monkeypatch.setattr(judged, lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)})
     fields = {"early_stopping_patience": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 20}
     whole = lightning_run(tmp_path / "whole", home, save_total_limit=9, **fields)
@@ -132,7 +132,8 @@ def test_keeps_the_best_checkpoint_and_the_latest(home: Path, tmp_path: Path, mo
     taus = iter([0.1, 0.3, 0.2, 0.3, 0.1])
     metrics = ("accuracy", "pmr", "loss")
     monkeypatch.setattr(
-        "training.lightning_module.judge", lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)}
+        "training.frameworks.lightning.module.judge",
+        lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)},
     )
     fields = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 10, "save_total_limit": 2}
     run = lightning_run(tmp_path, home, **fields)
@@ -147,7 +148,8 @@ def test_a_best_checkpoint_that_is_gone_is_missed(home: Path, tmp_path: Path, mo
     taus = iter([0.3, 0.2, 0.1])
     metrics = ("accuracy", "pmr", "loss")
     monkeypatch.setattr(
-        "training.lightning_module.judge", lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)}
+        "training.frameworks.lightning.module.judge",
+        lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)},
     )
     fields = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 6}
     whole = lightning_run(tmp_path / "whole", home, save_total_limit=9, **fields)

@@ -19,12 +19,12 @@ from tests.training.small_runs import (
     train,
     weights,
 )
-from training.evaluation import evaluate
-from training.frameworks import load_framework
-from training.recipe import FRAMEWORKS
-from training.repository import read_json
-from training.run import TrainingRun
-from training.training_log import TrainingFailed
+from training.evaluation.predictions import evaluate
+from training.frameworks.protocol import load_framework
+from training.frameworks.run import TrainingRun
+from training.frameworks.training_log import TrainingFailed
+from training.models.repository import read_json
+from training.recipe.recipe import FRAMEWORKS
 
 
 def both(

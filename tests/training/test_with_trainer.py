@@ -12,8 +12,8 @@ from transformers import Trainer, TrainingArguments
 
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer
 from tests.training.framework_runs import make_run, train
-from training.recipe import Recipe
-from training.with_trainer import StoryTrainer, checkpoint_step, last_checkpoint, training_arguments
+from training.frameworks.trainer.framework import StoryTrainer, checkpoint_step, last_checkpoint, training_arguments
+from training.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from training.command_line import main
+from training.commands.command_line import main
 
 time.sleep = lambda seconds: None  # the clients' pauses, which grow with every failure
 

@@ -14,16 +14,17 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
-from training.encoders import build_model
-from training.lightning_checkpoints import model_of_checkpoint
-from training.lightning_data import StoryDataModule
-from training.lightning_module import SentenceOrderingModule
-from training.lightning_publishing import PushToHubCallback
-from training.optimization import build_optimizer
-from training.poutyne_adapters import TransformerCollator
-from training.poutyne_experiment import build_experiment, push_experiment
-from training.recipe import Recipe
-from training.stories import TokenizedStories, evaluation_loader, training_loader
+from training.data.stories import TokenizedStories, evaluation_loader, training_loader
+from training.frameworks.lightning.checkpoints import model_of_checkpoint
+from training.frameworks.lightning.data import StoryDataModule
+from training.frameworks.lightning.module import SentenceOrderingModule
+from training.frameworks.optimization import build_optimizer
+from training.frameworks.poutyne.adapters import TransformerCollator
+from training.frameworks.poutyne.experiment import build_experiment
+from training.models.encoders import build_model
+from training.publishing.lightning import PushToHubCallback
+from training.publishing.poutyne import push_experiment
+from training.recipe.recipe import Recipe
 
 encoder, data, by_lightning, by_poutyne, stories_as_json = sys.argv[1:]
 

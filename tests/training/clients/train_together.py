@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from training import loss_watch, stories
-from training.command_line import main
+from training.commands.command_line import main
+from training.data import stories
+from training.frameworks import loss_watch
 
 RANK = int(os.environ["RANK"])
 tokenized = 0

@@ -1,0 +1,127 @@
+"""`sentence-ordering build`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from dataset_builder.build import build_dataset
+from dataset_builder.card_markup import CardMarkup
+from dataset_builder.rights import check_public_push, check_push_of_rocstories
+from model_card.licences import check_language, check_licence
+from model_card.markdown import as_text
+from model_card.renewal import BEGIN, END, HINT, write_card
+from training.publishing.push import Publication, PushFailed, check_publication, push_folder
+from training.system.console import PROGRAM, say
+from training.system.hub_errors import first_line, persistently
+from training.system.output_names import check_folder_name
+
+from .parsing import OneLineErrors, complete_help
+from .push import add_push_arguments, publication, say_where
+
+
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
+    parser = OneLineErrors(
+        prog=f"{PROGRAM} build",
+        description="Make the shuffled data set as Parquet, with its card: plain load_dataset(DIR) loads it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--data", required=True, nargs="+", metavar="SRC", help="stories, as for train")
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder to write; must be new or empty")
+    parser.add_argument("--data_seed", type=int, default=42, help="seed of split and shuffles (default: 42)")
+    parser.add_argument("--test_size", type=float, default=0.2, help="share held out (default: 0.2)")
+    parser.add_argument("--validation_size", type=float, default=0.3, help="share of it to validate on (default: 0.3)")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence of the stories, by its id on the Hub; needed to push them to a public repository, and to quote "
+        "some on the card (the sample's is known)",
+    )
+    parser.add_argument("--language", nargs="+", default=[], metavar="CODE", help="language of the stories, such as en")
+    parser.add_argument(
+        "--allow_rocstories",
+        action="store_true",
+        help="push stories in the layout of ROCStories, too, which asks its users not to pass it on",
+    )
+    add_push_arguments(parser)
+    complete_help(
+        parser,
+        examples=[
+            "build --data sample --output_dir shuffled_stories",
+            "build --data train.csv test.csv --output_dir mine --license cc-by-4.0 --push_to_hub me/my-stories",
+        ],
+        writes="DIR, a data set of the Hub: Parquet files of each split, shuffled (with labels) and in the columns of "
+        "the guide, and README.md, its card. With --push_to_hub the same in a repository of that name.",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command; its exit code."""
+    options = command_parser().parse_args(list(arguments))
+    where = publication(options)
+    check_folder_name("--output_dir", options.output_dir)
+    _check(options)
+    repo_id = None if where is None else _checked_target(where, options)
+    built = build_dataset(
+        options.data,
+        options.output_dir,
+        seed=options.data_seed,
+        test_size=options.test_size,
+        validation_size=options.validation_size,
+        license=options.license,
+        language=options.language,
+        allow_rocstories=options.allow_rocstories,
+        repo_id=repo_id,
+        markup=CardMarkup(as_text, before=(HINT, BEGIN), behind=(END,), write=write_card),
+    )
+    counts = ", ".join(f"{count:,} {split}" for split, count in built.stories.items())
+    say(f"wrote {built.output_dir}: {counts} stories as {' and '.join(built.configurations)}, and README.md")
+    if where is None:
+        say(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
+    else:
+        say_where(push_folder(built.output_dir, where, repo_type="dataset", report=say), where, "dataset")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what the Hub would refuse when all is built.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    if options.license is not None:
+        check_licence("--license", options.license)
+    for code in options.language:
+        check_language("--language", code)
+
+
+def _checked_target(where: Publication, options: argparse.Namespace) -> str:
+    """The full id of the repository, if these stories may go there.
+
+    Raises:
+        ValueError: if they may not.
+        PushFailed: if the Hub cannot be asked.
+    """
+    check_push_of_rocstories(options.data, allow_rocstories=options.allow_rocstories)
+    repo_id = check_publication(where, "dataset")
+    if _will_be_public(where, repo_id):
+        check_public_push(options.data, license=options.license)
+    return repo_id
+
+
+def _will_be_public(where: Publication, repo_id: str) -> bool:
+    """Whether everybody will see what is pushed; a repository that is there stays what it is."""
+    if where.private:  # a public one has been refused
+        return False
+    api = HfApi(token=where.token)
+    try:
+        return not persistently(lambda: api.dataset_info(repo_id)).private
+    except RepositoryNotFoundError:
+        return True
+    except Exception as error:
+        raise PushFailed(f"nothing can be pushed to {repo_id}: {first_line(error)}") from error

@@ -1,0 +1,71 @@
+"""`sentence-ordering export`: a trained model as ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.system.console import PROGRAM, say
+from training.system.output_names import check_folder_name
+
+from .parsing import OneLineErrors, complete_help
+
+
+def command_parser() -> OneLineErrors:
+    """What the command takes."""
+    parser = OneLineErrors(
+        prog=f"{PROGRAM} export",
+        description="Write a trained model as ONNX, for ONNX Runtime here or elsewhere. The scores are compared with "
+        "torch's before the file is kept.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder to write to, tokenizer and config included (default: the model's own)"
+    )
+    parser.add_argument("--quantize", action="store_true", help="write a model with weights of int8, too")
+    complete_help(
+        parser,
+        examples=[
+            "export --model my-first-model",
+            "export --model me/my-first-model --output exported --quantize",
+        ],
+        writes="onnx/model.onnx, and onnx/model_quantized.onnx with --quantize, where a repository on the Hub has "
+        "them; push uploads them with the rest of the folder.",
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command; its exit code."""
+    options = command_parser().parse_args(list(arguments))
+    is_folder = Path(options.model).is_dir()
+    if options.output is None and not is_folder:
+        raise ValueError(f"--model {options.model} is no folder here: name one to write to with --output")
+    if options.output is not None:
+        check_folder_name("--output", options.output)
+    folder = Path(options.model if options.output is None else options.output)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder} is a file, where a folder is to be written")
+    is_own = is_folder and folder.resolve() == Path(options.model).resolve()
+    if not is_own and folder.exists() and any(folder.iterdir()):
+        what = "holds a model already" if (folder / "config.json").exists() else "is not empty"
+        raise ValueError(f"--output {folder} {what}: choose another folder")
+
+    from training.inference.onnx_model import check_installed
+
+    check_installed()
+    from training.inference.onnx_export import export_onnx
+    from training.models.trained_model import load_trained_model
+
+    model, tokenizer = load_trained_model(options.model)
+    if not is_own:
+        from modeling_sentence_ordering import save_tokenizer
+        from training.models.repository import save_config
+
+        save_config(model, folder)
+        save_tokenizer(tokenizer, folder)
+    for path in export_onnx(model, tokenizer, folder, quantize=options.quantize):
+        say(f"wrote {path}: {path.stat().st_size / 2**20:,.1f} MiB")
+    say(f"next: {PROGRAM} order --model {folder} --backend {'onnx-int8' if options.quantize else 'onnx'}")
+    return 0

@@ -1,0 +1,1 @@
+"""From stories to batches: reading what a recipe names, tokenizing, shuffling, batching and streaming."""

@@ -1,0 +1,276 @@
+"""Batches of stories that are streamed: the same for the same seed, from any place in any epoch on, in any process.
+
+How an epoch goes, with A batches in a step of the optimizer (those of all processes):
+
+1. The files of the stream and the row groups in each are put in random order (`StoryStream.order`), and cut into A
+   *lanes* of equally many stories, give or take one. A lane gives one batch to each step. It belongs to one process,
+   which alone reads it: two processes with one batch each train on what one process with two batches trains on.
+2. Each lane is read through its share of the shuffle buffer: so many stories are read, shuffled, and trained on
+   before the next are read.
+3. What was shuffled is cut into stretches of 64 batches. Workers turn a stretch into ids; sorted by length it makes
+   batches, which come in random order. Workers take stretches in turn and give them back in order, so that their
+   number changes nothing.
+
+Since the order of an epoch is known before it is read, a run that is resumed passes over what is done without reading
+it, but for the beginning of one buffer and one row group a lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from dataset_builder.story import Story
+from dataset_builder.streaming import StoryStream
+from modeling_sentence_ordering import StoryTokenizer
+from training.system.processes import Processes
+
+from .batches import STRETCH, Draw, EpochBatchSampler
+
+Numbered = tuple[int, Story]
+
+
+class StreamedStories:
+    """Stories to train on that are read when their turn comes.
+
+    Args:
+        stream: the stories.
+        story_tokenizer: turns sentences into ids.
+    """
+
+    def __init__(self, stream: StoryStream, story_tokenizer: StoryTokenizer) -> None:
+        self.stream = stream
+        self.story_tokenizer = story_tokenizer
+
+    def __len__(self) -> int:
+        """Stories."""
+        return len(self.stream)
+
+    def storyid(self, draw: Draw) -> str:
+        """The id of a story that was drawn."""
+        assert isinstance(draw, StreamedDraw)
+        return draw.storyid
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedDraw(Draw):
+    """A draw that brings its story along. Its `index` is the story's number in the order of the files.
+
+    Attributes:
+        storyid: the story's id, for messages.
+        sentence_ids: ids of each sentence, in true order.
+    """
+
+    storyid: str
+    sentence_ids: list[list[int]]
+
+
+class StreamBatchSampler(EpochBatchSampler):
+    """Batches of so many streamed stories; see the top of this module.
+
+    Every step has `gradient_accumulation_steps` batches, the last one of an epoch too: each lane's left over stories
+    are a smaller batch of it. Where some lanes have none left, the last two batches of each lane share evenly.
+
+    Batches of lanes that belong to other processes come empty and unread: whoever asks takes its own out of each step
+    (see `BatchShare`). So do those that `pass_over` was told of.
+
+    Args:
+        stories: the stories.
+        batch_size: stories in a batch.
+        gradient_accumulation_steps: batches in a step of the optimizer, those of all processes together.
+        seed: decides what is where, together with the epoch.
+        buffer_size: stories among which one is shuffled, in all processes together.
+        group_by_length: batches of similar length, themselves in random order.
+        processes: which of how many this is.
+        num_workers: processes that turn stories into ids.
+
+    Raises:
+        ValueError: if there are fewer stories than one step has batches.
+    """
+
+    def __init__(
+        self,
+        stories: StreamedStories,
+        batch_size: int,
+        *,
+        gradient_accumulation_steps: int = 1,
+        seed: int = 42,
+        buffer_size: int = 10_000,
+        group_by_length: bool = True,
+        processes: Processes = Processes(),  # noqa: B008 - frozen
+        num_workers: int = 0,
+    ) -> None:
+        lanes = gradient_accumulation_steps
+        if len(stories) < lanes:
+            raise ValueError(f"{len(stories)} training stories are too few for {lanes} accumulation steps")
+        self.stories = stories
+        self.batch_size = batch_size
+        self.gradient_accumulation_steps = lanes
+        self.seed = seed
+        self.group_by_length = group_by_length
+        self.num_workers = num_workers
+        self._own_lanes = range(processes.rank, lanes, processes.world_size)
+        self._bounds = [len(stories) * lane // lanes for lane in range(lanes + 1)]
+        shortest, some_have_more = divmod(len(stories), lanes)
+        self._full_steps, left_over = divmod(shortest, batch_size)
+        self._tail_steps = int(left_over > 0)
+        if not left_over and some_have_more:
+            self._full_steps -= 1
+            self._tail_steps = min(2, batch_size)
+        self.steps_per_epoch = self._full_steps + self._tail_steps
+        self._block_steps = max(1, buffer_size // lanes // batch_size)
+        self._passed_over = 0
+
+    def pass_over(self, batches: int) -> None:
+        """Does not read the first so many batches of the next iteration: they come empty."""
+        self._passed_over = batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """The batches of the current epoch."""
+        epoch, passed_over, self._passed_over = self.epoch, self._passed_over, 0
+        lanes = self.gradient_accumulation_steps
+        yield from ([] for _ in range(passed_over))
+        blocks = self._blocks(passed_over // lanes)
+        tokenized = self._tokenized(self._read(epoch, blocks))
+        for first, steps in (stretch for block in blocks for stretch in block.stretches):
+            batches = {lane: self._batches(next(tokenized), epoch, lane, first, steps) for lane in self._own_lanes}
+            for place in range(max(first * lanes, passed_over), (first + steps) * lanes):
+                step, lane = divmod(place, lanes)
+                drawn = batches[lane][step - first] if lane in batches else []
+                share = self._mean_batch(step)
+                yield [StreamedDraw(story.row, epoch, share, story.storyid, story.sentence_ids) for story in drawn]
+
+    def stories_in(self, steps: int) -> int:
+        """How many stories the first so many steps of a run draw, each counted once."""
+        in_epoch = min(steps, self.steps_per_epoch)
+        batches = min(in_epoch, self._full_steps) * self.batch_size + sum(
+            self._mean_batch(step) for step in range(self._full_steps, in_epoch)
+        )
+        return round(batches * self.gradient_accumulation_steps)
+
+    def drawn(self, steps: int) -> Iterator[Story]:
+        """The stories that the first so many steps of a run draw, each once: read again, hardly any of them as ids."""
+        blocks = self._blocks(0)
+        reading = self._read(0, blocks)
+        for first, count in (stretch for block in blocks for stretch in block.stretches):
+            if first >= steps:
+                return
+            for lane in self._own_lanes:
+                stories = next(reading)
+                if first + count > steps:
+                    tokenized = _Tokenizing(self.stories.story_tokenizer).__getitems__(stories)
+                    batches = self._batches(tokenized, 0, lane, first, count)[: steps - first]
+                    rows = {story.row for batch in batches for story in batch}
+                    stories = [(row, story) for row, story in stories if row in rows]
+                yield from (story for _, story in stories)
+
+    def _blocks(self, begin: int) -> list[_Block]:
+        """The blocks of an epoch from the one on in which a step is, without the stretches before that step."""
+        blocks = []
+        for first in range(0, self._full_steps, self._block_steps):
+            end = min(first + self._block_steps, self._full_steps)
+            stretches = [(start, min(STRETCH, end - start)) for start in range(first, end, STRETCH)]
+            blocks.append(_Block(first, stretches, (end - first) * self.batch_size))
+        if self._tail_steps:
+            blocks.append(_Block(self._full_steps, [(self._full_steps, self._tail_steps)], None))
+        for block in blocks:
+            block.stretches = [(start, steps) for start, steps in block.stretches if start + steps > begin]
+        return [block for block in blocks if block.stretches]
+
+    def _read(self, epoch: int, blocks: list[_Block]) -> Iterator[list[Numbered]]:
+        """The stories of each stretch, of one of this process's lanes after the other."""
+        if not blocks:
+            return
+        stream, already = self.stories.stream, blocks[0].first * self.batch_size
+        order = stream.order(self.seed, epoch)
+        readers = [
+            (lane, stream.read(order, self._bounds[lane] + already, self._bounds[lane + 1])) for lane in self._own_lanes
+        ]
+        for block in blocks:
+            shuffled = []
+            for lane, reader in readers:
+                stories = list(islice(reader, block.stories))
+                permutation = np.random.default_rng([self.seed, epoch, lane, block.first]).permutation(len(stories))
+                shuffled.append([stories[index] for index in permutation])
+            for start, steps in block.stretches:
+                first = (start - block.first) * self.batch_size
+                last = None if block.stories is None else first + steps * self.batch_size
+                for stories in shuffled:
+                    yield stories[first:last]
+
+    def _tokenized(self, stretches: Iterator[list[Numbered]]) -> Iterator[list[_Tokenized]]:
+        """The same stretches as ids; workers go ahead by two stretches each."""
+        loader = DataLoader(
+            _Tokenizing(self.stories.story_tokenizer),
+            batch_sampler=stretches,
+            collate_fn=_unchanged,
+            num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(self.seed),  # see `training_loader`
+        )
+        return iter(loader)
+
+    def _batches(
+        self, stories: list[_Tokenized], epoch: int, lane: int, first: int, steps: int
+    ) -> list[list[_Tokenized]]:
+        """A stretch of one lane in batches, one for each step."""
+        if first == self._full_steps:
+            return [[stories[index] for index in part] for part in np.array_split(np.arange(len(stories)), steps)]
+        order = np.arange(steps)
+        if self.group_by_length:
+            length = self.stories.story_tokenizer.length
+            stories = sorted(stories, key=lambda story: length(story.sentence_ids))
+            order = np.random.default_rng([self.seed, epoch, lane, first, 1]).permutation(steps)
+        return [stories[place * self.batch_size : (place + 1) * self.batch_size] for place in order]
+
+    def _mean_batch(self, step: int) -> float:
+        """Stories in a batch of a step, averaged over its batches, those of other processes included."""
+        if step < self._full_steps:
+            return float(self.batch_size)
+        counts = np.diff(self._bounds) - self._full_steps * self.batch_size
+        sizes = counts // self._tail_steps + (step - self._full_steps < counts % self._tail_steps)
+        return float(sizes.sum() / self.gradient_accumulation_steps)
+
+
+@dataclass
+class _Block:
+    """What each lane reads and shuffles at a time.
+
+    Attributes:
+        first: its first step.
+        stretches: first step and number of steps of each of its stretches.
+        stories: how many there are in it of each lane; None for all that are left.
+    """
+
+    first: int
+    stretches: list[tuple[int, int]]
+    stories: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenized:
+    """A story's number, its id and the ids of its sentences."""
+
+    row: int
+    storyid: str
+    sentence_ids: list[list[int]]
+
+
+class _Tokenizing(TorchDataset[_Tokenized]):
+    """What workers do: many stories at once to ids."""
+
+    def __init__(self, story_tokenizer: StoryTokenizer) -> None:
+        self._story_tokenizer = story_tokenizer
+
+    def __getitems__(self, stories: list[Numbered]) -> list[_Tokenized]:
+        ids = self._story_tokenizer.tokenize_stories([story.sentences for _, story in stories])
+        return [_Tokenized(row, story.storyid, own) for (row, story), own in zip(stories, ids, strict=True)]
+
+
+def _unchanged(stories: list[_Tokenized]) -> list[_Tokenized]:
+    return stories

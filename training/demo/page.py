@@ -1,0 +1,360 @@
+"""The demo page: a story is shuffled, a model puts it in order, and one sees where it is in doubt and how well it did.
+
+`sentence-ordering demo` shows it, and a Space has a copy of it as `demo_page.py`, with `demo_page.css` and
+`demo_page.js` beside it and none of our packages: so this file imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import threading
+import time
+import zlib
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+
+import gradio as gr  # noqa: E402
+
+MAX_SENTENCES = 100
+MAX_CHARACTERS = 50_000
+# Below this the model is wrong about two neighbours more often than one time in four.
+DOUBTFUL = 0.75
+
+Metrics = Callable[[Sequence[Sequence[float]], Sequence[Sequence[int]]], Mapping[str, Any]]
+Example = Mapping[str, Any]
+# Up to a full stop and the quotation marks behind it, unless the next word is in lower case: "Come in!" said Nina.
+_SENTENCE = re.compile(r"\S.*?(?:[.!?…؟][\"'”’»)\]]*(?=\s+(?![a-zà-ÿ])\S|\s*$)|[。！？]|$)")
+_CSS, _JAVASCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".js"))
+# Said by screen readers when it changes.
+_ANNOUNCED = "element.setAttribute('aria-live', 'polite');"
+_INTRODUCTION = """
+<h1>Which sentence comes first?</h1>
+<p>A story was cut into sentences, and they were shuffled. A language model reads all of them
+and works out from their meaning alone in which order they belong.</p>
+"""
+
+
+@dataclass
+class Model:
+    """A pipeline that is still being loaded when the page is already there.
+
+    Attributes:
+        name: as people know it.
+        load: gives the pipeline `sentence-ordering`.
+    """
+
+    name: str
+    load: Callable[[], Callable[[list[str]], Mapping[str, Any]]]
+    _began: float = field(default_factory=time.monotonic)
+    _loaded: threading.Event = field(default_factory=threading.Event)
+
+    def prepare(self) -> None:
+        """Loads it; whatever goes wrong is raised."""
+        self._order = self.load()
+        self._loaded.set()
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._loaded.is_set()
+
+    def order(self, sentences: list[str]) -> Mapping[str, Any]:
+        """The pipeline's answer; waits until there is a pipeline."""
+        self._loaded.wait()
+        return self._order(sentences)
+
+    def status(self) -> str:
+        """HTML: whether it is there."""
+        if self.is_loaded:
+            return f'<p class="so-model so-ready">The model <b>{escape(self.name)}</b> is ready.</p>'
+        seconds = int(time.monotonic() - self._began)
+        return (
+            f'<p class="so-model so-loading">The model <b>{escape(self.name)}</b> is loading: {seconds} s. '
+            "You can write and shuffle already.</p>"
+        )
+
+
+@dataclass(frozen=True)
+class Story:
+    """What lies on the table: the sentences of a text, in the order in which they are shown.
+
+    Attributes:
+        text: as it stood in the text box.
+        sentences: of the text, in its order.
+        shown: their indices, in the order on the page.
+        is_answer: whether a model put them in this order.
+        confidence: of that model, for each sentence shown but the last; None if it gives none.
+        truncated: the indices of sentences of which it read only the beginning.
+    """
+
+    text: str
+    sentences: tuple[str, ...]
+    shown: tuple[int, ...]
+    is_answer: bool = False
+    confidence: tuple[float, ...] | None = None
+    truncated: frozenset[int] = frozenset()
+
+    @classmethod
+    def read(cls, text: str | None) -> Story:
+        """A text with a sentence a line; one that has a single line is taken for a paragraph.
+
+        Raises:
+            ValueError: saying why it cannot be ordered here.
+        """
+        # Half of a surrogate pair is no character, and the model refuses it.
+        clean = (text or "").encode("utf-8", "replace").decode("utf-8")
+        if len(clean) > MAX_CHARACTERS:
+            raise _too_many(len(clean), "characters", MAX_CHARACTERS)
+        sentences = [line.strip() for line in clean.splitlines() if line.strip()]
+        if len(sentences) == 1:
+            sentences = [part.strip() for part in _SENTENCE.findall(sentences[0])]
+        if not sentences:
+            raise ValueError("There is no sentence yet: write some, one per line, or pick a story.")
+        if len(sentences) == 1:
+            raise ValueError("One sentence is always in order: write at least two, one per line.")
+        if len(sentences) > MAX_SENTENCES:
+            raise _too_many(len(sentences), "sentences", MAX_SENTENCES)
+        return cls(text or "", tuple(sentences), tuple(range(len(sentences))))
+
+    def shuffled(self) -> Story:
+        """In another order than the one shown, and than that of the text, if there is one."""
+        for _ in range(20):
+            shown = tuple(random.sample(range(len(self.sentences)), len(self.sentences)))
+            if shown not in (self.shown, tuple(range(len(shown)))):
+                break
+        return Story(self.text, self.sentences, shown)
+
+    def ordered_by(self, model: Model) -> Story:
+        """As the model orders what is shown."""
+        answer = model.order([self.sentences[index] for index in self.shown])
+        return replace(
+            self,
+            shown=tuple(self.shown[place] for place in answer["order"]),
+            is_answer=True,
+            confidence=tuple(answer["confidence"]) if "confidence" in answer else None,
+            truncated=frozenset(self.shown[place] for place in answer.get("truncated", ())),
+        )
+
+    def true_places(self) -> list[int]:
+        """For each sentence shown its place in the text; of identical sentences the one shown first has the first."""
+        places: defaultdict[str, deque[int]] = defaultdict(deque)
+        for place, sentence in enumerate(self.sentences):
+            places[sentence].append(place)
+        return [places[self.sentences[index]].popleft() for index in self.shown]
+
+    def doubtful(self) -> set[int]:
+        """The places on the page after which the order is in doubt."""
+        return {place for place, sure in enumerate(self.confidence or ()) if sure < DOUBTFUL}
+
+
+def _too_many(count: int, what: str, limit: int) -> ValueError:
+    return ValueError(
+        f"{count:,} {what} are too many for this page, which takes {limit:,}. "
+        "The command “sentence-ordering order” takes any number."
+    )
+
+
+def story_html(story: Story, is_judged: bool) -> str:
+    """The list; of each sentence what is to be said of it, in words and not in colours alone."""
+    places, doubtful, items = story.true_places(), story.doubtful(), []
+    for place, index in enumerate(story.shown):
+        kind, notes = [], []
+        if is_judged:
+            right = places[place] == place
+            kind.append("so-right" if right else "so-wrong")
+            notes.append("✓ in its place" if right else f"✗ belongs in place {places[place] + 1}")
+        if index in story.truncated:
+            notes.append("too long: only its beginning was read")
+        said = "".join(f'<span class="so-note">{note}</span>' for note in notes)
+        if place in doubtful:
+            kind.append("so-doubtful")
+            sure = (story.confidence or ())[place]
+            said += f'<span class="so-doubt">⇅ in doubt: {sure:.0%} sure</span>'
+        items.append(
+            f'<li class="so-item {" ".join(kind)}" data-sentence="{index}"><span class="so-place">{place + 1}</span>'
+            f'<span class="so-text" dir="auto">{escape(story.sentences[index])}</span>{said}</li>'
+        )
+    number = zlib.crc32("\n".join(story.sentences).encode())
+    # Screen readers forget that a list without bullets is one, unless they are told.
+    return f'<ol class="so-list" role="list" data-story="{number}">{"".join(items)}</ol>'
+
+
+def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
+    """What has happened, and how well the model did."""
+    count = len(story.sentences)
+    if not story.is_answer:
+        return f"<p>{count} sentences, shuffled. Press <b>Order</b>.</p>"
+    doubts = len(story.doubtful())
+    if story.confidence is None:
+        sure = "This model does not say how sure it is."
+    elif doubts:
+        sure = f"It is in doubt at {doubts} place{'s' if doubts > 1 else ''}, marked ⇅."
+    else:
+        sure = "The model is sure of it."
+    if not is_judged:
+        return f"<p>{count} sentences, in the model’s order. {sure}</p>"
+    # What is judged is the order on the page, so its places are the scores.
+    metrics = story_metrics([[float(place) for place in range(count)]], [story.true_places()])
+    accuracy, tau = (float(metrics[name][0]) for name in ("accuracy", "kendalls_tau"))
+    signed = f"{tau:.2f}".replace("-", "−")
+    return (
+        f"<p><b>{round(accuracy * count)} of {count}</b> sentences in place, Kendall’s tau <b>{signed}</b>. {sure}</p>"
+        '<p class="so-small">Kendall’s tau compares all pairs of sentences: '
+        "1 is the true order, 0 is chance, −1 is backwards.</p>"
+    )
+
+
+@dataclass(frozen=True)
+class Actions:
+    """What the page does when a button is pressed; `build_page` has the arguments.
+
+    What they return or yield goes into the story that is kept for a visitor, the list and the summary.
+    """
+
+    model: Model
+    examples: Sequence[Example]
+    story_metrics: Metrics
+
+    def view(self, story: Story, is_judged: bool) -> tuple[Story, str, str]:
+        is_judged = is_judged and story.is_answer
+        return story, story_html(story, is_judged), summary_html(story, is_judged, self.story_metrics)
+
+    def shuffle(self, text: str | None, is_judged: bool, story: Story | None) -> tuple[Story | None, str, str]:
+        try:
+            return self.view(_as_shown(text, story).shuffled(), is_judged)
+        except ValueError as error:
+            return _sorry(str(error))
+
+    def order(self, text: str | None, is_judged: bool, story: Story | None) -> Iterator[tuple[Any, Any, str]]:
+        try:
+            story = _as_shown(text, story)
+        except ValueError as error:
+            yield _sorry(str(error))
+            return
+        doing = "Ordering" if self.model.is_loaded else "Waiting for the model, then ordering"
+        yield gr.skip(), gr.skip(), f"<p>{doing} {len(story.sentences)} sentences …</p>"
+        try:
+            yield self.view(story.ordered_by(self.model), is_judged)
+        except Exception as error:  # a visitor is told, and the page goes on
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            yield _sorry(f"The model could not order this: {why}")
+
+    def judge(self, is_judged: bool, story: Story | None) -> tuple[Any, Any, Any]:
+        return (gr.skip(), gr.skip(), gr.skip()) if story is None else self.view(story, is_judged)
+
+    def pick(self, number: int) -> tuple[str, bool, Story | None, str, str]:
+        """An example, shuffled; before all that its text, and that it is in the true order."""
+        text = _text_of(self.examples[number])
+        return text, True, *self.shuffle(text, True, None)
+
+    async def status(self) -> AsyncIterator[str]:
+        """How far the model is, until it is loaded."""
+        while not self.model.is_loaded:
+            yield self.model.status()
+            await asyncio.sleep(1)
+        yield self.model.status()
+
+
+def _as_shown(text: str | None, story: Story | None) -> Story:
+    """The story on the page, or another if the text has changed since."""
+    read = Story.read(text)
+    return story if story is not None and story.text == read.text else read
+
+
+def _text_of(example: Example) -> str:
+    return "\n".join(example["sentences"])
+
+
+def _sorry(why: str) -> tuple[None, str, str]:
+    return None, "", f'<p class="so-sorry">{escape(why)}</p>'
+
+
+def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics) -> gr.Blocks:
+    """The page.
+
+    Args:
+        model: loaded or not.
+        examples: with a `title` and `sentences` in true order each; the first is on the table at first.
+        story_metrics: `training.evaluation.metrics.story_metrics`, which a Space has as `metrics.py`.
+    """
+    actions = Actions(model, examples, story_metrics)
+    with gr.Blocks(title="Sentence ordering", analytics_enabled=False) as page:
+        story = gr.State(None)
+        _html(_INTRODUCTION, elem_id="so-introduction")
+        status = _html(model.status(), js_on_load=_ANNOUNCED)
+        with gr.Row(elem_id="so-columns"):
+            with gr.Column(min_width=280):
+                _html("<h2>1. Pick a story, or write your own</h2>")
+                with gr.Row(elem_id="so-examples"):
+                    picks = [gr.Button(example["title"], size="sm", min_width=0) for example in examples]
+                first = _text_of(examples[0]) if examples else None
+                text = gr.Textbox(first, label="Your sentences, one per line", lines=9, max_lines=16)
+                is_judged = gr.Checkbox(bool(examples), label="These lines are in the true order: score the answer")
+            with gr.Column(min_width=280):
+                _html("<h2>2. Shuffle it, and let the model order it</h2>")
+                with gr.Row(elem_id="so-buttons"):
+                    shuffle = gr.Button("Shuffle", min_width=0)
+                    order = gr.Button("Order", variant="primary", min_width=0)
+                summary = _html(elem_id="so-summary", js_on_load=_ANNOUNCED)
+                table = _html(elem_id="so-table", js_on_load=_JAVASCRIPT.read_text(encoding="utf-8"))
+
+        given, shown = [text, is_judged, story], [story, table, summary]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        shuffle.click(actions.shuffle, given, shown, **quiet)
+        gr.on([order.click, text.submit], actions.order, given, shown, **quiet)
+        is_judged.input(actions.judge, [is_judged, story], shown, **quiet)
+        for number, button in enumerate(picks):
+            button.click(partial(actions.pick, number), None, [text, is_judged, *shown], **quiet)
+        if examples:  # what a visitor has written by then stays
+            page.load(actions.shuffle, given, shown, **quiet)
+        page.load(actions.status, None, status, concurrency_limit=None, **quiet)
+    return page
+
+
+def _html(value: str | None = None, *, js_on_load: str | None = None, **options: Any) -> gr.HTML:
+    return gr.HTML(value, elem_classes="so-html", js_on_load=js_on_load, **options)
+
+
+def serve(
+    model: Model,
+    examples: Sequence[Example],
+    story_metrics: Metrics,
+    *,
+    server_name: str | None = None,
+    server_port: int | None = None,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Shows the page, loads the model, and stays until it is interrupted.
+
+    Args:
+        model, examples, story_metrics: as for `build_page`.
+        server_name: address to listen on, and by default that of Gradio's variables, which a Space sets.
+        server_port: port; by default that of Gradio's variables, or the first free one from 7860 on.
+        report: called with each line for the person at the terminal.
+
+    Raises:
+        OSError: if no port is free.
+        Exception: whatever `model.load` raises; the page is closed then.
+    """
+    page = build_page(model, examples, story_metrics)
+    theme = gr.themes.Default(primary_hue="indigo", font=("system-ui", "sans-serif"), font_mono=("monospace",))
+    _, address, _ = page.launch(
+        server_name=server_name, server_port=server_port, share=False, ssr_mode=False, prevent_thread_lock=True,
+        quiet=True, footer_links=["gradio"], theme=theme, css=_CSS.read_text(encoding="utf-8"),
+    )  # fmt: skip
+    try:
+        report(f"the page is at {address}, and loads the model {model.name}")
+        model.prepare()
+        report("the model is ready; Ctrl-C ends the page")
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)

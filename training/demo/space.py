@@ -1,0 +1,148 @@
+"""The demo page as a Space: a folder that runs on the Hub, and anywhere else, without this package."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.evaluation import metrics
+from training.models import repository
+from training.publishing.pushed_files import CARD, MODEL_FOLDER, copy_to_push
+
+# The version of Gradio that the page is tested with; the extra `demo` in pyproject.toml asks for the same.
+GRADIO_VERSION = "6.29.1"
+_APP, _EXAMPLES, _REQUIREMENTS = "app.py", "examples.json", "requirements.txt"
+# What the page is made of; none of it imports anything of this package.
+_PAGE = {
+    "demo_page.py": Path(__file__).with_name("page.py"),
+    "demo_page.css": Path(__file__).with_name("page.css"),
+    "demo_page.js": Path(__file__).with_name("page.js"),
+    "metrics.py": Path(metrics.__file__),
+}
+_HUB_LIBRARIES = ("transformers", "torch", "numpy")
+_APP_CODE = '''"""Shuffles sentences and has a model put them in order. Made by `sentence-ordering demo --export`."""
+
+import json
+from pathlib import Path
+
+from demo_page import Model, serve
+from metrics import story_metrics
+
+HERE = Path(__file__).parent
+MODEL = {model}
+
+
+def load():
+    from transformers import pipeline  # only here: the page is there while this takes its time
+
+    # Runs the code in the model's repository; pass revision="<commit>" as well if it is not yours.
+    return pipeline("sentence-ordering", model=MODEL, trust_remote_code=True)
+
+
+if __name__ == "__main__":
+    examples = json.loads((HERE / "examples.json").read_text(encoding="utf-8"))
+    serve(Model({name}, load), examples, story_metrics)
+'''
+_TEXT = """
+Puts shuffled sentences in order with {model}: pick a story or write one, shuffle it, and press *Order*.
+
+`python app.py` shows the same page on your own machine, after `pip install -r requirements.txt gradio=={gradio}`.
+
+The page's code and its stories are under Apache-2.0. `app.py` runs the code that comes with the model.
+"""
+
+
+def write_space(folder: Path, model: str, examples: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a Space, under a temporary name until it is complete.
+
+    Args:
+        folder: must be new or empty.
+        model: a model's folder, which is copied into the Space as far as it would be pushed, or its id on the Hub.
+        examples: stories for the page, see `page.build_page`.
+
+    Raises:
+        ValueError: if there is something in the folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--export {folder} is not a new or empty folder: choose another")
+    whole = folder.absolute()
+    unfinished = whole.parent / f".{whole.name}.unfinished-{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    try:
+        _fill(unfinished, model, examples)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(unfinished, whole)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def model_name(model: str) -> str:
+    """What to call a model on the page: its id on the Hub, or the name of its folder and never the path to it."""
+    name = os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
+    return name.encode("utf-8", "replace").decode()  # a folder's name may be any bytes
+
+
+def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]]) -> None:
+    for name, source in _PAGE.items():
+        shutil.copyfile(source, folder / name)
+    is_folder = Path(model).is_dir()
+    name = model_name(model)
+    if is_folder:
+        with copy_to_push(Path(model)) as copy:
+            shutil.copytree(copy, folder / MODEL_FOLDER)  # follows the links that the copy is made of
+    where = f'str(HERE / "{MODEL_FOLDER}")' if is_folder else json.dumps(model)
+    code = _APP_CODE.format(model=where, name=json.dumps(name, ensure_ascii=False))
+    repository.write_text(folder / _APP, code)
+    repository.write_text(folder / _EXAMPLES, json.dumps(list(examples), indent=2, ensure_ascii=False) + "\n")
+    # Without what follows a +, which says for which hardware a build is.
+    wanted = [f"{library}=={version(library).partition('+')[0]}" for library in _HUB_LIBRARIES]
+    repository.write_text(folder / _REQUIREMENTS, "\n".join(wanted) + "\n")
+    repository.write_text(folder / CARD, _card(name, is_folder))
+
+
+def _card(model: str, is_folder: bool) -> str:
+    """https://huggingface.co/docs/hub/spaces-config-reference"""
+    metadata = {
+        "title": "Sentence ordering",
+        "emoji": "🔀",
+        "colorFrom": "indigo",
+        "colorTo": "green",
+        "sdk": "gradio",
+        "sdk_version": GRADIO_VERSION,
+        "python_version": "3.11",
+        "app_file": _APP,
+        "short_description": "Puts shuffled sentences back in order",
+        **({} if is_folder else {"models": [model]}),
+    }
+    shown = f"the model in `{MODEL_FOLDER}/`" if is_folder else f"[{model}](https://huggingface.co/{model})"
+    front_matter = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return f"---\n{front_matter}---\n" + _TEXT.format(model=shown, gradio=GRADIO_VERSION)
+
+
+def check_space(folder: Path) -> None:
+    """Finds out whether a folder is a Space with Gradio.
+
+    Raises:
+        ValueError: if it is none, or its app is missing.
+    """
+    try:
+        metadata = yaml.safe_load((folder / CARD).read_text(encoding="utf-8").split("---\n")[1])
+        app = folder / metadata["app_file"] if metadata["sdk"] == "gradio" else None
+    except (OSError, ValueError, IndexError, KeyError, TypeError, yaml.YAMLError):
+        app = None
+    if app is None:
+        raise ValueError(
+            f"--space {folder} is no Space: it has no {CARD} with `sdk: gradio` and an `app_file`; "
+            "sentence-ordering demo --export writes one"
+        )
+    if not app.is_file():
+        raise ValueError(f"--space {folder} lacks {app.name}, which its {CARD} names")

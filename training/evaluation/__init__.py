@@ -1,0 +1,1 @@
+"""Scoring stories whose order is known: predictions, metrics, calibration and error analysis."""

@@ -1,0 +1,106 @@
+"""How sure an order is: one temperature, fitted on validation stories, and how far its probabilities are off.
+
+What is calibrated is what a reader sees: of each pair of neighbours in the order found, the probability that it stands
+the right way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from .predictions import Predictions
+
+BINS = 10
+"""Bins of the calibration error, of equal width from 0.5 to 1: neighbours stand as their scores say, so that no
+probability is below one half."""
+# Bounds of the temperature: beyond them every probability is 1/2, or 1, in all its digits.
+_LOWEST, _HIGHEST = 1e-6, 1e6
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Pairs of neighbours in the orders found.
+
+    Attributes:
+        differences: `(pairs,)`, float64, the later sentence's score minus the earlier one's, 0 or more.
+        right: `(pairs,)`, bool, whether the earlier one does come first.
+    """
+
+    differences: npt.NDArray[np.float64]
+    right: npt.NDArray[np.bool_]
+
+
+def neighbours(predictions: Predictions) -> Neighbours:
+    """All pairs of neighbours of an evaluation; sentences without a score or label are left out."""
+    there = predictions.sentence_mask & (predictions.labels >= 0)
+    scores = np.where(there, predictions.scores.astype(np.float64), np.inf)
+    order = np.argsort(scores, axis=1, kind="stable")
+    scores, labels = (np.take_along_axis(values, order, axis=1) for values in (scores, predictions.labels))
+    pairs = np.isfinite(scores[:, 1:])  # what is left out stands behind everything else
+    earlier = np.where(pairs, scores[:, :-1], 0.0)
+    return Neighbours((scores[:, 1:] - earlier)[pairs], (labels[:, :-1] < labels[:, 1:])[pairs])
+
+
+def fit_temperature(pairs: Neighbours) -> float | None:
+    """The temperature by which σ(difference / temperature) fits best whether pairs are right.
+
+    Maximum likelihood of a logistic regression without intercept, with Platt's targets (1999, "Probabilistic Outputs
+    for Support Vector Machines", section 2.2): (r + 1) / (r + 2) for each of the r pairs that are right and
+    1 / (w + 2) for each of the w that are wrong, instead of 1 and 0, so that a few stories in perfect order do not
+    give certainty.
+
+    Returns:
+        The temperature, between 1e-6 and 1e6; the highest if scores tell nothing of the order. None if there is no
+        pair, or no two scores differ.
+    """
+    if not pairs.differences.any():
+        return None
+    right = int(pairs.right.sum())
+    targets = np.where(pairs.right, (right + 1) / (right + 2), 1 / (len(pairs.right) - right + 2))
+
+    def slope(inverse: float) -> float:
+        """Of the log-likelihood, which is concave in 1 / temperature."""
+        return float(pairs.differences @ (targets - expit(inverse * pairs.differences)))
+
+    if slope(1 / _HIGHEST) <= 0:
+        return _HIGHEST
+    if slope(1 / _LOWEST) >= 0:
+        return _LOWEST
+    return 1 / float(brentq(slope, 1 / _HIGHEST, 1 / _LOWEST, xtol=1e-12, rtol=1e-10))
+
+
+def calibration_error(pairs: Neighbours, temperature: float) -> float:
+    """Expected calibration error of pairs of neighbours, 0 to 0.5.
+
+    Naeini, Cooper & Hauskrecht, 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI), with
+    `BINS`: in each bin the difference between the mean probability and the share of pairs that are right, averaged
+    over bins weighted by their pairs. 0 if there is no pair.
+    """
+    probabilities = expit(pairs.differences / temperature)
+    bins = np.minimum((probabilities - 0.5) * 2 * BINS, BINS - 1).astype(int)
+    excess = np.bincount(bins, weights=probabilities - pairs.right, minlength=BINS)
+    return float(np.abs(excess).sum() / max(len(bins), 1))
+
+
+def calibrated(predictions: dict[str, Predictions]) -> dict[str, Any] | None:
+    """What is written to results of a model after training: the temperature and how well it holds.
+
+    Args:
+        predictions: by split; `validation` is what the temperature is fitted on.
+
+    Returns:
+        `temperature`, the `pairs` it is fitted on, and `calibration_error` for each split; None without validation
+        stories to fit it on.
+    """
+    pairs = {split: neighbours(found) for split, found in predictions.items()}
+    temperature = fit_temperature(pairs["validation"]) if "validation" in pairs else None
+    if temperature is None:
+        return None
+    errors = {split: calibration_error(found, temperature) for split, found in pairs.items()}
+    return {"temperature": temperature, "pairs": len(pairs["validation"].right), "calibration_error": errors}

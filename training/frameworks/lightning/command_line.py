@@ -1,0 +1,119 @@
+"""Lightning's own command line on our module and stories, for those who want all of its options.
+
+python -m training.frameworks.lightning.command_line {fit,validate,test,predict} --config CONFIG.yaml ...
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, cast
+
+import datasets
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from transformers.utils import logging as transformers_logging
+
+from training.models.repository import write_text
+from training.system.console import TRACEBACK_VARIABLE, complain
+from training.system.device import steady_memory
+from training.system.interrupts import exit_with
+
+from .data import StoryDataModule
+from .framework import let_interrupts_out
+from .module import SentenceOrderingModule
+
+# One object: jsonargparse makes a class of it, and refuses to make another of what it takes for another function.
+build_module = SentenceOrderingModule.build
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes what `predict` finds as JSONL: `storyid`, `order` and `scores` of each test story.
+
+    Args:
+        output: the file; under several processes each writes its share to a file of its own, numbered at the end.
+    """
+
+    def __init__(self, output: str) -> None:
+        super().__init__("epoch")
+        self.output = output
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        """Called by Lightning in each process with its share of the predictions."""
+        stories = cast(Any, trainer).datamodule.splits["test"].stories
+        indices = [index for loader in batch_indices for batch in loader for index in batch]
+        answers = [answer for batch in predictions for answer in batch]
+        rows = [{"storyid": stories[i]["storyid"], **answer} for i, answer in zip(indices, answers, strict=True)]
+        number = f".{trainer.global_rank}" if trainer.world_size > 1 else ""
+        write_text(f"{self.output}{number}", "".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+class StoryCLI(LightningCLI):
+    """`LightningCLI` for a `SentenceOrderingModule` and a `StoryDataModule`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed, and a tokenizer trained on the training stories for an encoder that brings none."""
+        parser.link_arguments("model.seed", "data.seed")
+        parser.link_arguments(
+            "data", "model.stories", compute_fn=StoryDataModule.training_sentences, apply_on="instantiate"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one of Lightning's commands.
+
+    Returns:
+        0 if it was done, 2 for bad input, 130 if it was interrupted; each but 0 with a line on standard error.
+
+    Raises:
+        SystemExit: for bad arguments, with 2, as in any argparse program.
+    """
+    steady_memory()
+    _quiet_libraries()
+    in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    try:
+        with let_interrupts_out():
+            StoryCLI(
+                build_module,
+                StoryDataModule,
+                seed_everything_default=False,  # the recipe's own seed decides
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # our checkpoints say themselves what is needed
+                trainer_defaults={} if in_terminal else {"enable_progress_bar": False, "enable_model_summary": False},
+                args=None if arguments is None else list(arguments),
+            )
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except ValueError as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        complain(str(error))
+        return 2
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Silences Lightning's advertisements and the use it makes of what is deprecated; bars are for terminals."""
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).addFilter(_is_no_advertisement)
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module="pytorch_lightning|lightning_fabric")
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
+
+
+if __name__ == "__main__":
+    exit_with(main())

@@ -1,0 +1,229 @@
+"""PyTorch Lightning: the module and the data module that everyone can use, and a callback that follows the recipe."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.plugins import FSDPPrecision, MixedPrecision
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
+
+from training.data.stories import training_loader, training_sampler
+from training.data.streaming import StreamedStories
+from training.evaluation.metrics import GREATER_IS_BETTER
+from training.frameworks.optimization import has_idle_weights, remember_dimensions
+from training.frameworks.run import TrainingRun
+from training.models.sharded_model import layer_classes, whole_model
+from training.recipe.recipe import Recipe
+
+from .checkpoints import WholeCheckpointIO, model_weights, read_checkpoint
+from .data import StoryDataModule
+from .module import SentenceOrderingModule
+from .recipe_callback import RecipeCallback, checkpoint_path, evaluates, named_checkpoints
+
+REFUSED: Mapping[str, str] = {}
+PROCESSES = True
+
+
+class CachedAutocast(MixedPrecision):
+    """Autocast as torch has it by default.
+
+    Lightning switches off that a weight is cast once in a forward pass; for an encoder that uses a weight several
+    times (ALBERT) that gives other gradients.
+    """
+
+    def autocast_context_manager(self) -> torch.autocast:
+        """For one forward pass."""
+        return torch.autocast(self.device, dtype=torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16)
+
+
+class WholeWeights(Callback):
+    """Puts weights together that were shared out, before Lightning lets go of them.
+
+    Attributes:
+        weights: whole and on the CPU, named as in `SentenceOrderingModel`; of each process.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """When all is trained; in all processes."""
+        model = trainer.strategy.model
+        assert isinstance(model, FullyShardedDataParallel)
+        whole = FullStateDictConfig(offload_to_cpu=True, rank0_only=False)
+        with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, whole):
+            self.weights = model_weights({"state_dict": model.state_dict()})
+
+
+def build_strategy(run: TrainingRun) -> Strategy | str:
+    """How the processes that were started work together."""
+    if run.processes.world_size == 1:
+        return "auto"
+    if run.recipe.fsdp:
+        return FSDPStrategy(auto_wrap_policy=layer_classes(run.model), state_dict_type="full")
+    batch = next(iter(training_loader(run.training, run.recipe, run.processes)))
+    return DDPStrategy(find_unused_parameters=has_idle_weights(run.model, batch))
+
+
+def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback]) -> Trainer:
+    """The recipe as Lightning wants it, with none of what Lightning would do by itself."""
+    recipe = run.recipe
+    on_gpu = torch.cuda.is_available()
+    by_steps = recipe.eval_strategy == "steps"
+    plugins: list[Any] = [WholeCheckpointIO()]
+    mixed: Literal["bf16-mixed", "16-mixed"] | None = (
+        "bf16-mixed" if recipe.bf16 else "16-mixed" if recipe.fp16 else None
+    )
+    if mixed is not None:
+        device = "cuda" if on_gpu else "cpu"
+        plugins.append(FSDPPrecision(mixed) if recipe.fsdp else CachedAutocast(mixed, device))
+    if run.processes.world_size > 1:
+        plugins.append(TorchElasticEnvironment())  # not as another cluster that Lightning may find would say it
+    return Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=run.processes.local_world_size,
+        num_nodes=run.processes.world_size // run.processes.local_world_size,
+        strategy=build_strategy(run),
+        plugins=plugins,
+        max_steps=total_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=recipe.gradient_accumulation_steps,
+        gradient_clip_val=recipe.max_grad_norm or None,
+        limit_val_batches=1.0 if evaluates(run) else 0,
+        check_val_every_n_epoch=None if by_steps else 1,
+        val_check_interval=recipe.eval_steps * recipe.gradient_accumulation_steps if by_steps else 1.0,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty() and sys.stderr.isatty(),  # Lightning's goes to standard output
+        default_root_dir=run.checkpoints,
+        callbacks=callbacks,
+    )
+
+
+def train(run: TrainingRun, resume_from: Path | None = None) -> None:
+    """Trains the run's model with PyTorch Lightning.
+
+    Args:
+        run: what to train.
+        resume_from: a `.ckpt` of an earlier run of the same recipe, or None.
+    """
+    recipe = run.recipe
+    total_steps = recipe.total_steps(training_sampler(run.training, recipe, run.processes).steps_per_epoch)
+    streamed = run.training if isinstance(run.training, StreamedStories) else None
+    stories = {} if isinstance(run.training, StreamedStories) else {"train": run.training}
+    if run.validation is not None:
+        stories["validation"] = run.validation
+    callback = RecipeCallback(run, total_steps)
+    callbacks: list[Callback] = [callback]
+    if recipe.early_stopping_patience and evaluates(run):
+        callbacks.insert(0, _early_stopping(recipe))  # first, so that what is saved has counted this evaluation
+    module = SentenceOrderingModule.around(run.model, run.tokenizer, recipe)
+    whole = WholeWeights()
+    if recipe.fsdp:
+        callbacks.append(whole)
+        remember_dimensions(run.model)
+    with quiet_lightning(), let_interrupts_out():
+        trainer = build_trainer(run, total_steps, callbacks)
+        trainer.fit(
+            module,
+            datamodule=StoryDataModule.around(stories, recipe, streamed),
+            ckpt_path=None if resume_from is None else str(resume_from),
+            weights_only=True,
+        )
+    module.zero_grad()
+    if recipe.fsdp:
+        run.model = whole_model(run.model, whole.weights)
+    if recipe.load_best_model_at_end and callback.best_step is not None:
+        _load_best(run, callback.best_step, resume_from)
+    if torch.cuda.is_available():
+        run.model.cuda()  # Lightning has put it back on the CPU
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest whole checkpoint in a folder, or None."""
+    steps: dict[int, Path] = {}
+    for path in named_checkpoints(folder).values():
+        with suppress(ValueError):
+            steps[checkpoint_step(path)] = path
+    return steps[max(steps)] if steps else None
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Steps of the optimizer that a checkpoint has behind it.
+
+    Raises:
+        ValueError: if it is no `.ckpt` that this module wrote.
+    """
+    return int(read_checkpoint(checkpoint)["global_step"])
+
+
+@contextmanager
+def let_interrupts_out() -> Iterator[None]:
+    """Lets an interrupt out as what it is.
+
+    Lightning turns Ctrl-C into an exit with code 1 and ignores it from then on, and SIGTERM into an exit with code 0.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after SIGTERM, with the code 143 that a shell gives such a process.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silences what Lightning tells of itself: which devices there are, what one could buy, how it likes loaders."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _early_stopping(recipe: Recipe) -> EarlyStopping:
+    name = recipe.metric_for_best_model
+    return EarlyStopping(
+        f"eval_{name}",
+        patience=recipe.early_stopping_patience,
+        mode="max" if GREATER_IS_BETTER[name] else "min",
+        check_on_train_epoch_end=False,
+    )
+
+
+def _load_best(run: TrainingRun, step: int, resume_from: Path | None) -> None:
+    folders = [run.checkpoints] if resume_from is None else [run.checkpoints, resume_from.parent]
+    for folder in folders:
+        if checkpoint_path(folder, step).is_file():
+            run.model.load_state_dict(model_weights(read_checkpoint(checkpoint_path(folder, step))))
+            return
+    warnings.warn(f"the best checkpoint, of step {step}, is gone: the last weights are kept instead", stacklevel=2)

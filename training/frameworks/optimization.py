@@ -1,0 +1,89 @@
+"""Optimizer, schedule and the seed of each step, from the recipe and never from a framework's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_scheduler
+
+from training.recipe.recipe import Recipe
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters that decay and those that do not: biases and norms, which are the ones of a single dimension."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if _dimensions(p) >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if _dimensions(p) < 2], "weight_decay": 0.0},
+    ]
+
+
+def remember_dimensions(model: nn.Module) -> None:
+    """Lets `parameter_groups` know the weights of a model that is going to be cut into flat pieces."""
+    for parameter in model.parameters():
+        parameter.whole_dimensions = parameter.ndim  # type: ignore[attr-defined]
+
+
+def _dimensions(parameter: nn.Parameter) -> int:
+    return getattr(parameter, "whole_dimensions", parameter.ndim)
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) as the recipe says; `recipe` must be resolved."""
+    assert recipe.learning_rate is not None
+    return AdamW(
+        parameter_groups(model, recipe.weight_decay),
+        lr=recipe.learning_rate,
+        betas=(recipe.adam_beta1, recipe.adam_beta2),
+        eps=recipe.adam_epsilon,
+        fused=recipe.optim == "adamw_torch_fused",
+    )
+
+
+def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LambdaLR:
+    """The course of the learning rate over so many steps of the optimizer; to be stepped after each of them."""
+    schedule: LambdaLR = get_scheduler(
+        recipe.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=recipe.warmup(total_steps),
+        num_training_steps=total_steps,
+    )
+    return schedule
+
+
+def seed_step(recipe: Recipe, step: int, rank: int = 0) -> None:
+    """Seeds dropout for one step of the optimizer; to be called before its first forward pass.
+
+    With a seed of its own, a step has the same dropout whatever drew random numbers before it: a framework's
+    sanity checks, an evaluation, or the run that was interrupted.
+
+    Args:
+        recipe: the recipe.
+        step: steps of the optimizer done before this one.
+        rank: of the process; each has dropout of its own.
+    """
+    torch.manual_seed(((recipe.seed + rank) * 1_000_003 + step) % 2**63)
+
+
+def has_idle_weights(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> bool:
+    """Whether there are weights that no gradient reaches, for which processes would wait in vain.
+
+    Some encoders have a pooler or an embedding that is not used. To look for them in every step takes time.
+
+    Args:
+        model: any of ours; its gradients are empty afterwards.
+        batch: a batch of training, on any device.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.train()
+    model(**{name: value.to(device) for name, value in batch.items()}).loss.backward()
+    idle = any(weight.requires_grad and weight.grad is None for weight in model.parameters())
+    model.zero_grad()
+    model.train(was_training)
+    return idle

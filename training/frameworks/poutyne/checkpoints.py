@@ -1,0 +1,168 @@
+"""Checkpoints of a run with Poutyne: one folder each, which is there as a whole or not at all.
+
+Poutyne's own callbacks write weights, optimizer, schedule and epoch one file after the other, over those of the epoch
+before: killed in between, they leave a mixture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from transformers.trainer_utils import rotate_checkpoints
+from transformers.utils import logging
+
+from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
+from training.frameworks.run import TrainingRun
+from training.models.repository import read_json, write_json
+
+from .callbacks import StepSchedule
+
+_UNFINISHED = ".unfinished-"
+_STATE_FILE = "poutyne_state.json"
+_OPTIMIZER_FILE = "optimizer.pt"
+
+
+@dataclass
+class Progress:
+    """How far a run is; everything that decides how it goes on, besides weights, optimizer and schedule.
+
+    Attributes:
+        step: steps of the optimizer done.
+        logged_step: how many there were at the last entry of the training log.
+        loss_sum: sum of the losses of the steps since then.
+        best_metric: the best value so far of the metric that the recipe chooses by; None before any evaluation.
+        best_step: the step that it was measured at.
+        evaluations_since_best: evaluations in a row that were no better.
+    """
+
+    step: int = 0
+    logged_step: int = 0
+    loss_sum: float = 0.0
+    best_metric: float | None = None
+    best_step: int | None = None
+    evaluations_since_best: int = 0
+
+    def judge(self, metric: float, greater_is_better: bool) -> None:
+        """Takes note of an evaluation. As in Trainer, an equal one is no better, and one that is nan neither."""
+        best = self.best_metric
+        if best is None or (metric > best if greater_is_better else metric < best):
+            self.best_metric, self.best_step, self.evaluations_since_best = metric, self.step, 0
+        else:
+            self.evaluations_since_best += 1
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        run: its folder `checkpoints` is where they are.
+        optimizer: what is saved and restored besides the model.
+        schedule: likewise.
+    """
+
+    def __init__(self, run: TrainingRun, optimizer: Optimizer, schedule: StepSchedule) -> None:
+        self.run = run
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self._resumed_from: Path | None = None
+        for leftover in run.checkpoints.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def save(self, progress: Progress) -> None:
+        """Writes a checkpoint that is also a folder for the Hub, and removes those that are too many."""
+        folder = self._folder(progress.step)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_UNFINISHED))
+        try:
+            self.run.model.save_pretrained(staging)
+            save_tokenizer(self.run.tokenizer, staging)
+            states = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+            torch.save(states, staging / _OPTIMIZER_FILE)
+            write_json(staging / _STATE_FILE, dataclasses.asdict(progress))
+            if folder.exists():  # of a run that was resumed from further back
+                os.replace(folder, Path(tempfile.mkdtemp(dir=folder.parent, prefix=_UNFINISHED)))
+            os.replace(staging, folder)
+        finally:
+            for leftover in folder.parent.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        best = self.best(progress)
+        rotate_checkpoints(
+            str(folder.parent),
+            save_total_limit=self.run.recipe.save_total_limit,
+            best_model_checkpoint=None if best is None else str(best),
+        )
+
+    def resume(self, folder: Path) -> Progress:
+        """Brings model, optimizer and schedule to where a checkpoint stands."""
+        self._resumed_from = folder
+        self.load_weights(folder)
+        states = torch.load(folder / _OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(states["optimizer"])
+        self.schedule.load_state_dict(states["schedule"])
+        progress = Progress(**read_json(folder / _STATE_FILE))
+        if progress.best_step is not None and self.best(progress) is None:
+            progress.best_metric = progress.best_step = None  # nobody has its weights any more
+        return progress
+
+    def best(self, progress: Progress) -> Path | None:
+        """The folder with the weights that were judged best, if it is still there."""
+        if progress.best_step is None:
+            return None
+        folders = [self._folder(progress.best_step)]
+        if self._resumed_from is not None:  # perhaps from a checkpoint of another run's folder
+            folders.append(self._resumed_from.parent / folders[0].name)
+        return next((folder for folder in folders if folder.is_dir()), None)
+
+    def load_weights(self, folder: Path) -> None:
+        """Puts the weights of a checkpoint into the run's model."""
+        # By transformers and not from the file: for some encoders it writes other names than the model's own.
+        with _no_progress_bar():
+            saved = SentenceOrderingModel.from_pretrained(folder, use_safetensors=True)
+        self.run.model.load_state_dict(saved.state_dict())
+
+    def _folder(self, step: int) -> Path:
+        return self.run.checkpoints / f"checkpoint-{step}"
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without the one of transformers, which is shown whether or not there is a terminal."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest whole checkpoint in a folder, or None."""
+    steps: dict[int, Path] = {}
+    for path in folder.glob("checkpoint-*"):
+        with suppress(ValueError):
+            steps[checkpoint_step(path)] = path
+    return steps[max(steps)] if steps else None
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Steps of the optimizer that a checkpoint has behind it.
+
+    Raises:
+        ValueError: if it is no whole checkpoint of a run with Poutyne.
+    """
+    try:
+        state: dict[str, Any] = read_json(checkpoint / _STATE_FILE)
+        return int(state["step"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ValueError(f"{checkpoint} is not a whole checkpoint of a run with Poutyne") from None

@@ -1,0 +1,75 @@
+"""The three frameworks, as the rest of the package sees them: each is one module with the same few functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, cast
+
+from training.recipe.recipe import FRAMEWORKS, Recipe, RecipeError, has_gpu
+from training.system.processes import Processes
+
+from .run import TrainingRun
+
+
+class Framework(Protocol):
+    """What a framework's module offers."""
+
+    REFUSED: Mapping[str, str]
+    """Fields of the recipe that the framework cannot do, each with the reason in words. Empty for most."""
+
+    PROCESSES: bool
+    """Whether it trains in the processes that `torchrun` has started (`run.processes`), and not in one alone."""
+
+    def train(self, run: TrainingRun, resume_from: Path | None = None) -> None:
+        """Trains the run's model in place, best weights in the end if the recipe says so."""
+
+    def last_checkpoint(self, folder: Path) -> Path | None:
+        """The latest whole checkpoint in a folder, or None."""
+
+    def checkpoint_step(self, checkpoint: Path) -> int:
+        """Steps of the optimizer that a checkpoint has behind it; ValueError if it is none."""
+
+
+def load_framework(name: str) -> Framework:
+    """The module of a framework; imports the framework."""
+    return cast(Framework, importlib.import_module(f"training.frameworks.{name}.framework"))
+
+
+def refuse_unsupported(
+    recipe: Recipe,
+    framework: Framework,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
+) -> None:
+    """Refuses a recipe that a framework cannot follow.
+
+    Raises:
+        RecipeError: naming the field and the reason.
+    """
+    for field in ("fp16", "fsdp"):
+        if getattr(recipe, field) and not has_gpu():
+            raise RecipeError(f"--{field} needs CUDA GPUs, and this machine has none: leave it out")
+    if recipe.fsdp and processes.world_size == 1:
+        raise RecipeError(
+            "--fsdp shares a model out to several GPUs: start a process for each, torchrun … train --fsdp"
+        )
+    if processes.world_size > 1 and not framework.PROCESSES:
+        able = [name for name in FRAMEWORKS if load_framework(name).PROCESSES]
+        raise RecipeError(
+            f"--framework {recipe.framework} trains in one process, and {processes.world_size} were started: start one "
+            f"without torchrun, or try {' or '.join(able)}"
+        )
+    default = Recipe()
+    for field, reason in framework.REFUSED.items():
+        value, left_open = getattr(recipe, field), getattr(default, field)
+        if value != left_open and not (value is False and left_open is None):  # what a resolved recipe says
+            able = [name for name in FRAMEWORKS if name != recipe.framework]
+            raise RecipeError(f"--{field} is not for --framework {recipe.framework}: {reason}; try {' or '.join(able)}")
+
+
+def resolved_for(recipe: Recipe, framework: Framework) -> Recipe:
+    """The recipe, resolved; what was left to the machine is not decided in a way that the framework cannot follow."""
+    resolved = recipe.resolved()
+    return dataclasses.replace(resolved, fp16=False) if "fp16" in framework.REFUSED else resolved

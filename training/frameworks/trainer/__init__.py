@@ -1,0 +1,1 @@
+"""The transformers `Trainer`: `framework` trains by a recipe."""

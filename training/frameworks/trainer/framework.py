@@ -1,0 +1,268 @@
+"""The transformers `Trainer`. Nothing of its loss is touched: the model has its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import EvalLoopOutput
+
+from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
+from training.data.batches import evaluation_batches
+from training.data.stories import EvaluationStories, StoryLoader, training_loader
+from training.evaluation.predictions import Predictions, judge, predict
+from training.frameworks.loss_watch import LossWatch
+from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
+from training.frameworks.run import TrainingRun
+from training.models.sharded_model import gathered_weights, layer_classes, whole_model
+from training.recipe.recipe import Recipe
+
+REFUSED: Mapping[str, str] = {}
+PROCESSES = True
+
+
+class StoryTrainer(Trainer):
+    """`Trainer` on the recipe's batches instead of its own."""
+
+    def __init__(self, run: TrainingRun, loader: StoryLoader, losses: LossWatch, **options: Any) -> None:
+        self._run = run
+        self._loader = loader
+        self._losses = losses
+        super().__init__(model=run.model, **options)
+
+    def get_train_dataloader(self) -> StoryLoader:
+        """The recipe's batches."""
+        return self._loader
+
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """The recipe's optimizer."""
+        self.optimizer = build_optimizer(self.model, self._run.recipe)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """The recipe's schedule."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # what accelerate has put its wrapper around
+        self.lr_scheduler = build_schedule(optimizer, self._run.recipe, num_training_steps)
+        return self.lr_scheduler
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> None:
+        """Nothing: see `evaluation_loop`."""
+
+    def evaluation_loop(
+        self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """Judges every validation story once, whichever process scores it."""
+        run, stories = self._run, self._run.validation
+        assert stories is not None
+        predictions = predict(
+            self.model, stories, batch_size=run.recipe.per_device_eval_batch_size, processes=run.processes
+        )
+        # In the order in which the other frameworks have them: the last digits of a mean depend on it.
+        in_order = np.concatenate(evaluation_batches(stories.lengths, run.recipe.per_device_eval_batch_size))
+        rows = (predictions.scores[in_order], predictions.labels[in_order], predictions.sentence_mask[in_order])
+        metrics = judge(Predictions(*rows), run.model.config)
+        return EvalLoopOutput(
+            None, None, {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}, len(stories)
+        )
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Each step has a seed of its own: what the other processes drew last is nothing to keep.
+        if self._run.processes.is_first:
+            super()._save_rng_state(output_dir)
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """One batch, forward and backward."""
+        loss: torch.Tensor = super().training_step(*arguments, **options)
+        self._losses.note(self.state.global_step + 1, loss)
+        return loss
+
+
+class RecipeCallback(TrainerCallback):
+    """Seeds each step, and passes on what is logged and saved."""
+
+    def __init__(self, run: TrainingRun, losses: LossWatch) -> None:
+        self._run = run
+        self._losses = losses
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the first forward pass of a step."""
+        seed_step(self._run.recipe, state.global_step, self._run.processes.rank)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After a step; what is left since the last entry is logged at the end."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        self._check(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the last step of an epoch."""
+        self._check(state, control)
+
+    def _check(self, state: Any, control: Any) -> None:
+        if control.should_save:
+            self._losses.check_before_saving(state.global_step)
+        elif control.should_log or control.should_evaluate:
+            self._losses.check()
+        else:
+            self._losses.check_if_many()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        """Whenever Trainer logs: training losses, evaluations, and a summary at the end that is not kept."""
+        if "loss" in logs:
+            self._run.log.training(
+                state.global_step, state.epoch, logs["loss"], logs["learning_rate"], logs.get("grad_norm")
+            )
+        elif "eval_loss" in logs:
+            metrics = {key.removeprefix("eval_"): value for key, value in logs.items()}
+            self._run.log.evaluation(state.global_step, state.epoch, metrics)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint with its tokenizer is a model that can be used."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if folder.is_dir() and self._run.processes.is_first:
+            save_tokenizer(self._run.tokenizer, folder)
+
+
+def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> TrainingArguments:
+    """The recipe as Trainer wants it."""
+    evaluates = run.validation is not None and recipe.eval_strategy != "no"
+    keeps_best = evaluates and recipe.load_best_model_at_end
+    on_cpu = run.model.device.type == "cpu" and not torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(run.checkpoints),
+        per_device_train_batch_size=recipe.per_device_train_batch_size,
+        per_device_eval_batch_size=recipe.per_device_eval_batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        max_steps=total_steps,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=recipe.seed,
+        bf16=bool(recipe.bf16),
+        fp16=bool(recipe.fp16),
+        fsdp=recipe.fsdp or None,
+        fsdp_config=fully_sharded(run) if recipe.fsdp else None,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and run.processes.world_size > 1 else None,
+        eval_strategy=recipe.eval_strategy if evaluates else "no",
+        eval_steps=recipe.eval_steps,
+        save_strategy=recipe.eval_strategy,
+        save_steps=recipe.eval_steps,
+        # Trainer counts the best one in, and of one alone it would in the end keep the best instead of the last.
+        save_total_limit=recipe.save_total_limit + evaluates,
+        load_best_model_at_end=keeps_best,
+        restore_callback_states_from_checkpoint=True,
+        metric_for_best_model=recipe.metric_for_best_model,
+        greater_is_better=recipe.metric_for_best_model != "loss",
+        logging_steps=recipe.logging_steps,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+    # One GPU, or as many processes as `torchrun` starts: DataParallel would cut batches up, and with them the loss.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def fully_sharded(run: TrainingRun) -> dict[str, Any]:
+    """All that can be shared out is; what is saved is whole."""
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": sorted(layer.__name__ for layer in layer_classes(run.model)),
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+    }
+
+
+def train(run: TrainingRun, resume_from: Path | None = None) -> None:
+    """Trains the run's model with the transformers Trainer.
+
+    Args:
+        run: what to train.
+        resume_from: a checkpoint folder of an earlier run of the same recipe, or None.
+    """
+    recipe = run.recipe
+    if resume_from is not None and _is_finished(resume_from):
+        _load_weights(run, resume_from)
+        return
+    loader = training_loader(run.training, recipe, run.processes)
+    total_steps = recipe.total_steps(loader.batch_sampler.steps_per_epoch)  # type: ignore[union-attr]
+    losses = LossWatch(run)
+    callbacks: list[TrainerCallback] = [RecipeCallback(run, losses)]
+    if recipe.early_stopping_patience and run.validation is not None:
+        callbacks.append(EarlyStoppingCallback(recipe.early_stopping_patience))
+
+    arguments = training_arguments(recipe, run, total_steps)
+    if run.processes.world_size > 1 and not recipe.fsdp:
+        arguments.ddp_find_unused_parameters = has_idle_weights(run.model, next(iter(loader)))
+    trainer = StoryTrainer(
+        run,
+        loader,
+        losses,
+        args=arguments,
+        train_dataset=loader.dataset,
+        eval_dataset=None if run.validation is None else EvaluationStories(run.validation),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if resume_from is not None:  # Trainer asks for the batches that are done, and throws them away
+        loader.pass_over_steps(checkpoint_step(resume_from))
+    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    # accelerate has put autocast around the model's `forward`; left there, the model would be judged in bfloat16.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    if recipe.fsdp:
+        run.model = whole_model(run.model, gathered_weights(run.model))
+    # Trainer's own note to models that generate text: no other framework leaves it, nor a finished run that is resumed.
+    run.model.config.__dict__.pop("use_cache", None)
+
+
+def _is_finished(checkpoint: Path) -> bool:
+    """Whether the run had come to its end when it was saved: Trainer would go on for a step, or for more."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return bool(state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop"))
+
+
+def _load_weights(run: TrainingRun, checkpoint: Path) -> None:
+    """The weights that a finished run ends with: of its best checkpoint, or of its last."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = checkpoint.with_name(f"checkpoint-{state.best_global_step}")
+    folder = best if run.recipe.load_best_model_at_end and best.is_dir() else checkpoint
+    run.model.load_state_dict(SentenceOrderingModel.from_pretrained(folder).state_dict())
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest whole checkpoint in a folder, or None; the state is written last, so a cut-off one has none."""
+    steps: dict[int, Path] = {}
+    for path in folder.glob("checkpoint-*"):
+        with suppress(ValueError):
+            steps[checkpoint_step(path)] = path
+    return steps[max(steps)] if steps else None
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Steps of the optimizer that a checkpoint has behind it.
+
+    Raises:
+        ValueError: if it is no whole checkpoint of Trainer.
+    """
+    state = checkpoint / "trainer_state.json"
+    try:
+        return int(TrainerState.load_from_json(str(state)).global_step)
+    except (OSError, ValueError, TypeError):
+        raise ValueError(f"{checkpoint} is not a whole checkpoint of the transformers Trainer") from None

@@ -1,0 +1,142 @@
+"""Writes ordered stories: text, JSONL, CSV or Parquet. A file takes its name only when it is complete."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from training.system.output_names import check_file_name
+
+from .ordering import OrderedStory
+
+_LISTS = ("order", "scores", "confidence", "truncated")
+SUFFIXES = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+
+
+def format_of(path: str) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        ValueError: if there is no such format, or no file can have that name.
+    """
+    check_file_name("--output", path)
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"--output {path}: cannot write {suffix or 'a file without a suffix'}; there are "
+                         f"{', '.join(SUFFIXES)}")  # fmt: skip
+    return SUFFIXES[suffix]
+
+
+def record(answer: OrderedStory) -> dict[str, Any]:
+    """An answer as plain values."""
+    values: dict[str, Any] = {}
+    if answer.story is not None:
+        values = {"storyid": answer.story.storyid, "storytitle": answer.story.title}
+    if answer.error is not None:
+        return {**values, "error": answer.error}
+    values |= {"sentences": answer.sentences, "order": answer.order, "scores": answer.scores}
+    if answer.confidence is not None:
+        values["confidence"] = answer.confidence
+    if answer.truncated:
+        values["truncated"] = answer.truncated
+    return values
+
+
+def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format: str) -> None:
+    """Writes answers as they come, as text (a sentence a line, a blank line between stories) or JSONL."""
+    for count, answer in enumerate(answers):
+        if output_format == "jsonl":
+            stream.write(json.dumps(record(answer), ensure_ascii=False) + "\n")
+        else:
+            # A sentence of another format may have several lines; here a line is a sentence.
+            lines = [re.sub(r"[\r\n]+", " ", sentence) for sentence in answer.sentences]
+            lines = lines if answer.error is None else [f"[error] {answer.error}"]
+            stream.write(("\n" if count else "") + "".join(f"{line}\n" for line in lines))
+        stream.flush()
+
+
+def write_file(answers: Iterable[OrderedStory], path: str) -> None:
+    """Writes answers to a file in the format of its suffix, under a temporary name until it is complete.
+
+    CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores`, `confidence`, `truncated` and
+    `error`; the lists are JSON.
+    """
+    write = _WRITERS[format_of(path)]
+    folder, name = os.path.split(os.path.abspath(path))
+    unfinished = os.path.join(folder, f".{name}.unfinished-{os.getpid()}")
+    try:
+        write(answers, unfinished)
+        os.replace(unfinished, path)
+    except OSError as error:
+        if error.strerror and error.filename in (None, unfinished):  # nobody knows the temporary name
+            raise OSError(error.errno, error.strerror, path) from error
+        raise
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+
+
+def _write_lines(output_format: str) -> Callable[[Iterable[OrderedStory], str], None]:
+    def write(answers: Iterable[OrderedStory], path: str) -> None:
+        with open(path, "w", encoding="utf-8", newline="\n") as sink:
+            write_stream(answers, sink, output_format)
+
+    return write
+
+
+def _write_csv(answers: Iterable[OrderedStory], path: str) -> None:
+    # How many columns there are is known only at the end, so the answers wait on disk until then.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=os.path.dirname(path)) as waiting:
+        width = 0
+        for answer in answers:
+            width = max(width, len(answer.sentences))
+            waiting.write(json.dumps(record(answer), ensure_ascii=False) + "\n")
+        waiting.seek(0)
+        columns = [f"sentence{place}" for place in range(1, width + 1)]
+        with open(path, "w", encoding="utf-8", newline="") as sink:
+            writer = csv.DictWriter(sink, ["storyid", "storytitle", *columns, *_LISTS, "error"], lineterminator="\n")
+            writer.writeheader()
+            for line in waiting:
+                writer.writerow(_csv_row(json.loads(line), columns))
+
+
+def _csv_row(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    sentences = values.pop("sentences", [])
+    lists: dict[str, Any] = {key: json.dumps(values.pop(key)) for key in _LISTS if key in values}
+    return {**values, **dict(zip(columns, sentences, strict=False)), **lists}
+
+
+def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("storyid", pa.string()),
+            ("storytitle", pa.string()),
+            ("sentences", pa.list_(pa.string())),
+            ("order", pa.list_(pa.int64())),
+            ("scores", pa.list_(pa.float64())),
+            ("confidence", pa.list_(pa.float64())),
+            ("truncated", pa.list_(pa.int64())),
+            ("error", pa.string()),
+        ]
+    )
+    records: Iterator[dict[str, Any]] = (record(answer) for answer in answers)
+    with pq.ParquetWriter(path, schema) as writer:
+        while rows := list(islice(records, 1000)):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+
+
+_WRITERS: dict[str, Callable[[Iterable[OrderedStory], str], None]] = {
+    "text": _write_lines("text"),
+    "jsonl": _write_lines("jsonl"),
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+}

@@ -1,0 +1,158 @@
+"""A trained model as ONNX, where a repository on the Hub has it: `onnx/model.onnx`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer
+from training.models.repository import staged
+
+from .onnx_model import FILES, INPUTS, WEIGHTS_KEY, OnnxModel, weights_hash
+
+OPSET = 18
+# Largest difference of a score between ONNX Runtime and torch that passes for the same, in float32.
+TOLERANCE = 1e-4
+_LARGEST_FILE = 2**31 - 2**26  # bytes; protobuf holds no more than 2 GiB
+_MOST_SENTENCES = 4096
+# Of different lengths, so that nothing that they have in common is taken for a constant.
+_EXAMPLES = (
+    (["The dog ran home.", "It was raining outside, and the street was dark.", "He slept."],
+     ["Tom left the house early.", "He had forgotten his keys again."]),
+    (["One.", "Two is the number after it.", "Three.", "Four.", "Five.", "And six ends it all."],),
+    (["A sentence all by itself."], ["Rain fell."], ["The sun came out.", "It was a long day."]),
+)  # fmt: skip
+
+
+class ExportFailed(RuntimeError):
+    """A model that torch cannot export, or whose ONNX gives other scores; the message is one line."""
+
+
+def export_onnx(model: SentenceOrderingModel, tokenizer: Any, folder: Path, *, quantize: bool = False) -> list[Path]:
+    """Writes a model as ONNX, with dynamic axes, and checks that it gives the same scores.
+
+    The graph takes `input_ids`, `attention_mask` `(batch, tokens)` and `marker_positions` `(batch, sentences)`, all
+    int64, as `StoryTokenizer.collate` gives them, and returns `logits` `(batch, sentences)`, float32.
+
+    Args:
+        model: in eval mode, float32.
+        tokenizer: the model's.
+        folder: `onnx/` is made in it, or its files are replaced; a file has its name only when it is whole.
+        quantize: write `onnx/model_quantized.onnx` as well, whose weights are int8 (dynamic quantization by ONNX
+            Runtime). Its scores are not the same, and are not checked.
+
+    Returns:
+        The files.
+
+    Raises:
+        ExportFailed: if torch cannot export the encoder, or the scores differ by more than `TOLERANCE`.
+    """
+    model = model.cpu().float().eval()
+    story_tokenizer = StoryTokenizer(tokenizer, model.config)
+    written = []
+    with staged(folder / "onnx") as staging:
+        path = staging / Path(FILES["onnx"]).name
+        _export(model, story_tokenizer, path, folder)
+        check_scores(model, OnnxModel(path, model.config), story_tokenizer)
+        if quantize:
+            _quantize(path, staging / Path(FILES["onnx-int8"]).name)
+        for made in sorted(staging.iterdir()):
+            os.replace(made, folder / "onnx" / made.name)
+            written.append(folder / "onnx" / made.name)
+    if not quantize:  # one of other weights would be taken for this model's
+        (folder / FILES["onnx-int8"]).unlink(missing_ok=True)
+    return written
+
+
+class _Scores(nn.Module):
+    """The model as a function from tensors to one tensor."""
+
+    def __init__(self, model: SentenceOrderingModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, marker_positions: Tensor) -> Tensor:
+        logits: Tensor = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, marker_positions=marker_positions
+        ).logits
+        return logits
+
+
+def _export(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, path: Path, folder: Path) -> None:
+    batch = _collated(story_tokenizer, _EXAMPLES[0])
+    tokens = model.config.max_input_tokens
+    axes = [torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=tokens)]
+    sentences = torch.export.Dim("sentences", min=1, max=min(tokens or _MOST_SENTENCES, _MOST_SENTENCES))
+    shapes = {name: {0: axes[0], 1: sentences if name == "marker_positions" else axes[1]} for name in INPUTS}
+    size = sum(parameter.numel() * 4 for parameter in model.parameters())
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Scores(model),
+                tuple(batch[name] for name in INPUTS),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(INPUTS),
+                output_names=["logits"],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+            assert program is not None
+            program.model.metadata_props[WEIGHTS_KEY] = weights_hash(folder) or ""
+            program.save(path, external_data=size > _LARGEST_FILE)
+    except Exception as error:
+        kind = getattr(model.config.backbone_config, "model_type", "this")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportFailed(f"torch {torch.__version__} cannot export the {kind} encoder to ONNX: {reason}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells on every channel how far it is; ONNX Runtime advises, on the root logger, what was done."""
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def check_scores(model: SentenceOrderingModel, exported: OnnxModel, story_tokenizer: StoryTokenizer) -> None:
+    """Compares scores over batches of various shapes.
+
+    Raises:
+        ExportFailed: if one differs by more than `TOLERANCE`.
+    """
+    for stories in _EXAMPLES:
+        inputs = _collated(story_tokenizer, stories)
+        with torch.inference_mode():
+            difference = (model(**inputs).logits - exported(**inputs).logits).abs().max().item()
+        if not difference <= TOLERANCE:
+            raise ExportFailed(f"scores of the exported model differ by {difference:.2g} from torch's: it was not kept")
+
+
+def _collated(story_tokenizer: StoryTokenizer, stories: tuple[list[str], ...]) -> dict[str, Tensor]:
+    return story_tokenizer.collate(
+        [story_tokenizer.assemble(story_tokenizer.shortened(story_tokenizer.tokenize(story))[0]) for story in stories]
+    )
+
+
+def _quantize(path: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(path, target, weight_type=QuantType.QInt8, per_channel=True)

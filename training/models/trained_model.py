@@ -1,0 +1,110 @@
+"""Loading a trained model for evaluation and ordering."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import PretrainedConfig
+
+from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, StoryTokenizer, load_tokenizer
+from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
+from training.system.device import fastest_device
+from training.system.hub_errors import first_line, is_unreachable
+
+# How files begin that `torch.save` (a zip archive, or before torch 1.6 a bare pickle) or `pickle` wrote.
+_PICKLES = (b"PK", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
+
+
+def is_trained_model(name_or_path: str) -> bool:
+    """Whether a folder or an id on the Hub is a sentence ordering model; false also where nothing can be read."""
+    try:
+        fields = PretrainedConfig.get_config_dict(name_or_path)[0]
+        return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False  # what is wrong is said by whoever loads it
+
+
+def check_trained_model(repo_id: str) -> None:
+    """Finds out whether a repository on the Hub is one of ours, without its weights.
+
+    Raises:
+        ValueError: if it is not, or there is none.
+        OSError: if the Hub cannot be reached.
+    """
+    if Path(repo_id).exists() or hub_id(repo_id) is None:
+        raise ValueError(f"--model {repo_id}: no such folder, and no id of a repository on the Hub either")
+    try:
+        fields = PretrainedConfig.get_config_dict(repo_id)[0]
+    except (OSError, ValueError) as error:
+        message = f"--model {repo_id} cannot be read: {first_line(error)}"
+        raise (OSError if is_unreachable(error) else ValueError)(message) from error
+    if fields.get("model_type") != SentenceOrderingConfig.model_type:
+        raise ValueError(f"--model {repo_id} is no sentence ordering model")
+
+
+def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[SentenceOrderingModel, Any]:
+    """A model of ours and its tokenizer, by the code of this package: nothing of the repository is executed.
+
+    Args:
+        name_or_path: a folder or an id on the Hub.
+        bf16: weights in bfloat16, to be faster where the hardware computes in it; scores have three digits then.
+
+    Returns:
+        The model in eval mode on the fastest device, and its tokenizer.
+
+    Raises:
+        ValueError: if there is no such model, or something else than a sentence ordering model is in it.
+        OSError: if the Hub cannot be reached.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        _check_folder(folder)
+    elif folder.exists() or hub_id(name_or_path) is None:
+        raise ValueError(f"--model {name_or_path}: no such folder, and no id of a repository on the Hub either")
+    try:
+        config = SentenceOrderingConfig.from_pretrained(name_or_path)
+        if config.backbone_config is None:
+            raise ValueError("it is not a sentence ordering model")
+        model, loaded = SentenceOrderingModel.from_pretrained(
+            name_or_path, config=config, use_safetensors=True, output_loading_info=True
+        )
+        if missing := sorted(loaded["missing_keys"]):
+            raise ValueError(f"its weights lack {', '.join(missing[:3])}")
+        tokenizer = load_tokenizer(name_or_path)
+        StoryTokenizer(tokenizer, model.config)  # refuses a tokenizer of another model
+        model = model.eval().to(fastest_device())
+        return model.bfloat16() if bf16 else model, tokenizer
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        message = f"--model {name_or_path} cannot be loaded: {first_line(error)}"
+        if is_unreachable(error):
+            raise OSError(message) from error
+        raise ValueError(message) from error
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except FileNotFoundError:
+        raise ValueError(f"--model {folder} has no config.json: it is no model folder") from None
+    except (ValueError, AttributeError):
+        raise ValueError(f"--model {folder}: config.json is broken") from None
+    if kind != SentenceOrderingConfig.model_type:
+        raise ValueError(
+            f"--model {folder} is a {kind} model, not a sentence ordering model: train one around it with "
+            "sentence-ordering train --encoder, or rescue it with SentenceOrderingModel.from_token_classification"
+        )
+    weights = sorted(folder.glob("model*.safetensors"))
+    if not weights:
+        pickled = "; pytorch_model.bin is a pickle, which may run code when it is read, and is not read"
+        there = any(folder.glob("pytorch_model*.bin"))
+        raise ValueError(f"--model {folder} has no weights (model.safetensors){pickled if there else ''}")
+    for path in weights:
+        with open(path, "rb") as file:
+            beginning = file.read(9)
+            if beginning[:2] in _PICKLES and beginning[8:] != b"{":  # with which the header of safetensors begins
+                raise ValueError(f"--model {folder}: {path.name} holds a pickle, which may run code: it is not read")
+    if not (folder / "tokenizer_config.json").is_file():
+        raise ValueError(f"--model {folder} has no tokenizer")

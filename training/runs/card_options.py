@@ -1,0 +1,86 @@
+"""What a person states for the model card: rights and language. No part of the recipe, for it makes no model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model_card.licences import UNKNOWN, check_language, check_licence
+
+from training.recipe.recipe import Recipe
+
+SAMPLE_LICENCE, SAMPLE_LANGUAGE = "apache-2.0", "en"
+# Under the licence of the sample's stories and of our code, too.
+_APACHE_ENCODERS = ("cnn", "rnn", "minilm")
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """Flags of `train` that are about the card.
+
+    Attributes:
+        license: id of the licence under which the stories may be passed on; None: the card quotes none of them.
+        model_license: id of the model's own licence; None: see `stated_for`.
+        language: codes of the languages of the stories; None: see `stated_for`.
+    """
+
+    license: str | None = None
+    model_license: str | None = None
+    language: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        """Refuses what the Hub would reject.
+
+        Raises:
+            ValueError: naming the flag.
+        """
+        for flag, licence in (("--license", self.license), ("--model_license", self.model_license)):
+            if licence is not None:
+                check_licence(flag, licence)
+        if self.license == UNKNOWN:
+            raise ValueError("--license unknown permits nothing: name the licence of the stories, or leave it out")
+        for code in self.language or ():
+            check_language("--language", code)
+
+    def stated_for(self, recipe: Recipe) -> CardOptions:
+        """The same, with what is known of the bundled stories and of encoders that bring no rights of others."""
+        sample = all(source == "sample" for source in [*recipe.data, *(recipe.validation_data or [])])
+        free = sample and recipe.encoder in _APACHE_ENCODERS
+        return CardOptions(
+            license=self.license or (SAMPLE_LICENCE if sample else None),
+            model_license=self.model_license or (SAMPLE_LICENCE if free else UNKNOWN),
+            language=self.language or ((SAMPLE_LANGUAGE,) if sample else None),
+        )
+
+
+def add_card_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags to a parser."""
+    group = parser.add_argument_group("the model card")
+    group.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence under which the stories may be passed on, such as cc-by-4.0: only then the card quotes three of "
+        "them (never stories in the layout of ROCStories)",
+    )
+    group.add_argument(
+        "--model_license",
+        metavar="ID",
+        help="licence of the model (default: apache-2.0 for cnn, rnn and minilm on 'sample', else unknown)",
+    )
+    group.add_argument(
+        "--language", metavar="CODE", nargs="+", help="language of the stories (default: en for 'sample')"
+    )
+
+
+def card_options(values: Mapping[str, Any]) -> CardOptions:
+    """What the flags say, checked; other flags among them are not looked at.
+
+    Raises:
+        ValueError: see `CardOptions.check`.
+    """
+    language: Sequence[str] | None = values["language"]
+    options = CardOptions(values["license"], values["model_license"], tuple(language) if language else None)
+    options.check()
+    return options

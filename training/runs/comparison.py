@@ -1,0 +1,262 @@
+"""Runs frameworks × encoders × seeds by one recipe, each in a process of its own, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.models import repository
+from training.system.console import BAD_INPUT, PROGRAM
+from training.models.encoders import build_model
+from training.frameworks.protocol import load_framework
+from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
+from training.recipe.file import coerced
+from training.frameworks.training_log import TrainingFailed, read_training_log
+
+PLAN_FILE = "plan.json"
+RUNS = "runs"
+# Written into a run's folder when its process has ended well: what makes it count as done.
+DONE_FILE = "run.json"
+# What a run that is interrupted gets to put its files away; it needs to end the step that it is in.
+SECONDS_TO_END = 30.0
+# Trains as `python -m training.commands.command_line` does, and ends when whoever started it has ended: killed, too. Otherwise
+# the same comparison, started again, would train in the folder that the old run is still writing to.
+_TRAIN = """
+import os, sys, threading
+threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
+from training.commands.command_line import run_and_exit
+run_and_exit()
+"""
+# Decided anew for each run, or by where it stands; everything else must be the same when a comparison goes on.
+_NOT_SHARED = ("encoder", "framework", "seed", "output_dir", "resume_from_checkpoint", "overwrite_output_dir")
+
+
+@dataclass(frozen=True)
+class ComparedEncoder:
+    """An encoder and the fields of the recipe that are for it alone, such as its learning rate."""
+
+    name: str
+    fields: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> ComparedEncoder:
+        """From `NAME` or `NAME,field=value,...`.
+
+        Raises:
+            RecipeError: for a field that no recipe has, or a value that does not fit it.
+        """
+        name, *assignments = re.split(r",(?=\w+=)", text)
+        fields = {}
+        for assignment in assignments:
+            key, separator, value = assignment.partition("=")
+            if not separator or key not in {spec.name for spec in dataclasses.fields(Recipe)} or key in _NOT_SHARED:
+                raise RecipeError(f"--encoders {text}: {assignment!r} is no field=value of a recipe")
+            try:
+                fields[key] = coerced(key, yaml.safe_load(value), "--encoders")
+            except yaml.YAMLError:
+                raise RecipeError(f"--encoders {text}: {value!r} is no value of a recipe") from None
+        return cls(name, fields)
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run of a comparison."""
+
+    framework: str
+    encoder: ComparedEncoder
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        encoder = self.recipe.encoder_name.replace("/", "--")
+        return f"{encoder}-{self.framework}-seed{self.seed}"
+
+
+def plan_runs(
+    recipe: Recipe,
+    frameworks: Sequence[str],
+    encoders: Sequence[ComparedEncoder],
+    seeds: Sequence[int],
+    output_dir: Path,
+) -> list[ComparedRun]:
+    """The runs of a comparison, encoder by encoder.
+
+    Args:
+        recipe: what all runs share.
+        frameworks: names of frameworks.
+        encoders: encoders, with what is for them alone.
+        seeds: seeds.
+        output_dir: folder of the comparison.
+
+    Raises:
+        RecipeError: if one of them cannot be run, or two are the same.
+    """
+    runs = []
+    for encoder, framework, seed in itertools.product(encoders, frameworks, seeds):
+        fields = {**encoder.fields, "encoder": encoder.name, "framework": framework, "seed": seed}
+        run = ComparedRun(framework, encoder, seed, dataclasses.replace(recipe, **fields))
+        run = dataclasses.replace(
+            run, recipe=dataclasses.replace(run.recipe, output_dir=str(output_dir / RUNS / run.name))
+        )
+        run.recipe.check()
+        runs.append(run)
+    if len({run.name for run in runs}) < len(runs):
+        raise RecipeError("--frameworks, --encoders or --seeds name the same run twice")
+    return runs
+
+
+def check_encoders(runs: Sequence[ComparedRun]) -> None:
+    """Loads every encoder that is still to be trained, so that a bad one does not end a comparison halfway.
+
+    Raises:
+        RecipeError: if one cannot be loaded, or cannot order sentences.
+        OSError: if the Hub cannot be reached.
+    """
+    missing = (run for run in runs if not (Path(run.recipe.output_dir) / DONE_FILE).is_file())
+    for run in {run.encoder.name: run for run in missing}.values():
+        build_model(run.recipe, [])
+
+
+def run_comparison(
+    runs: Sequence[ComparedRun], output_dir: Path, report: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Runs what has not been run yet.
+
+    Args:
+        runs: all runs of the comparison.
+        output_dir: its folder.
+        report: called with each line for the person who waits.
+
+    Returns:
+        For each run, in order: `encoder`, `framework`, `seed`, `seconds` (the training alone), `peak_memory_mb` of
+        the process, `results` (its `results.json`) and `log` (rows of its training log).
+
+    Raises:
+        RecipeError: if the folder holds another comparison, or a run refuses its recipe, encoder or data.
+        TrainingFailed: if a run fails; those that are done are kept.
+    """
+    _check_plan(runs, output_dir)
+    outcomes = []
+    for number, run in enumerate(runs, 1):
+        folder = Path(run.recipe.output_dir)
+        if not (folder / DONE_FILE).is_file():
+            report(f"run {number} of {len(runs)}: {run.name}")
+            began = time.perf_counter()
+            memory = _run_in_process(run, folder)
+            # Wall time tells the whole run; what is compared is the training alone, measured inside of it.
+            repository.write_json(
+                folder / DONE_FILE,
+                {"peak_memory_mb": memory, "process_seconds": round(time.perf_counter() - began, 1)},
+            )
+        outcomes.append(_outcome(run, folder))
+    return outcomes
+
+
+def _check_plan(runs: Sequence[ComparedRun], output_dir: Path) -> None:
+    plan = {run.name: shareable(run.recipe) for run in runs}
+    path = output_dir / PLAN_FILE
+    if path.is_file():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            name
+            for name in plan
+            if name in old and with_later_fields(old[name]) != with_later_fields(_plain(plan[name]))
+        ]
+        if changed:
+            raise RecipeError(
+                f"{output_dir} holds a comparison by another recipe (run {changed[0]} differs): choose another "
+                "--output_dir, or give the recipe that it was started with"
+            )
+        plan = old | plan
+    elif output_dir.exists() and any(output_dir.iterdir()):
+        raise RecipeError(f"--output_dir {output_dir} is not empty and holds no comparison: choose another")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    repository.write_json(path, plan)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def _run_in_process(run: ComparedRun, folder: Path) -> float:
+    """Trains in a fresh process, from its last checkpoint if it has one; its peak memory in MiB."""
+    values = dataclasses.asdict(run.recipe)
+    if load_framework(run.framework).last_checkpoint(folder / repository.CHECKPOINTS) is not None:
+        values["resume_from_checkpoint"] = "last"
+    elif folder.exists():
+        shutil.rmtree(folder)
+    recipe_file = folder.parent / f".{run.name}.yaml"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    repository.write_text(
+        recipe_file, yaml.safe_dump({key: value for key, value in values.items() if value is not None})
+    )
+    log_file = folder.parent / f"{run.name}.log"
+    with open(log_file, "w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TRAIN, "train", "--config", str(recipe_file)],
+            stdin=subprocess.PIPE,  # never written to; it closes with this process
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,  # Ctrl-C in a terminal is for this process, which passes it on
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            _end(process)
+            raise
+    assert process.stdin is not None
+    process.stdin.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    recipe_file.unlink()
+    if process.returncode != 0:
+        lines = log_file.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        last = last.removeprefix(f"{PROGRAM}: ")
+        refused = process.returncode == BAD_INPUT
+        kind = RecipeError if refused else TrainingFailed
+        raise kind(f"the run {run.name} {'was refused' if refused else 'failed'}: {last} (all of it in {log_file})")
+    return round(usage.ru_maxrss / 1024, 1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Lets a run put its unfinished files away, which an outright kill would leave behind."""
+    process.send_signal(signal.SIGINT)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _outcome(run: ComparedRun, folder: Path) -> dict[str, Any]:
+    done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
+    results = json.loads((folder / repository.RESULTS_FILE).read_text(encoding="utf-8"))
+    return {
+        "encoder": run.recipe.encoder_name,
+        "framework": run.framework,
+        "seed": run.seed,
+        "seconds": results["training"]["seconds"],
+        **done,
+        "results": results,
+        "log": read_training_log(folder / repository.LOG_FILE),
+    }
