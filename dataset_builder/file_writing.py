@@ -53,10 +53,10 @@ def new_file(path: StrPath) -> Iterator[Path]:
         OSError: about `path`, whatever the file was called meanwhile.
     """
     target = Path(os.path.realpath(path))
-    with _errors_about(path):
+    with errors_about(path):
         special = _special(path)
         unfinished = _create(target.parent if special is None else Path(tempfile.gettempdir()), target)
-    with _removed_in_the_end(unfinished), _errors_about(path):
+    with _removed_in_the_end(unfinished), errors_about(path):
         mode = stat.S_IMODE(os.stat(unfinished).st_mode)
         yield unfinished
         if special is None:
@@ -74,32 +74,39 @@ def staged(folder: StrPath) -> Iterator[Path]:
         OSError: about `folder`.
     """
     folder = Path(folder)
-    with _errors_about(folder):
+    with errors_about(folder):
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder, prefix=f".{UNFINISHED}-"))
-    with _removed_in_the_end(staging), _errors_about(folder):
+    with _removed_in_the_end(staging), errors_about(folder):
         yield staging
 
 
 @contextmanager
-def new_folder(folder: StrPath) -> Iterator[Path]:
-    """Gives an empty folder to fill; it becomes `folder`, which must be missing or empty, unless it is removed.
+def new_folder(folder: StrPath, *, replaces: bool = False) -> Iterator[Path]:
+    """Gives an empty folder to fill; it becomes `folder` in the end, unless it is removed.
+
+    Args:
+        folder: its parents are made; without `replaces` it must be missing or empty.
+        replaces: whether what is there is removed, when the new folder is whole.
 
     Raises:
         OSError: about `folder`.
     """
     whole = Path(os.path.realpath(folder))
-    with _errors_about(folder):
+    with errors_about(folder):
         whole.parent.mkdir(parents=True, exist_ok=True)
         staging = whole.parent / _temporary_name(whole)
         staging.mkdir()
-    with _removed_in_the_end(staging), _errors_about(folder):
+        old = whole.parent / _temporary_name(whole)
+    with _removed_in_the_end(old), _removed_in_the_end(staging), errors_about(folder):
         yield staging
         if staging.exists():
             for file in staging.rglob("*"):
                 if file.is_file():
                     _flush(file)
-            if whole.exists():
+            if replaces and whole.exists():
+                os.replace(whole, old)
+            elif whole.exists():
                 whole.rmdir()
             os.replace(staging, whole)
             _flush(whole.parent)
@@ -155,7 +162,7 @@ def _in_words(size: float) -> str:
 
 
 @contextmanager
-def _errors_about(path: StrPath) -> Iterator[None]:
+def errors_about(path: StrPath) -> Iterator[None]:
     """Errors name what was to be written: nobody knows the temporary name, and some do not even name that."""
     try:
         yield

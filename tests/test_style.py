@@ -101,7 +101,7 @@ def test_all_files_are_written_by_one_module() -> None:
     renaming = re.compile(
         r"\bos\.(replace|rename)\(|\.(rename|replace)\((path|target|folder)|mkstemp\(|NamedTemporaryFile\("
     )
-    found = {str(module.relative_to(ROOT)) for package in ("dataset_builder", "model_card") for module in modules(package)
+    found = {str(module.relative_to(ROOT)) for package in PACKAGES for module in modules(package)
              if renaming.search(module.read_text(encoding="utf-8"))}  # fmt: skip
     assert found == {"dataset_builder/file_writing.py"}
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.file_writing import write_text
 from training.models import repository
 from training.system.console import BAD_INPUT, PROGRAM
 from training.models.encoders import build_model
@@ -205,7 +206,7 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
         shutil.rmtree(folder)
     recipe_file = folder.parent / f".{run.name}.yaml"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    repository.write_text(
+    write_text(
         recipe_file, yaml.safe_dump({key: value for key, value in values.items() if value is not None})
     )
     log_file = folder.parent / f"{run.name}.log"
