@@ -171,8 +171,10 @@ def errors_about(path: StrPath) -> Iterator[None]:
         is_known = isinstance(name, (str, os.PathLike)) and UNFINISHED not in os.fspath(name)
         if not is_known and disk_is_full(error):
             raise no_space(path) from error
-        if not is_known and isinstance(error, OSError) and error.strerror:
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        # torch fails to close its archive, and tells only of that; what has led to it says why.
+        reason = error.__context__ if type(error) is RuntimeError else error
+        if not is_known and isinstance(reason, OSError) and reason.strerror:
+            raise OSError(reason.errno, reason.strerror, os.fspath(path)) from error
         raise
 
 
