@@ -149,11 +149,11 @@ def _exit_code(command: Callable[[], int], arguments: Sequence[str], verbose: bo
             _try_to_flush()
         if verbose:
             traceback.print_exception(error)
-        complain_as_one(
-            full_disk_in_words(error, arguments) or _in_words(error), later=isinstance(error, AnotherFailed)
-        )
+        full_disk = full_disk_in_words(error, arguments)
+        complain_as_one(full_disk or _in_words(error), later=isinstance(error, AnotherFailed))
         is_bad_name = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        return BAD_INPUT if isinstance(error, ValueError) or is_bad_name else _FAILED
+        is_bad_input = isinstance(error, ValueError) or is_bad_name
+        return BAD_INPUT if is_bad_input and not full_disk else _FAILED
 
 
 def _try_to_flush() -> None:

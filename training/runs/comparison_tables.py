@@ -11,7 +11,6 @@ from typing import Any
 
 from dataset_builder.file_writing import write_text
 from model_card.plots import plot_loss_curves
-
 from training.models import repository
 
 FRAMEWORK_NAMES = {"trainer": "Trainer", "lightning": "Lightning", "poutyne": "Poutyne"}

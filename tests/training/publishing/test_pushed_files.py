@@ -76,7 +76,9 @@ def test_what_an_earlier_push_left_goes_and_what_a_person_added_stays(
 
 def test_nothing_leaves_the_number_of_commits_to_the_client() -> None:
     """Its `upload_folder` makes several where Xet is installed, and here Xet is off: the Hub of the tests has none."""
-    root = Path(__file__).parents[2]
-    sources = [path for package in ("training", "modeling_sentence_ordering") for path in (root / package).glob("*.py")]
+    root = Path(__file__).parents[3]
+    sources = [
+        path for package in ("training", "modeling_sentence_ordering") for path in (root / package).rglob("*.py")
+    ]
     assert len(sources) > 20
     assert [path.name for path in sources if ".upload_folder(" in path.read_text(encoding="utf-8")] == []
