@@ -15,10 +15,11 @@ from . import rights
 from .card_markup import CardMarkup
 from .configurations import CONFIGURATIONS, Configuration
 from .dataset_card import BuiltStories, Example, dataset_card
+from .file_writing import new_folder
 from .loading import Splits, plan_splits
 from .parquet_files import WrittenSplit, write_split
 from .rocstories_layout import in_rocstories_layout
-from .sources import resolve_sources
+from .sources import as_list, resolve_sources
 from .splitting import warn_of_shared_stories
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class BuiltDataset:
 
 
 def build_dataset(
-    sources: Sequence[str],
+    sources: Sequence[str] | str,
     output_dir: str | os.PathLike[str],
     *,
     seed: int = 42,
@@ -79,6 +80,7 @@ def build_dataset(
         ValueError: `output_dir` has something in it; or as in `load_stories`.
     """
     markup = markup or CardMarkup()
+    sources = as_list(sources)
     output_dir = Path(output_dir)
     in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
     taken = ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
@@ -102,9 +104,7 @@ def build_dataset(
     )
     is_sample = rights.all_sample(sources)
     quoted = rights.may_be_quoted(sources, license=license, allow_rocstories=allow_rocstories)
-    unfinished = output_dir.absolute().parent / f".{output_dir.absolute().name}.unfinished-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(output_dir) as unfinished:
         described = BuiltStories(
             sources=[(part.title, part.kind, part.split) for part in parts],
             lengths={split: _counts(some) for split, some in lengths.items()},
@@ -129,13 +129,6 @@ def build_dataset(
             if not _same_files(unfinished, output_dir):
                 raise taken
             shutil.rmtree(unfinished)
-            return built
-        if output_dir.exists():
-            output_dir.rmdir()
-        os.replace(unfinished, output_dir)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return built
 
 

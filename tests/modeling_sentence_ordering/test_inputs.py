@@ -89,9 +89,8 @@ def test_a_set_has_no_order_and_is_refused(story: Any, order: SentenceOrderingPi
 
 def test_integers_of_numpy_are_numbers(order: SentenceOrderingPipeline) -> None:
     expected = order(STORIES[0], first=2, before=[(0, 1)], num_permutations=2)
-    found = order(
-        STORIES[0], first=np.int64(2), before=np.array([[0, 1]]), num_permutations=np.int32(2), batch_size=np.int64(4)
-    )
+    numbers: dict[str, Any] = {"first": np.int64(2), "num_permutations": np.int32(2), "batch_size": np.int64(4)}
+    found = order(STORIES[0], before=np.array([[0, 1]]), **numbers)
     assert found == {**expected, "scores": pytest.approx(expected["scores"], abs=1e-5)}
     for wrong in (True, np.True_, 1.0, np.float64(1.0), "1"):
         with pytest.raises(ValueError):
