@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .configuration_sentence_ordering import SentenceOrderingConfig
-from .encoding_sentence_ordering import StoryTokenizer
+from .encoding_sentence_ordering import StoryTokenizer, as_list
 from .objectives_sentence_ordering import PADDING
 
 
@@ -99,7 +99,7 @@ class DataCollatorForSentenceOrdering:
             The columns `input_ids` and `marker_positions`, -1 for a sentence that the encoder's limit cut off. With
             `shuffle=True` and without labels the sentences are in their true order, and `labels` are added.
         """
-        stories = [_as_list(sentences) for sentences in rows["sentences"]]
+        stories = [as_list(sentences) for sentences in rows["sentences"]]
         tokenized = [self._story_tokenizer.assemble(ids) for ids in self._story_tokenizer.tokenize_stories(stories)]
         columns = {
             "input_ids": [story.input_ids for story in tokenized],
@@ -113,13 +113,13 @@ class DataCollatorForSentenceOrdering:
         return columns
 
     def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[_Story]:
-        untokenized = [_as_list(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
+        untokenized = [as_list(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
         tokenized = iter(self._story_tokenizer.tokenize_stories(untokenized))
         stories = []
         for row in rows:
             if "input_ids" in row and "marker_positions" in row:
-                positions = _as_list(row["marker_positions"])
-                ids, count = self._split(_as_list(row["input_ids"]), positions), len(positions)
+                positions = as_list(row["marker_positions"])
+                ids, count = self._split(as_list(row["input_ids"]), positions), len(positions)
             elif "input_ids" not in row and "sentences" in row:
                 ids = next(tokenized)
                 count = len(ids)
@@ -143,7 +143,7 @@ class DataCollatorForSentenceOrdering:
     def _labels(self, row: Mapping[str, Any], count: int) -> list[int] | None:
         if row.get("labels") is None:
             return list(range(count)) if self.shuffle else None
-        labels = _as_list(row["labels"])
+        labels = as_list(row["labels"])
         indices = [label for label in labels if label != PADDING]
         if len(labels) != count or len(set(indices)) < len(indices) or not set(indices) <= set(range(count)):
             raise ValueError(
@@ -178,8 +178,3 @@ def _shuffle(stories: Sequence[_Story], seed: int) -> None:
         story.sentence_ids = [story.sentence_ids[i] for i in order]
         if story.labels is not None:
             story.labels = [story.labels[i] for i in order] + story.labels[count:]
-
-
-def _as_list(value: Any) -> list[Any]:
-    """A list, from an array or a tensor as well."""
-    return value.tolist() if hasattr(value, "tolist") else list(value)

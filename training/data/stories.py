@@ -115,7 +115,11 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     """`sentence_ids` for each story, from the cache of `datasets` if the same stories were tokenized the same way."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {"sentence_ids": story_tokenizer.tokenize_stories(batch["sentences"])}
+        return {
+            "sentence_ids": story_tokenizer.tokenize_stories(
+                batch["sentences"], longest=story_tokenizer.max_input_tokens
+            )
+        }
 
     tokenizer = story_tokenizer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
