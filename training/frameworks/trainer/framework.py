@@ -25,6 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
 from training.data.batches import evaluation_batches
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
+from training.evaluation.metrics import LOGGED_METRICS
 from training.evaluation.predictions import Predictions, judge, predict
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
@@ -89,7 +90,7 @@ class StoryTrainer(Trainer):
         rows = (predictions.scores[in_order], predictions.labels[in_order], predictions.sentence_mask[in_order])
         metrics = judge(Predictions(*rows), run.model.config)
         return EvalLoopOutput(
-            None, None, {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}, len(stories)
+            None, None, {f"{metric_key_prefix}_{name}": metrics[name] for name in LOGGED_METRICS}, len(stories)
         )
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
