@@ -133,12 +133,12 @@ def _own_config(name_or_path: str, kwargs: dict[str, Any]) -> dict[str, Sentence
     return {"config": SentenceOrderingConfig.from_dict(entries)} if is_ours else {}
 
 
-def refuse_adapter(name_or_path: str, kwargs: dict[str, Any]) -> None:
+def refuse_adapter(name_or_path: str, kwargs: dict[str, Any] | None = None) -> None:
     """Raises ValueError if a folder or repository holds a PEFT adapter, which transformers would load by itself.
 
     An adapter's configuration names another repository for the weights, and modules to import.
     """
-    shared = {key: kwargs[key] for key in ("revision", "token") if key in kwargs}
+    shared = {key: value for key, value in (kwargs or {}).items() if key in ("revision", "token")}
     if is_peft_available() and find_adapter_config_file(name_or_path, **shared) is not None:
         raise ValueError(
             f"{name_or_path} holds a PEFT adapter (adapter_config.json): merge it into its model and save that"
