@@ -33,10 +33,10 @@ def ask(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]
         target = f"{hub.user}/served"
         code = "import sys; from training.commands.command_line import main; sys.exit(main(sys.argv[1:]))"
         environment = hub.environment(own) | {"OMP_NUM_THREADS": "1"}
-        root = Path(__file__).parents[2]
+        root = Path(__file__).parents[3]
         push = [sys.executable, "-c", code, "push", "--model", str(folder), "--repo_id", target]
         subprocess.run(push, env=environment, cwd=root, check=True, capture_output=True)
-        client = [sys.executable, str(Path(__file__).parent / "clients" / "endpoint.py"), target]
+        client = [sys.executable, str(Path(__file__).parents[1] / "clients" / "endpoint.py"), target]
         with subprocess.Popen(
             client, env=environment, cwd=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:

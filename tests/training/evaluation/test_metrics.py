@@ -223,4 +223,4 @@ def test_names_cover_what_is_computed() -> None:
 
 def test_metrics_do_not_import_torch() -> None:
     code = "import sys, training.evaluation.metrics; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)

@@ -24,8 +24,8 @@ from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import read_training_log
 from training.models.repository import read_json
 
-ROOT = Path(__file__).parents[2]
-CLIENT = Path(__file__).parent / "clients" / "train_together.py"
+ROOT = Path(__file__).parents[3]
+CLIENT = Path(__file__).parents[1] / "clients" / "train_together.py"
 FRAMEWORKS = ("trainer", "lightning")
 STILL = '{"num_layers": 1, "head_dropout": 0.0}'
 ENCODERS = {"bert": ["--encoder", "still-bert"], "rnn": ["--encoder", "rnn", "--encoder_config", STILL]}

@@ -18,7 +18,7 @@ from tests.training.conftest import TRAIN_FLAGS, Trained, run_command
 from training.frameworks.training_log import read_training_log
 from training.recipe.recipe import FRAMEWORKS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # 48 stories in steps of 2 x 4 are 6 steps an epoch: a checkpoint after 8 steps is within the second one.
 FLAGS = [
     *TRAIN_FLAGS, "--num_train_epochs", "10", "--eval_strategy", "steps", "--eval_steps", "4",

@@ -26,7 +26,7 @@ from tests.training.small_runs import (
     train,
     weights,
 )
-from tests.training.test_interrupted import FLAGS, start
+from tests.training.system.test_interrupted import FLAGS, start
 from training.frameworks.lightning import framework as with_lightning
 from training.frameworks.lightning.checkpoints import WholeCheckpointIO
 from training.frameworks.lightning.recipe_callback import named_checkpoints

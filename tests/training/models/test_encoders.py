@@ -23,7 +23,7 @@ from training.system.hub_errors import first_line, is_unreachable
 
 MakeRecipe = Callable[..., Recipe]
 STORIES = made_up_stories(30)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

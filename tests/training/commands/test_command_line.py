@@ -20,7 +20,7 @@ from training.commands.command_line import COMMANDS, main
 from training.commands.parsing import OneLineErrors
 from training.system import console
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RunsAs = Callable[..., Command]
 
 

@@ -22,7 +22,7 @@ from training.commands.demo import EXAMPLES, examples
 from training.demo.space import GRADIO_VERSION, write_space
 from training.evaluation import metrics
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

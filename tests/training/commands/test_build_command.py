@@ -21,7 +21,7 @@ from tests.training.conftest import Command
 from tests.training.made_up import made_up_stories, write_jsonl
 from tests.training.told import assert_tells_nothing
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CLIENTS = ROOT / "tests" / "hub_server" / "clients"
 SCRIPT = ROOT / "dataset_builder" / "shuffled_rocstories.py"
 SAMPLE = ROOT / "dataset_builder" / "sample" / "sample_stories.csv"

@@ -34,7 +34,7 @@ from training.frameworks.lightning.module import SentenceOrderingModule, recipe_
 from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(autouse=True)
@@ -244,7 +244,7 @@ TWO_AND_ONE = """
 import sys
 from pathlib import Path
 import torch
-from tests.training.test_lightning_module import build, make_stories, make_trainer
+from tests.training.frameworks.lightning.test_lightning_module import build, make_stories, make_trainer
 
 home, folder = map(Path, sys.argv[1:])
 for name, options in (("two", {"devices": 2, "strategy": "ddp_fork"}), ("one", {"accumulate_grad_batches": 2})):

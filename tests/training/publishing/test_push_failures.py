@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from tests.hub_server import Hub
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Runs `sentence-ordering` for each line of standard input, and prints what came of it: starting a process takes longer.
 SEVERAL = """
 import contextlib, io, json, os, sys

@@ -194,7 +194,7 @@ def test_what_an_earlier_push_left_goes_and_what_a_person_added_stays(
 
 def test_nothing_leaves_the_number_of_commits_to_the_client() -> None:
     """Its `upload_folder` makes several where Xet is installed, and here Xet is off: the Hub of the tests has none."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     sources = [
         path for package in ("training", "modeling_sentence_ordering") for path in (root / package).rglob("*.py")
     ]

@@ -35,7 +35,7 @@ from training.recipe.recipe import FRAMEWORKS
 from training.runs import session as training_session
 
 CODE = {path.name for path in Path(modeling_sentence_ordering.__file__).parent.glob("*.py")} - {"__init__.py"}
-LOADER = Path(__file__).parents[1] / "modeling_sentence_ordering" / "load_without_our_packages.py"
+LOADER = Path(__file__).parents[2] / "modeling_sentence_ordering" / "load_without_our_packages.py"
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_everybody_may_read_what_the_umask_lets_them(trained: Trained) -> None:
 
 
 def test_no_file_tells_where_it_was_made(trained: Trained) -> None:
-    secrets = [str(trained.home), os.path.expanduser("~") + "/", sys.prefix, str(Path(__file__).parents[2])]
+    secrets = [str(trained.home), os.path.expanduser("~") + "/", sys.prefix, str(Path(__file__).parents[3])]
     secrets += [name for name in (f"/{getpass.getuser()}/", socket.gethostname()) if len(name) > 4]
     for path in trained.folder.rglob("*"):
         if path.is_file() and path.relative_to(trained.folder).parts[0] not in ("checkpoints", "tensorboard"):

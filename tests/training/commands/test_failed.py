@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.conftest import TRAIN_FLAGS, Trained, run_command
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @contextmanager

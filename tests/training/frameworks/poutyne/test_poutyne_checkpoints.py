@@ -79,11 +79,10 @@ def train_and_die_while_saving(home: Path, folder: Path) -> None:
 
 
 def test_killed_between_the_files_of_a_checkpoint_it_goes_on_from_the_one_before(home: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib; from tests.training.test_poutyne_checkpoints import train_and_die_while_saving as run; "
-    )
+    code = "import sys, pathlib; "
+    code += "from tests.training.frameworks.poutyne.test_poutyne_checkpoints import train_and_die_while_saving as run; "
     code += "run(*map(pathlib.Path, sys.argv[1:]))"
-    killed = subprocess.run([sys.executable, "-c", code, home, tmp_path], cwd=Path(__file__).parents[2])
+    killed = subprocess.run([sys.executable, "-c", code, home, tmp_path], cwd=Path(__file__).parents[4])
     assert killed.returncode == -signal.SIGKILL
     checkpoints = tmp_path / "checkpoints"
     assert len(list(checkpoints.iterdir())) == 2, "the first checkpoint, and what there was of the second"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.conftest import Trained
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "training.commands.command_line"]
 
 

@@ -21,7 +21,7 @@ from tests.training.told import assert_tells_nothing
 from training.frameworks.protocol import FRAMEWORKS
 from training.models.trained_model import load_trained_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 USER = "quirinus-of-the-tests"
 TRANSFORMERS = [
     "this",
@@ -172,7 +172,7 @@ def test_training_goes_on_with_a_model_from_the_hub(hub: Hub, trained: Any, tmp_
 def test_lightning_and_poutyne_push_from_python(hub: Hub, home: Path, tmp_path: Path) -> None:
     """Each the best state of its run, whole, with a card that says what was measured."""
     targets = {f"{hub.user}/by-lightning": "PyTorch Lightning", f"{hub.organization}/by-poutyne": "Poutyne"}
-    client = Path(__file__).parent / "clients" / "push_from_python.py"
+    client = Path(__file__).parents[1] / "clients" / "push_from_python.py"
     path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
     done = subprocess.run(
         [

@@ -277,7 +277,7 @@ def test_the_command_by_itself_and_what_it_does_not_load(trained: Trained) -> No
         f"print(sorted((heavy - {sklearn}) & set(sys.modules)), file=sys.stderr)\n"
         "sys.exit(code)\n"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     result = subprocess.run(
         [sys.executable, "-c", code, "order", "--model", str(trained.folder)], input=as_text([story]), text=True,
         capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])},
