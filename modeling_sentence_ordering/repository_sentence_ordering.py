@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file, is_peft_available
 
@@ -75,6 +75,33 @@ def load_config(name_or_path: str, **kwargs: Any) -> PretrainedConfig:
     config = _read(name_or_path, lambda: AutoConfig.from_pretrained(name_or_path, trust_remote_code=trusted, **kwargs))
     forget_references(config)
     return config
+
+
+def load_token_classifier(name_or_path: str) -> Any:
+    """A model for token classification with one label and one linear layer as its head.
+
+    Raises:
+        ValueError: for any other model.
+    """
+    old, report = AutoModelForTokenClassification.from_pretrained(
+        name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
+    )
+    if report["missing_keys"]:  # transformers would make them up at random
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ValueError(f"{name_or_path} is no checkpoint for token classification: it has no weights for {missing}")
+    if old.config.num_labels != 1:
+        raise ValueError(
+            f"{name_or_path} has {old.config.num_labels} labels; a sentence ordering model of the guide has one"
+        )
+    extra = {name for name, _ in old.named_children()} - {old.base_model_prefix, "dropout", "drop", "classifier"}
+    if extra or not isinstance(old.classifier, nn.Linear):
+        raise ValueError(
+            f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
+            f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
+        )
+    if config.get("head", "score") != "score" or config.get("context_layers"):
+        raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
+    return old
 
 
 def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
@@ -191,9 +218,7 @@ def save_tokenizer(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
         del entries["extra_special_tokens"]
         if extra:
             entries["additional_special_tokens"] = extra
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def portable_tokenizer_class(tokenizer: Any) -> str:
