@@ -325,6 +325,8 @@ class SentenceOrderingModel(PreTrainedModel):
             ValueError: if the checkpoint has no token classifier, more than one label, or a head that is more than one
                 linear layer.
         """
+        if config.get("head", "score") != "score" or config.get("context_layers"):
+            raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
         old = load_token_classifier(name_or_path)
         tokenizer = load_tokenizer(name_or_path) if tokenizer is None else with_marker(tokenizer)
         config.setdefault("base_model", name_or_path)

@@ -99,8 +99,6 @@ def load_token_classifier(name_or_path: str) -> Any:
             f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
             f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
         )
-    if config.get("head", "score") != "score" or config.get("context_layers"):
-        raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
     return old
 
 
