@@ -140,7 +140,7 @@ BAD: list[tuple[str, str, list[str]]] = [
         ["other-weights", "weights lack"],
     ),
     # Where to write
-    ("train: folder is a file", "train --encoder {encoder} --data {data} --output_dir {data}", ["is a file"]),
+    ("train: folder is a file", "train --encoder {encoder} --data sample --output_dir {data}", ["is a file"]),
     ("train: folder in a file", "train --encoder {encoder} --data {data} --output_dir {data}/sub", ["cannot be made"]),
     ("train: folder in use", "train --encoder {encoder} --data {data} --output_dir {files}", ["is not empty"]),
     (

@@ -43,7 +43,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def train(home: Path, *flags: object) -> Command:
+def train(home: Path, *flags: str | os.PathLike[str]) -> Command:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         return run_command("train", *TRAIN_FLAGS, *flags)
@@ -83,7 +83,8 @@ def test_the_folder_is_gone_if_nothing_came_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_one_command_begins_a_run_and_goes_on_with_it(framework: str, trained: Trained, tmp_path: Path) -> None:
     """And from the newest checkpoint that is whole, whatever of a newer one is damaged."""
-    flags = ["--framework", framework, "--output_dir", tmp_path / "out", "--resume_from_checkpoint"]
+    flags: list[str | os.PathLike[str]] = ["--framework", framework, "--output_dir", tmp_path / "out"]
+    flags += ["--resume_from_checkpoint"]
     flags += ["--eval_strategy", "steps", "--eval_steps", "4", "--max_steps", "8", "--save_total_limit", "3"]
     begun = train(trained.home, *flags)
     assert begun.code == 0, begun.err
