@@ -58,6 +58,11 @@ class Predictions:
                 size = len(self.pair_logits[index])
                 self.pair_logits[index][:] = logits[:size, :size]
 
+    def chosen(self, stories: np.ndarray) -> Predictions:
+        """Some stories, by their indices `(chosen,)`."""
+        pairs = None if self.pair_logits is None else [self.pair_logits[story] for story in stories]
+        return Predictions(self.scores[stories], self.labels[stories], self.sentence_mask[stories], pairs)
+
     @cached_property
     def ranks(self) -> np.ndarray:
         """`(stories, max_sentences)`, float: what puts the sentences in order, lowest first.
