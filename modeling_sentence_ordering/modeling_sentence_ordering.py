@@ -139,6 +139,7 @@ class SentenceOrderingModel(PreTrainedModel):
         marker_positions: Tensor | None = None,
         labels: Tensor | None = None,
         num_stories: Tensor | float | None = None,
+        is_twin: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -153,6 +154,8 @@ class SentenceOrderingModel(PreTrainedModel):
                 has no such sentence. Without it the markers are searched for, which waits for the device.
             labels: `(batch, max_sentences)`, int64, the original index (0 … N-1) of each sentence, -100 for padding.
             num_stories: see `objective_loss`.
+            is_twin: `(batch,)`, bool, the row is another shuffle of the story in the row before it; for the
+                consistency term in training.
             output_attentions: return the encoder's attention weights.
             output_hidden_states: return the encoder's hidden states.
             return_dict: return a tuple if false.
@@ -198,6 +201,8 @@ class SentenceOrderingModel(PreTrainedModel):
                 target_scale=self.config.target_scale,
                 num_stories=num_stories,
                 pair_logits=pair_logits,
+                consistency=self.config.consistency if self.training else 0.0,
+                is_twin=is_twin,
             )
         output = SentenceOrderingOutput(
             loss=loss,

@@ -191,9 +191,7 @@ def save_tokenizer(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
         del entries["extra_special_tokens"]
         if extra:
             entries["additional_special_tokens"] = extra
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def portable_tokenizer_class(tokenizer: Any) -> str:

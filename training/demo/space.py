@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.file_writing import new_folder, write_text
 from training.evaluation import metrics
-from training.models import repository
 from training.publishing.pushed_files import CARD, MODEL_FOLDER, copy_to_push
 
 # The version of Gradio that the page is tested with; the extra `demo` in pyproject.toml asks for the same.
@@ -72,17 +72,8 @@ def write_space(folder: Path, model: str, examples: Sequence[Mapping[str, Any]])
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--export {folder} is not a new or empty folder: choose another")
-    whole = folder.absolute()
-    unfinished = whole.parent / f".{whole.name}.unfinished-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(folder) as unfinished:
         _fill(unfinished, model, examples)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(unfinished, whole)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def model_name(model: str) -> str:
@@ -101,12 +92,12 @@ def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]]) -> No
             shutil.copytree(copy, folder / MODEL_FOLDER)  # follows the links that the copy is made of
     where = f'str(HERE / "{MODEL_FOLDER}")' if is_folder else json.dumps(model)
     code = _APP_CODE.format(model=where, name=json.dumps(name, ensure_ascii=False))
-    repository.write_text(folder / _APP, code)
-    repository.write_text(folder / _EXAMPLES, json.dumps(list(examples), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / _APP, code)
+    write_text(folder / _EXAMPLES, json.dumps(list(examples), indent=2, ensure_ascii=False) + "\n")
     # Without what follows a +, which says for which hardware a build is.
     wanted = [f"{library}=={version(library).partition('+')[0]}" for library in _HUB_LIBRARIES]
-    repository.write_text(folder / _REQUIREMENTS, "\n".join(wanted) + "\n")
-    repository.write_text(folder / CARD, _card(name, is_folder))
+    write_text(folder / _REQUIREMENTS, "\n".join(wanted) + "\n")
+    write_text(folder / CARD, _card(name, is_folder))
 
 
 def _card(model: str, is_folder: bool) -> str:

@@ -44,6 +44,7 @@ class SentenceOrderingModule(LightningModule):
             change it. None only for `load_from_checkpoint`.
         tokenizer: the model's.
         learning_rate: highest learning rate.
+        head_learning_rate: that of the parameters outside of the encoder, the same if None.
         lr_scheduler_type: its course over all steps that the Trainer is going to make.
         warmup_steps: steps of warm-up; below 1 it is a share of all steps.
         optim: `"adamw_torch_fused"` or `"adamw_torch"`.
@@ -66,6 +67,7 @@ class SentenceOrderingModule(LightningModule):
         tokenizer: Any = None,
         *,
         learning_rate: float = 3e-5,
+        head_learning_rate: float | None = None,
         lr_scheduler_type: str = "linear",
         warmup_steps: float = 0.1,
         optim: str = "adamw_torch_fused",
@@ -78,6 +80,7 @@ class SentenceOrderingModule(LightningModule):
         super().__init__()
         fields = {
             "learning_rate": learning_rate,
+            "head_learning_rate": head_learning_rate,
             "lr_scheduler_type": lr_scheduler_type,
             "warmup_steps": warmup_steps,
             "optim": optim,
