@@ -41,14 +41,14 @@ class Predictions:
     scores: np.ndarray
     labels: np.ndarray
     sentence_mask: np.ndarray
-    pair_logits: Sequence[np.ndarray] | None = None
+    pair_logits: Sequence[np.ndarray] | np.ndarray | None = None
 
     @classmethod
     def of_batch(cls, output: Any, labels: Tensor) -> Predictions:
         """A model's output for a batch with these labels, both `(batch, max_sentences)`."""
         pairs = None if output.pair_logits is None else list(output.pair_logits.cpu().numpy())
-        arrays = (tensor.cpu().numpy() for tensor in (output.logits, labels, output.sentence_mask))
-        return cls(*arrays, pairs)
+        scores, known, mask = (tensor.cpu().numpy() for tensor in (output.logits, labels, output.sentence_mask))
+        return cls(scores, known, mask, pairs)
 
     @classmethod
     def joined(cls, batches: Sequence[Predictions]) -> Predictions:
@@ -59,7 +59,7 @@ class Predictions:
         )
         pairs = None
         if batches[0].pair_logits is not None:
-            pairs = [logits for batch in batches for logits in batch.pair_logits or ()]
+            pairs = [logits for batch in batches if batch.pair_logits is not None for logits in batch.pair_logits]
         return cls(scores, labels, mask, pairs)
 
     def take(self, indices: list[int], output: Any, labels: Tensor) -> None:

@@ -75,7 +75,9 @@ class OnnxModel:
         feed = {name: value.long().numpy() for name, value in zip(INPUTS, values, strict=True)}
         names = output_names(self.config)
         found = dict(zip(names, map(torch.from_numpy, self.session.run(list(names), feed)), strict=True))
-        return SentenceOrderingOutput(sentence_mask=marker_positions >= 0, **found)
+        return SentenceOrderingOutput(
+            logits=found["logits"], sentence_mask=marker_positions >= 0, pair_logits=found.get("pair_logits")
+        )
 
     @property
     def weights(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import zip_longest
@@ -30,7 +31,7 @@ from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
-from .checkpoints import RECORD, model_from_record, model_record
+from .checkpoints import RECORD, model_from_record, model_record, read_checkpoint
 
 
 class SentenceOrderingModule(LightningModule):
@@ -109,6 +110,19 @@ class SentenceOrderingModule(LightningModule):
             ValueError: if it is no sentence ordering model.
         """
         return cls(*load_trained_model(folder), **fields)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **options: Any) -> Any:
+        """As in Lightning, which by default reads a checkpoint from a URL as a pickle that may run code: here not.
+
+        Raises:
+            ValueError: if the checkpoint names a function to build the module with, which ours never do.
+        """
+        if isinstance(checkpoint_path, (str, os.PathLike)) and os.path.isfile(checkpoint_path):
+            fields = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+            if private := sorted(str(name) for name in fields if str(name).startswith("_")):
+                raise ValueError(f"{checkpoint_path} names code to build the module with ({private[0]})")
+        return super().load_from_checkpoint(checkpoint_path, *arguments, **{"weights_only": True, **options})
 
     @classmethod
     def build(
