@@ -166,7 +166,7 @@ def test_a_checkpoint_holds_nothing_but_plain_values(home: Path, tmp_path: Path)
     content = torch.load(run.checkpoints / "checkpoint-2.ckpt", weights_only=True)
     assert content["global_step"] == 2
     assert content["hyper_parameters"]["learning_rate"] == run.recipe.learning_rate
-    assert content["callbacks"]["EarlyStopping{'monitor': 'eval_kendalls_tau', 'mode': 'max'}"]["patience"] == 3
+    assert content["callbacks"]["EarlyStopping{'monitor': 'val_kendalls_tau', 'mode': 'max'}"]["patience"] == 3
 
 
 def test_what_is_cut_off_or_something_else_is_no_checkpoint(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""A learning rate schedule, kept in step with callbacks of Lightning that change the optimizer during `fit`."""
+
+from __future__ import annotations
+
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def restart(schedule: LambdaLR, learning_rate: float) -> None:
+    """Starts a schedule from another learning rate: `LearningRateFinder` finds one after the schedule was built."""
+    if all(base == learning_rate for base in schedule.base_lrs):
+        return
+    schedule.base_lrs = [learning_rate] * len(schedule.base_lrs)
+    for group, factor in zip(schedule.optimizer.param_groups, schedule.lr_lambdas, strict=False):
+        group["initial_lr"], group["lr"] = learning_rate, learning_rate * factor(schedule.last_epoch)
+
+
+def leave_added_groups(schedule: LambdaLR) -> None:
+    """Keeps a schedule from changing parameter groups that were added after it was built.
+
+    `BackboneFinetuning` adds the encoder, and sets its learning rate itself at each epoch.
+    """
+    groups, known = schedule.optimizer.param_groups, len(schedule.lr_lambdas)
+    for group in groups[known:]:
+        schedule.lr_lambdas.append(lambda _, group=group: group["lr"])
+    schedule.base_lrs = [*schedule.base_lrs[:known], *[1.0] * (len(groups) - known)]
