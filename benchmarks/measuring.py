@@ -102,7 +102,7 @@ class ResultsFile:
 
 def figures(predictions: Predictions) -> dict[str, Any]:
     """Metrics with their intervals, over all stories and by their number of sentences; nothing that quotes a story."""
-    metrics = ordering_metrics(predictions.scores, predictions.labels, predictions.sentence_mask)
+    metrics = ordering_metrics(predictions.ranks, predictions.labels, predictions.sentence_mask)
     analysis = analyse(predictions)
     chosen = {name: value for name, value in metrics.items() if not name.endswith("_logits")}
     return {**chosen, "intervals": analysis["intervals"], "by_sentences": analysis["by_sentences"]}

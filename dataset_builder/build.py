@@ -18,7 +18,7 @@ from .dataset_card import BuiltStories, Example, dataset_card
 from .loading import Splits, plan_splits
 from .parquet_files import WrittenSplit, write_split
 from .rocstories_layout import in_rocstories_layout
-from .sources import resolve_sources
+from .sources import as_list, resolve_sources
 from .splitting import warn_of_shared_stories
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class BuiltDataset:
 
 
 def build_dataset(
-    sources: Sequence[str],
+    sources: Sequence[str] | str,
     output_dir: str | os.PathLike[str],
     *,
     seed: int = 42,
@@ -79,6 +79,7 @@ def build_dataset(
         ValueError: `output_dir` has something in it; or as in `load_stories`.
     """
     markup = markup or CardMarkup()
+    sources = as_list(sources)
     output_dir = Path(output_dir)
     in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
     taken = ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")

@@ -18,9 +18,9 @@ Splits = dict[str, list[Portion]]
 
 
 def load_stories(
-    sources: Sequence[str],
+    sources: Sequence[str] | str,
     *,
-    validation_sources: Sequence[str] | None = None,
+    validation_sources: Sequence[str] | str | None = None,
     seed: int = 42,
     test_size: float | int = 0.2,
     validation_size: float | int = 0.3,
@@ -35,7 +35,7 @@ def load_stories(
     Stories that stand in more than one split are counted in one warning.
 
     Args:
-        sources: each `sample`, a file, a folder or the id of a data set on the Hub.
+        sources: each `sample`, a file, a folder or the id of a data set on the Hub; a string is one source.
         validation_sources: the same, for choosing the best model.
         seed, test_size, validation_size: of the three-way split.
         cache_dir: folder for the tables that are memory-mapped, by default the cache of `datasets`.
@@ -61,7 +61,7 @@ def load_stories(
     return as_dataset_dict(splits)
 
 
-def load_all(sources: Sequence[str], *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def load_all(sources: Sequence[str] | str, *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """All stories of some sources, whatever splits they bring, joined in the order of the sources.
 
     Columns and errors are those of `load_stories`.
@@ -109,8 +109,13 @@ def _dataset(portions: Sequence[Portion]) -> Dataset:
 
 
 def _joined(parts: Sequence[Part], cache_dir: str | os.PathLike[str] | None) -> Dataset:
-    key = [part.key for part in parts]
-    table = cached_table(lambda: (story for part in parts for story in part.read()), key, cache_dir=cache_dir)
+    names = [part.name for part in parts]
+    table = cached_table(
+        lambda skipped: (story for part in parts for story in part.read(skipped)),
+        [part.key() for part in parts],
+        names,
+        cache_dir=cache_dir,
+    )
     if not len(table):
-        raise ValueError(f"no stories in {', '.join(part.name for part in parts)}")
+        raise ValueError(f"no stories in {', '.join(names)}")
     return table

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from .formats import records_of
 from .records import story_from_record
-from .story import BadRecord, Story
+from .story import BadRecord, SingleSentence, Story
 from .story_files import did_you_mean, format_of_name
 
 
@@ -49,6 +49,19 @@ def read_stories(
         what = "a folder, where a file is expected" if os.path.isdir(path) else f"no such file{did_you_mean(path)}"
         raise ValueError(f"{path}: {what}")
     return _stories_of_file(path, name, file_format, as_given, on_error)
+
+
+class Skipped:
+    """An `on_error` that counts the records of a single sentence, and raises any other error."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: BadRecord) -> None:
+        """Counts or raises."""
+        if not isinstance(error, SingleSentence):
+            raise error
+        self.count += 1
 
 
 def read_records(path: str, name: str) -> Iterator[tuple[int, dict[str, Any]] | BadRecord]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import PurePath
 from typing import Any
 
-from .story import BadRecord, Story
+from .lines import is_blank
+from .story import BadRecord, SingleSentence, Story
 
 FIXED_POINTS = ("first", "last", "before")
 ROC_SENTENCES = ("sentence1", "sentence2", "sentence3", "sentence4", "sentence5")
@@ -21,10 +23,29 @@ def sentence_columns(names: Iterable[str]) -> list[str]:
 
 
 def missing_sentence_columns(names: Iterable[str]) -> list[str]:
-    """What is missing of sentence1 … sentence5, or of a longer row of them without a gap."""
+    """What is missing of sentence1, sentence2, … without a gap; of all five columns of ROCStories if there are none.
+
+    A column that is not one of them but looks like the one behind the last (`sentense5`) is a misspelt one.
+    """
+    names = list(names)
     present = sentence_columns(names)
-    last = max(5, int(present[-1][8:]) if present else 0)
+    last = max(2, int(present[-1][8:])) if present else len(ROC_SENTENCES)
+    following = [name for name in names if name not in present and name.endswith(str(last + 1))]
+    if difflib.get_close_matches(f"sentence{last + 1}", following, n=1, cutoff=0.7):
+        last += 1
     return [f"sentence{number}" for number in range(1, last + 1) if f"sentence{number}" not in present]
+
+
+def without_blank_end(cells: Sequence[Any]) -> list[Any]:
+    """The cells up to the last one that is not empty, null or NaN: stories of a table need not be equally long."""
+    cells = list(cells)
+    while cells and _is_empty(cells[-1]):
+        cells.pop()
+    return cells
+
+
+def _is_empty(cell: Any) -> bool:
+    return is_blank(cell) if isinstance(cell, str) else cell is None or (isinstance(cell, float) and isnan(cell))
 
 
 def did_you_mean_column(missing: str, names: Iterable[str]) -> str:
@@ -52,19 +73,20 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
             is said of their true order by `first`, `last` and `before` goes into `Story.fixed_points`.
 
     Raises:
-        BadRecord: sentences are missing, empty, no text, have a NUL in them or (unless `as_given`) are fewer than two,
-            or the labels are no permutation of them.
+        BadRecord: sentences are missing, empty, not text or have a NUL in them; or, unless `as_given`, there are none
+            or the labels are not a permutation of them.
+        SingleSentence: there is one, unless `as_given`.
     """
     try:
         sentences = _sentences(record)
-        if not as_given:
-            if len(sentences) < 2:
-                raise ValueError(f"{len(sentences)} sentence(s), where an order needs at least two")
+        if not sentences and not as_given:
+            raise ValueError("0 sentences, where an order needs at least two")
+        if len(sentences) > 1 and not as_given:
             sentences = _in_true_order(record, sentences)
     except ValueError as error:
         raise BadRecord(file, row, str(error)) from None
     storyid, title = record.get("storyid"), record.get("storytitle")
-    return Story(
+    story = Story(
         sentences=tuple(sentences),
         storyid=f"{PurePath(file).stem}-{row}" if storyid in (None, "") else str(storyid),
         title="" if title is None else str(title),
@@ -72,6 +94,9 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
         row=row,
         fixed_points={name: record[name] for name in FIXED_POINTS if as_given and record.get(name) is not None},
     )
+    if len(sentences) == 1 and not as_given:
+        raise SingleSentence(file, row, "1 sentence, where an order needs at least two", story)
+    return story
 
 
 def _sentences(record: Mapping[str, Any]) -> list[str]:
@@ -86,11 +111,14 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
         if not names:
             found, hint = ", ".join(map(str, record)) or "nothing", did_you_mean_column("sentences", map(str, record))
             raise ValueError(f"'sentences' is missing (found: {found}){hint}")
-        values = [record[name] for name in names]
+        values = without_blank_end([record[name] for name in names])
+        names = [f"sentence{number}" for number in range(1, len(values) + 1)]
+        if missing := [name for name in names if name not in record]:
+            raise ValueError(f"column {missing[0]!r} is missing")
     for name, sentence in zip(names, values, strict=True):
         if not isinstance(sentence, str):
             raise ValueError(f"{name} is not text")
-        if not sentence.strip():
+        if is_blank(sentence):
             raise ValueError(f"{name} is empty")
         if "\0" in sentence:
             raise ValueError(f"{name} has a NUL character in it: this is no text, or text in UTF-16")

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 from .rocstories import TERMS
 from .rocstories_layout import in_rocstories_layout
-from .sources import is_sample
+from .sources import as_list, is_sample
 
 SAMPLE_LICENSE, SAMPLE_LANGUAGE = "apache-2.0", "en"
 _NO_LICENSE = (None, "unknown")  # an id on the Hub that permits nothing
 
 
-def all_sample(sources: Sequence[str]) -> bool:
+def all_sample(sources: Sequence[str] | str) -> bool:
     """Whether the stories are the bundled ones and no others."""
-    return all(is_sample(os.fspath(source)) for source in sources)
+    return all(map(is_sample, as_list(sources)))
 
 
-def may_be_quoted(sources: Sequence[str], *, license: str | None = None, allow_rocstories: bool = False) -> bool:
+def may_be_quoted(sources: Sequence[str] | str, *, license: str | None = None, allow_rocstories: bool = False) -> bool:
     """Whether a card may show stories of these sources.
 
     The bundled sample may be shown. Everything else needs a licence, and what looks like ROCStories (see
@@ -34,7 +34,7 @@ def may_be_quoted(sources: Sequence[str], *, license: str | None = None, allow_r
     return license not in _NO_LICENSE and (allow_rocstories or not in_rocstories_layout(sources))
 
 
-def check_push_of_rocstories(sources: Sequence[str], *, allow_rocstories: bool = False) -> None:
+def check_push_of_rocstories(sources: Sequence[str] | str, *, allow_rocstories: bool = False) -> None:
     """Refuse what looks like ROCStories, for a private repository, too: the Hub and its members are third parties.
 
     Raises:
@@ -48,13 +48,13 @@ def check_push_of_rocstories(sources: Sequence[str], *, allow_rocstories: bool =
         )
 
 
-def check_public_push(sources: Sequence[str], *, license: str | None = None) -> None:
+def check_public_push(sources: Sequence[str] | str, *, license: str | None = None) -> None:
     """Refuse to publish stories whose licence is not known.
 
     Raises:
         ValueError: naming the sources.
     """
-    others = [os.path.basename(os.path.abspath(source)) for source in sources if not is_sample(os.fspath(source))]
+    others = [os.path.basename(os.path.abspath(source)) for source in as_list(sources) if not is_sample(source)]
     if others and license in _NO_LICENSE:
         raise ValueError(
             f"a public repository needs the licence of {_list(others)}: name it with --license ID, such as cc-by-4.0, "

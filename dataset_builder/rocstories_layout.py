@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .records import ROC_SENTENCES, sentence_columns
-from .sources import Part, is_sample, resolve_sources
+from .sources import Part, as_list, is_sample, resolve_sources
 
 # On the card of a data set that was built of such stories: there the layout itself may be gone.
 TAG = "rocstories-layout"
@@ -19,7 +19,7 @@ _NAME = re.compile(r"roc[\W_]*stor(y|ies)", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def in_rocstories_layout(sources: Sequence[str]) -> list[str]:
+def in_rocstories_layout(sources: Sequence[str] | str) -> list[str]:
     """Those of some sources that look like ROCStories, by the titles of their files; empty if none does.
 
     Stories of ROCStories may not be passed on, so the doubtful counts as ROCStories. What is looked at, in the first
@@ -41,7 +41,7 @@ def in_rocstories_layout(sources: Sequence[str]) -> list[str]:
         ValueError: a source is nothing that can be read.
     """
     found: list[str] = []
-    for source in map(os.fspath, sources):
+    for source in as_list(sources):
         if is_sample(source):
             continue
         parts = resolve_sources([source])

@@ -27,8 +27,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 # load_dataset copies only the files that are named here, so those that they import themselves are named as well.
+from .cache import content_hash
 from .configurations import CONFIGURATIONS
 from .formats import SUFFIXES
+from .lines import Lines
 from .readers import read_stories
 from .records import ROC_SENTENCES
 from .rocstories import CITATION, HOMEPAGE
@@ -36,9 +38,11 @@ from .splitting import Portion, split_rows, split_table, warn_of_shared_stories,
 from .story import BadRecord
 from .story_files import SPLITS, did_you_mean, files_in_folder, split_of_name
 from .story_table import stories_of_files, story_table
+from .tables import ROC_HEADER
 
 # What is imported for the copying only.
-__all__ = ["BadRecord", "ROC_SENTENCES", "SUFFIXES", "ShuffledRocstories", "ShuffledRocstoriesConfig", "read_stories"]
+__all__ = ["BadRecord", "Lines", "ROC_HEADER", "ROC_SENTENCES", "SUFFIXES", "read_stories"]
+__all__ += ["ShuffledRocstories", "ShuffledRocstoriesConfig"]
 
 WHERE_TO_GET_IT = (
     f"no data_files: ROCStories may not be passed on, so ask for it at {HOMEPAGE} and "
@@ -99,7 +103,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
             cache_dir,
             dataset_name,
             config_name,
-            hash or _hash_of_code(),
+            _hash_with_content(hash or _hash_of_code(), data_files),
             base_path=base_path,
             data_files=data_files,
             **kwargs,
@@ -219,6 +223,17 @@ def _by_split(data_dir: str, base_path: str | None) -> dict[str, list[str]]:
         for split in SPLITS
         if split in names.values()
     }
+
+
+def _hash_with_content(code: str, data_files: Any) -> str:
+    """Names the cache folder by the content of local files, too: `datasets` goes by their names and times."""
+    digest = hashlib.sha256(code.encode())
+    for patterns in (data_files or {}).values():
+        for pattern in (pattern for pattern in map(str, patterns) if "://" not in pattern):
+            paths = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
+            for path in paths:
+                digest.update(content_hash(path).encode())
+    return digest.hexdigest()
 
 
 def _hash_of_code() -> str:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .cache import folder_hash, writable_cache_folder
+from .card_files import check_card_files
 from .formats import SUFFIXES
 from .readers import read_records, read_stories
 from .records import sentence_columns, story_from_record
 from .story import BadRecord, Story
 from .story_files import did_you_mean, files_in_folder, format_of_name, split_of_name, supported
+from .story_table import file_key
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 SAMPLE = "sample"
 SAMPLE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "sample_stories.csv")
 _KINDS = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet", "text": "text"}
+OnError = Callable[[BadRecord], None]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -33,8 +37,8 @@ class Part:
         title: for cards: the name of the file or the id on the Hub, and never the path to it.
         kind: for cards: the format, or where a data set is.
         split: `train`, `validation`, `test`, or None if the source brings no split.
-        key: tells the content apart from every other, for the cache.
-        read: gives the stories, in order.
+        key: gives what tells the content apart from every other, for the cache; it reads a file once.
+        read: gives the stories, in order; what cannot be read is handed to its argument.
         records: gives what the stories are read from, field by field, without the records that cannot be read.
     """
 
@@ -42,8 +46,8 @@ class Part:
     title: str
     kind: str
     split: str | None
-    key: Any
-    read: Callable[[], Iterator[Story]]
+    key: Callable[[], Any]
+    read: Callable[[OnError], Iterator[Story]]
     records: Callable[[], Iterator[Mapping[str, Any]]]
 
 
@@ -52,7 +56,12 @@ def is_sample(source: str) -> bool:
     return source == SAMPLE or (os.path.isfile(source) and os.path.samefile(source, SAMPLE_FILE))
 
 
-def resolve_sources(sources: Sequence[str]) -> list[Part]:
+def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
+    """Several sources, or one that is given by itself: `"sample"` means `["sample"]`."""
+    return [os.fspath(source) for source in ([sources] if isinstance(sources, (str, os.PathLike)) else sources)]
+
+
+def resolve_sources(sources: Sequence[str] | str) -> list[Part]:
     """The parts of some sources, in their order.
 
     A folder or a data set on the Hub brings splits if one of its names speaks of `validation` or `test`; so do the
@@ -61,9 +70,10 @@ def resolve_sources(sources: Sequence[str]) -> list[Part]:
     Raises:
         ValueError: a source is nothing that can be read; the message says what was tried.
     """
+    sources = as_list(sources)
     if not sources:
         raise ValueError("no data: name at least one source")
-    found = [(os.fspath(source), _parts(os.fspath(source))) for source in sources]
+    found = [(source, _parts(source)) for source in sources]
     files = [part for source, parts in found if os.path.isfile(source) for part in parts]
     return [
         part if _bring_splits(files if os.path.isfile(source) else parts) else replace(part, split=None)
@@ -89,15 +99,13 @@ def _parts(source: str) -> list[Part]:
 
 def _file_part(path: str, name: str | None = None) -> Part:
     name = name or path
-    status = os.stat(path)
-    key = (name, status.st_size, status.st_mtime_ns)
     return Part(
         name=name,
         title=os.path.basename(name),
         kind=_KINDS[format_of_name(name)],
         split=split_of_name(name),
-        key=key,
-        read=partial(read_stories, path, name=name),
+        key=lambda: file_key(name, path),
+        read=lambda on_error: read_stories(path, name=name, on_error=on_error),
         records=partial(_records_of_file, path, name),
     )
 
@@ -146,10 +154,17 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
     """The splits of a data set on the Hub, of a local copy of one, or of one that `save_to_disk` wrote."""
     import datasets
 
+    # `datasets` takes local files with the same time for the same: another content gets a cache of its own.
+    digest = folder_hash(source) if os.path.isdir(source) else None
+    cached = {"cache_dir": os.path.join(writable_cache_folder(), digest)} if digest and not saved else {}
     try:
         # Never code out of a repository, and no question whether to run it.
         where = as_location(source)
-        loaded = datasets.load_from_disk(where) if saved else datasets.load_dataset(where, trust_remote_code=False)
+        if not saved:
+            check_card_files(source)
+        loaded = (
+            datasets.load_from_disk(where) if saved else datasets.load_dataset(where, trust_remote_code=False, **cached)
+        )
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
         raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
@@ -163,7 +178,7 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
             title=f"{title} ({split})",
             kind=kind,
             split=split_of_name(str(split)),
-            key=(source, str(split), dataset._fingerprint),
+            key=partial(tuple, (source, str(split), digest or dataset._fingerprint)),
             read=partial(_stories_of_dataset, dataset, f"{source} ({split})"),
             records=partial(_records_of_dataset, dataset),
         )
@@ -179,6 +194,11 @@ def _records_of_dataset(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
     return iter(dataset.with_format(None).select_columns(columns))
 
 
-def _stories_of_dataset(dataset: Dataset, name: str) -> Iterator[Story]:
+def _stories_of_dataset(dataset: Dataset, name: str, on_error: OnError) -> Iterator[Story]:
     for row, record in enumerate(_records_of_dataset(dataset), start=1):
-        yield story_from_record(record, file=name, row=row)
+        try:
+            story = story_from_record(record, file=name, row=row)
+        except BadRecord as error:
+            on_error(error)
+        else:
+            yield story

@@ -50,6 +50,18 @@ class BadRecord(ValueError):
         return f"{place}: {self.reason}"
 
 
+class SingleSentence(BadRecord):
+    """A record of one sentence, which has no order to learn. Where stories are loaded, it is skipped and counted.
+
+    Attributes:
+        story: what was read.
+    """
+
+    def __init__(self, file: str, row: int | None, reason: str, story: Story | None = None) -> None:
+        super().__init__(file, row, reason)
+        self.story = story
+
+
 def story_hash(sentences: Iterable[str]) -> str:
     """A hash of the text of a story: 32 hexadecimal digits, the same on every machine and in every process.
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from glob import escape as glob_escape
+from glob import glob
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .readers import read_stories
-from .story import Story, story_hash
+from .cache import cache_folders, content_hash
+from .readers import Skipped, read_stories
+from .story import BadRecord, Story, story_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
 # Part of the key of every cached table: count it up when a reader reads something differently.
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 BATCH = 1000
+
+logger = logging.getLogger(__name__)
 
 
 def story_table(files: Sequence[tuple[str, str]], *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -30,43 +37,78 @@ def story_table(files: Sequence[tuple[str, str]], *, cache_dir: str | os.PathLik
 
     Returns:
         A data set with `storyid`, `storytitle`, `sentences` (true order) and `text_hash` (uint64, the first half of
-        `story_hash`). It is read again only when a file's name, size or time of change is another.
+        `story_hash`). It is read again only when the name or the content of a file is another.
 
     Raises:
-        BadRecord: as `read_stories`.
+        BadRecord: as `read_stories`; but a record of a single sentence is skipped.
     """
-    key = [(name, os.stat(path).st_size, os.stat(path).st_mtime_ns) for name, path in files]
-    return cached_table(lambda: stories_of_files(files), key, cache_dir=cache_dir)
+    key = [file_key(name, path) for name, path in files]
+    names = [name for name, _ in files]
+    return cached_table(lambda skipped: stories_of_files(files, skipped), key, names, cache_dir=cache_dir)
 
 
-def stories_of_files(files: Iterable[tuple[str, str]]) -> Iterator[Story]:
-    """The stories of `(name, path)` pairs, one file after the other."""
+def file_key(name: str, path: str) -> tuple[str, str]:
+    """What a file's stories depend on: its content, and its name, which is the reader's and part of made-up ids."""
+    return os.path.basename(name), content_hash(path)
+
+
+def stories_of_files(
+    files: Iterable[tuple[str, str]], on_error: Callable[[BadRecord], None] | None = None
+) -> Iterator[Story]:
+    """The stories of `(name, path)` pairs, one file after the other; without records of a single sentence."""
     for name, path in files:
-        yield from read_stories(path, name=name)
+        yield from read_stories(path, name=name, on_error=Skipped() if on_error is None else on_error)
 
 
 def cached_table(
-    read: Callable[[], Iterable[Story]], key: Any, *, cache_dir: str | os.PathLike[str] | None = None
+    read: Callable[[Skipped], Iterable[Story]],
+    key: Any,
+    names: Sequence[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """The stories that `read()` gives, from the cache if they were written there under the same key.
+    """The stories that `read` gives, from the cache if they were written there under the same key.
+
+    A cached table whose content is not what was written, or that cannot be read, is written again.
 
     Args:
-        read: called only if the cache has no such table.
+        read: called only if the cache has no such table; given the `on_error` that skips records of one sentence.
         key: anything whose `repr` tells the content apart from every other.
+        names: what is read, for messages.
         cache_dir: folder of the cache, by default that of `datasets`.
     """
+    digest = hashlib.sha256(repr((TABLE_VERSION, key)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    folders = cache_folders(cache_dir)
+    found = (path for folder in folders for path in sorted(glob(_path(glob_escape(folder), digest, "*", "*"))))
+    opened = next((opened for path in found if (opened := _open(path)) is not None), None)
+    table, skipped = opened or _open_written(_write(folders[-1], digest, read))
+    if skipped:
+        records = "1 record" if skipped == 1 else f"{skipped:,} records"
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        logger.warning("%s: skipped %s of a single sentence", shown, records)
+    return table
+
+
+def _path(folder: str, digest: str, skipped: int | str, checksum: str) -> str:
+    return os.path.join(folder, f"stories-{digest}-{skipped}-{checksum}.arrow")
+
+
+def _open(path: str) -> tuple[Dataset, int] | None:
+    """A cached table and how many records were skipped; None if the file is damaged or may not be read."""
+    skipped, checksum = os.path.basename(path).removesuffix(".arrow").split("-")[2:]
+    try:
+        return _open_written(path) if content_hash(path) == checksum else None
+    except ValueError:
+        return None
+
+
+def _open_written(path: str) -> tuple[Dataset, int]:
     import datasets
 
-    folder = os.path.join(cache_dir or datasets.config.HF_DATASETS_CACHE, "sentence_ordering")
-    digest = hashlib.sha256(repr((TABLE_VERSION, key)).encode("utf-8", "surrogateescape")).hexdigest()
-    path = os.path.join(folder, f"stories-{digest[:32]}.arrow")
-    if not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
-        _write(path, read())
-    return datasets.Dataset.from_file(path)
+    return datasets.Dataset.from_file(path), int(os.path.basename(path).split("-")[2])
 
 
-def _write(path: str, stories: Iterable[Story]) -> None:
+def _write(folder: str, digest: str, read: Callable[[Skipped], Iterable[Story]]) -> str:
     import pyarrow as pa
     from tqdm import tqdm
 
@@ -78,17 +120,22 @@ def _write(path: str, stories: Iterable[Story]) -> None:
             ("text_hash", pa.uint64()),
         ]
     )
-    rows = (_row(story) for story in tqdm(stories, desc="Reading stories", unit="", disable=None, delay=2))
-    handle, unfinished = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".unfinished")
+    skipped = Skipped()
+    rows = (_row(story) for story in tqdm(read(skipped), desc="Reading stories", unit="", disable=None, delay=2))
+    # Not `tempfile`, whose files nobody else may read: the cache may be shared.
+    unfinished = os.path.join(folder, f"stories-{digest}.{os.getpid()}-{secrets.token_hex(4)}.unfinished")
     try:
         # Plain Arrow, without the features that `datasets` writes: its versions 3 and 5 do not read each other's.
-        with os.fdopen(handle, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        with open(unfinished, "xb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in record_batches(rows, schema):
                 writer.write_batch(batch)
+        path = _path(folder, digest, skipped.count, content_hash(unfinished))
         os.replace(unfinished, path)
     except BaseException:
-        os.unlink(unfinished)
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
         raise
+    return path
 
 
 def _row(story: Story) -> dict[str, Any]:

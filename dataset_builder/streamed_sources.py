@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from .cache import content_hash
+from .card_files import check_card_files
 from .loading import as_dataset_dict, load_all
-from .sources import as_location, check_hub_id, has_configurations
+from .readers import Skipped
+from .sources import as_list, as_location, check_hub_id, has_configurations
 from .splitting import whole_table
 from .story import Story
 from .story_files import SPLITS, did_you_mean, files_in_folder, split_of_name
@@ -33,9 +36,9 @@ class StreamedPart:
 
 
 def stream_stories(
-    sources: Sequence[str],
+    sources: Sequence[str] | str,
     *,
-    validation_sources: Sequence[str] | None = None,
+    validation_sources: Sequence[str] | str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[StoryStream, DatasetDict]:
     """The training stories of some sources, to be streamed, and their validation and test stories in tables.
@@ -56,6 +59,7 @@ def stream_stories(
     """
     from datasets import DatasetDict
 
+    sources = as_list(sources)
     parts = _resolve(sources)
     if validation_sources:
         training = parts
@@ -78,15 +82,15 @@ def _table(parts: Sequence[StreamedPart], cache_dir: str | os.PathLike[str] | No
     stream = StoryStream([(part.name, part.path) for part in parts])
     key = [(part.name, part.path, _version(part.path)) for part in parts]
 
-    def read() -> Iterator[Story]:
-        return (story for _, story in stream.read(stream.order()))
+    def read(skipped: Skipped) -> Iterator[Story]:
+        return (story for _, story in stream.read(stream.order(), on_error=skipped))
 
-    return cached_table(read, key, cache_dir=cache_dir)
+    return cached_table(read, key, [part.name for part in parts], cache_dir=cache_dir)
 
 
 def _version(path: str) -> Any:
     """What changes with a file's content; of one on the Hub the path names the commit."""
-    return None if "://" in path else (os.stat(path).st_size, os.stat(path).st_mtime_ns)
+    return None if "://" in path else content_hash(path)
 
 
 def _resolve(sources: Sequence[str]) -> list[StreamedPart]:
@@ -121,6 +125,7 @@ def _dataset_parts(source: str) -> list[StreamedPart]:
     import datasets
 
     try:
+        check_card_files(source)
         builder = datasets.load_dataset_builder(as_location(source), trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)

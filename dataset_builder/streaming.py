@@ -7,7 +7,8 @@ with them, each process reads its own rows and no others, and a run that is resu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ import numpy as np
 from .formats import parquet_columns
 from .readers import open_bytes
 from .records import story_from_record
-from .story import BadRecord, Story
+from .story import BadRecord, SingleSentence, Story
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+logger = logging.getLogger(__name__)
 _BATCH = 1000
 _FOOTERS_AT_ONCE = 8  # each is a question or two to the Hub
 
@@ -71,6 +73,7 @@ class StoryStream:
     """
 
     def __init__(self, files: Sequence[tuple[str, str]]) -> None:
+        self._warned = False
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             self.files = list(pool.map(lambda file: _read_footer(*file), files))
         if not sum(map(sum, (file.groups for file in self.files))):
@@ -94,10 +97,23 @@ class StoryStream:
         files, groups = np.array(order).T
         return ReadingOrder(files, groups, np.cumsum([self.files[file].groups[group] for file, group in order]))
 
-    def read(self, order: ReadingOrder, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Story]]:
+    def read(
+        self,
+        order: ReadingOrder,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        on_error: Callable[[BadRecord], Story | None] | None = None,
+    ) -> Iterator[tuple[int, Story]]:
         """The stories from `start` to `stop` in an order, each with its number in the order of the files.
 
         What stands before `start` in its row group is passed over undecoded; no other row group is touched.
+
+        Args:
+            order: of the row groups.
+            start, stop: positions in it.
+            on_error: is given each bad record, and reading goes on. Without it, a record of a single sentence is a
+                story like any other, because batches were planned before it was read; the first one is warned of.
 
         Raises:
             BadRecord: a record is no story, or the file cannot be read on.
@@ -115,20 +131,38 @@ class StoryStream:
                 assert table is not None
                 group = int(order.groups[chunk])
                 begin = end - self.files[number].groups[group]
-                yield from self._read_group(table, number, group, start - begin, min(stop, end) - begin)
+                rows = start - begin, min(stop, end) - begin
+                yield from self._read_group(table, number, group, rows, on_error or self._keep_single_sentence)
                 start, chunk = end, chunk + 1
 
     def _groups(self, file: int) -> int:
         return len(self.files[file].groups)
 
     def _read_group(
-        self, table: pq.ParquetFile, file: int, group: int, start: int, stop: int
+        self,
+        table: pq.ParquetFile,
+        file: int,
+        group: int,
+        rows: tuple[int, int],
+        on_error: Callable[[BadRecord], Story | None],
     ) -> Iterator[tuple[int, Story]]:
         first = int(self._first_rows[self._first_groups[file] + group])
         before = sum(self.files[file].groups[:group])
-        for row, record in _records(table, self.files[file], group, before, start, stop):
-            story = story_from_record(record, file=self.files[file].name, row=before + row + 1)
-            yield first + row, story
+        for row, record in _records(table, self.files[file], group, before, *rows):
+            try:
+                story: Story | None = story_from_record(record, file=self.files[file].name, row=before + row + 1)
+            except BadRecord as error:
+                story = on_error(error)
+            if story is not None:
+                yield first + row, story
+
+    def _keep_single_sentence(self, error: BadRecord) -> Story:
+        if not isinstance(error, SingleSentence) or error.story is None:
+            raise error
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s; it is not trained on, nor are other such records", error)
+        return error.story
 
 
 def _records(

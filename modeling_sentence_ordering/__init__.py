@@ -11,6 +11,7 @@ from .answer_sentence_ordering import confidence, in_order
 from .arrangement_sentence_ordering import arrangements, average_scores
 from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SentenceOrderingConfig
+from .decoding_sentence_ordering import best_order, best_orders, decoded_ranks
 from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory, batches_by_length
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints, order_by_scores
 from .long_texts_sentence_ordering import score_long_text
@@ -18,7 +19,7 @@ from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingO
 from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss, story_metrics
 from .pipeline_sentence_ordering import SentenceOrderingPipeline
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
-from .scoring_sentence_ordering import score_stories
+from .scoring_sentence_ordering import StoryScores, score_stories
 
 __all__ = [
     "DataCollatorForSentenceOrdering",
@@ -29,14 +30,18 @@ __all__ = [
     "SentenceOrderingModel",
     "SentenceOrderingOutput",
     "SentenceOrderingPipeline",
+    "StoryScores",
     "StoryTokenizer",
     "TokenizedStory",
     "arrangements",
     "average_scores",
     "batches_by_length",
+    "best_order",
+    "best_orders",
     "combine_groups",
     "compute_metrics",
     "confidence",
+    "decoded_ranks",
     "in_order",
     "load_tokenizer",
     "number_of_rounds",

@@ -8,9 +8,12 @@ way, and the answer is the same.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import factorial, fsum, prod
+
+import torch
+from torch import Tensor
 
 MOST_PERMUTATIONS = 1000
 """Arrangements of a story at most: each costs as much as ordering the story once, and little changes after a few."""
@@ -86,11 +89,49 @@ def average_scores(
     """
     collected: list[list[float]] = [[] for _ in sentences]
     for way, row in zip(shown, scores, strict=True):
-        by_text: defaultdict[str, list[float]] = defaultdict(list)
-        for index, score in zip(way, row, strict=False):
-            by_text[sentences[index]].append(score)
-        remaining = {text: deque(sorted(values)) for text, values in by_text.items()}
-        for place, sentence in enumerate(sentences):
-            if remaining.get(sentence):
-                collected[place].append(remaining[sentence].popleft())
+        for index, score in zip(_lowest_first(sentences, way, row), row, strict=False):
+            collected[index].append(score)
     return [fsum(values) / len(values) if values else None for values in collected]
+
+
+def average_pair_logits(
+    sentences: Sequence[str],
+    shown: Sequence[Sequence[int]],
+    scores: Sequence[Sequence[float]],
+    pair_logits: Sequence[Tensor],
+) -> Tensor:
+    """The pair logits of a story that was shown in several arrangements, averaged, in input order.
+
+    Args:
+        sentences, shown, scores: as for `average_scores`; which of identical sentences is which is decided in the same
+            way.
+        pair_logits: for each arrangement `(sentences shown or more)²`.
+
+    Returns:
+        `(sentences, sentences)`, float64; 0 for a pair that no arrangement held.
+    """
+    totals = torch.zeros(len(sentences), len(sentences), dtype=torch.float64)
+    counts = torch.zeros_like(totals)
+    for way, row, logits in zip(shown, scores, pair_logits, strict=True):
+        index = torch.tensor(_lowest_first(sentences, way, row), dtype=torch.long)
+        totals[index.unsqueeze(1), index] += logits[: len(index), : len(index)].to(totals)
+        counts[index.unsqueeze(1), index] += 1
+    return totals / counts.clamp(min=1)
+
+
+def _lowest_first(sentences: Sequence[str], way: Sequence[int], row: Sequence[float]) -> list[int]:
+    """For each score its sentence, where of identical sentences the first in the input gets the lowest score."""
+    found = list(way[: len(row)])
+    if len(set(sentences)) == len(sentences):
+        return found
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    copies: defaultdict[str, list[int]] = defaultdict(list)
+    for place, index in enumerate(found):
+        places[sentences[index]].append(place)
+    for index in sorted(way):
+        copies[sentences[index]].append(index)
+    for text, of_this in places.items():
+        # Of copies that were cut off, the last ones in the input have no score.
+        for place, index in zip(sorted(of_this, key=lambda place: row[place]), copies[text], strict=False):
+            found[place] = index
+    return found

@@ -32,6 +32,7 @@ _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementati
 
 READINGS = ("marker", "marker_and_mean", "max", "last")
 TARGET_SCALES = ("index", "unit")
+HEADS = ("score", "pairs")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -152,6 +153,12 @@ class SentenceOrderingConfig(PretrainedConfig):
             that was pretrained for embeddings of sentences learns from much sooner), `"max"` (maximum over the
             sentence's tokens) or `"last"` (the states where a recurrent network has read the sentence to its end,
             from either side).
+        head: `"score"`, one linear layer that gives each sentence a score; or `"pairs"`, which decides each pair: the
+            logit of «i before j» is s_j - s_i + (q_i · k_j - q_j · k_i) / √pair_size, see `PairHead`. The order is then
+            the one with the highest sum of log-probabilities over all pairs.
+        pair_size: width of q and k, for `head="pairs"`.
+        context_layers: transformer layers over the sentences' vectors before the head, so that a sentence is judged in
+            view of the others; see `ContextLayer`.
         marker_token_id: id of the token that stands before each sentence.
         separator_token_id: id of the token that closes the story, or None.
         max_input_tokens: the most tokens of one story that the encoder takes, or None where it has no limit.
@@ -164,11 +171,13 @@ class SentenceOrderingConfig(PretrainedConfig):
             a number that suits most models.
 
     Raises:
-        ValueError: for a reading, target scale or backbone that does not exist, or a temperature or group size that is
-            none.
+        ValueError: for an unknown reading, target scale, head or backbone, or a temperature, group size, pair size or
+            number of context layers that is out of range.
     """
 
     model_type = "sentence_ordering"
+    # Trainer pads outputs along one axis alone; for metrics there are the `ranks`.
+    keys_to_ignore_at_inference = ["pair_logits"]
     sub_configs = {"backbone_config": AutoConfig}
 
     def __init__(
@@ -177,6 +186,9 @@ class SentenceOrderingConfig(PretrainedConfig):
         objective: str = "mse",
         target_scale: str = "index",
         reading: str = "marker",
+        head: str = "score",
+        pair_size: int = 128,
+        context_layers: int = 0,
         marker_token_id: int | None = None,
         separator_token_id: int | None = None,
         max_input_tokens: int | None = None,
@@ -191,6 +203,12 @@ class SentenceOrderingConfig(PretrainedConfig):
             raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
         if target_scale not in TARGET_SCALES:
             raise ValueError(f"target_scale must be one of {', '.join(TARGET_SCALES)}, not {target_scale!r}")
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}, not {head!r}")
+        if isinstance(pair_size, bool) or not isinstance(pair_size, int) or pair_size < 1:
+            raise ValueError(f"pair_size must be a whole number of at least 1, not {pair_size!r}")
+        if isinstance(context_layers, bool) or not isinstance(context_layers, int) or context_layers < 0:
+            raise ValueError(f"context_layers must be a whole number, 0 or more, not {context_layers!r}")
         if confidence_temperature is not None and not 0 < confidence_temperature < math.inf:
             raise ValueError(f"confidence_temperature must be a number above 0, not {confidence_temperature!r}")
         if group_size is not None and (
@@ -204,6 +222,9 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.objective = objective
         self.target_scale = target_scale
         self.reading = reading
+        self.head = head
+        self.pair_size = pair_size
+        self.context_layers = context_layers
         self.marker_token_id = marker_token_id
         self.separator_token_id = separator_token_id
         self.max_input_tokens = max_input_tokens

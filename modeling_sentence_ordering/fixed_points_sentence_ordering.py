@@ -63,6 +63,13 @@ class FixedPoints:
                 f"before goes round in a circle: sentences {' → '.join(map(str, error.args[1]))}"
             ) from None
 
+    def pairs(self, num_sentences: int) -> list[tuple[int, int]]:
+        """All that is known as pairs (i, j), sentence i somewhere before sentence j."""
+        others = range(num_sentences)
+        first = [(self.first, j) for j in others if j != self.first] if self.first is not None else []
+        last = [(i, self.last) for i in others if i != self.last] if self.last is not None else []
+        return [*self.before, *first, *last]
+
     def are_kept(self, earlier: int, later: int) -> bool:
         """Whether it is by what the caller knows that of two neighbours in the answer the earlier stands earlier."""
         return earlier == self.first or later == self.last or (earlier, later) in self._pairs

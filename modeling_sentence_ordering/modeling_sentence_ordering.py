@@ -2,7 +2,7 @@
 
     input_ids -> encoder -> one vector per sentence -> dropout -> linear head -> one score per sentence
 
-Sorting the sentences by their scores gives the order.
+Sorting the sentences by their scores gives the order. With `head="pairs"` the head gives a logit for each pair instead.
 """
 
 from __future__ import annotations
@@ -24,14 +24,23 @@ from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
 from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
+from .decoding_sentence_ordering import decoded_ranks
 from .encoders_sentence_ordering import build_encoder
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
 from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss
+from .objectives_sentence_ordering import OBJECTIVES, check_head, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
-from .reading_sentence_ordering import ScoreHead, read_sentences
+from .reading_sentence_ordering import (
+    ContextLayer,
+    PairHead,
+    ScoreHead,
+    find_markers,
+    init_layer,
+    judge_sentences,
+    read_sentences,
+)
 from .repository_sentence_ordering import (
     input_limit,
     load_config,
@@ -53,6 +62,11 @@ class SentenceOrderingOutput(ModelOutput):
         logits: `(batch, max_sentences)`, float32 (float64 of a float64 model): the score of each sentence in input
             order, 0 where a story has no such sentence.
         sentence_mask: `(batch, max_sentences)`, bool: true where there is a sentence with a score.
+        pair_logits: `(batch, max_sentences, max_sentences)`, float32 (float64 of a float64 model): [b, i, j] is the
+            logit of «sentence i stands before sentence j», 0 on the diagonal and where a story has no such sentence;
+            None for `head="score"`, where it would be the difference of two scores.
+        ranks: `(batch, max_sentences)`, float32: the position of each sentence in the order decoded from the pair
+            logits, see `decoded_ranks`; for metrics, and so only with pair logits and labels and outside of training.
         hidden_states: the encoder's hidden states, `(batch, tokens, width)` each, if asked for.
         attentions: the encoder's attention weights, `(batch, heads, tokens, tokens)` each, if asked for.
     """
@@ -60,6 +74,8 @@ class SentenceOrderingOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     sentence_mask: Tensor | None = None
+    pair_logits: Tensor | None = None
+    ranks: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -86,17 +102,19 @@ class SentenceOrderingModel(PreTrainedModel):
             raise ValueError("the config has no backbone_config; make a model with SentenceOrderingModel.from_encoder")
         if config.objective not in OBJECTIVES:
             raise ValueError(f"there is no objective {config.objective!r}; there is: {', '.join(sorted(OBJECTIVES))}")
+        check_head(config.objective, config.head)
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
         self.dropout = nn.Dropout(config.head_dropout)
-        self.head = ScoreHead(config.output_size, 1)
+        width, pairs = config.output_size, config.head == "pairs"
+        self.context = nn.ModuleList(ContextLayer(width, config.head_dropout) for _ in range(config.context_layers))
+        self.head: Any = PairHead(width, config.pair_size) if pairs else ScoreHead(width, 1)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         # Pretrained encoders initialise their own layers, the small ones keep torch's initial weights.
-        if module is self.head:
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-            nn.init.zeros_(module.bias)
+        if any(module is own for own in (*self.head.modules(), *self.context.modules())):
+            init_layer(module, self.config.initializer_range)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The encoder's token embedding."""
@@ -146,7 +164,7 @@ class SentenceOrderingModel(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if marker_positions is None:
             width = None if labels is None else labels.shape[-1]
-            marker_positions = self._find_markers(input_ids, attention_mask, width)
+            marker_positions = find_markers(input_ids, attention_mask, self.config.marker_token_id, width)
         options: dict[str, Any] = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         options = {name: value for name, value in options.items() if value is not None}
         if token_type_ids is not None:
@@ -165,9 +183,13 @@ class SentenceOrderingModel(PreTrainedModel):
             reading=self.config.reading,
             bidirectional=bidirectional,
         )
-        logits = torch.where(sentence_mask, self._score(vectors), 0.0)
-        loss = None
+        for layer in self.context:
+            vectors = layer(vectors, sentence_mask)
+        logits, pair_logits = judge_sentences(self.dropout(vectors), sentence_mask, self.head, self.config.head)
+        loss = ranks = None
         if labels is not None:
+            if pair_logits is not None and not self.training:
+                ranks = decoded_ranks(pair_logits, logits, sentence_mask).to(logits)
             loss = objective_loss(
                 logits,
                 labels,
@@ -175,39 +197,18 @@ class SentenceOrderingModel(PreTrainedModel):
                 objective=self.config.objective,
                 target_scale=self.config.target_scale,
                 num_stories=num_stories,
+                pair_logits=pair_logits,
             )
         output = SentenceOrderingOutput(
             loss=loss,
             logits=logits,
             sentence_mask=sentence_mask,
+            pair_logits=pair_logits,
+            ranks=ranks,
             hidden_states=getattr(encoded, "hidden_states", None),
             attentions=getattr(encoded, "attentions", None),
         )
         return output if return_dict is not False else output.to_tuple()
-
-    def _score(self, vectors: Tensor) -> Tensor:
-        """`(batch, max_sentences, width)` to `(batch, max_sentences)`, in float32 at least.
-
-        The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast
-        here as well, for heads that were replaced.
-        """
-        vectors = self.dropout(vectors)
-        dtype = torch.promote_types(vectors.dtype, torch.float32)
-        with torch.autocast(device_type=vectors.device.type, enabled=False):
-            scores: Tensor = self.head(vectors.to(dtype)).squeeze(-1)
-        return scores.to(torch.promote_types(scores.dtype, torch.float32))
-
-    def _find_markers(self, input_ids: Tensor, attention_mask: Tensor, width: int | None) -> Tensor:
-        """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None."""
-        markers = (input_ids == self.config.marker_token_id) & attention_mask.bool()
-        counts = markers.sum(dim=1, keepdim=True)
-        if width is None:
-            width = int(counts.max()) if len(counts) else 0
-        elif int(counts.max()) > width:
-            raise ValueError(f"a story has {int(counts.max())} markers but labels for {width} sentences")
-        positions = markers.int().argsort(dim=1, descending=True, stable=True)[:, :width]
-        positions = nn.functional.pad(positions, (0, width - positions.shape[1]))
-        return torch.where(torch.arange(width, device=counts.device) < counts, positions, -1)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers; the tokenizer of the repository that the model was loaded from is saved as well.
@@ -336,6 +337,8 @@ class SentenceOrderingModel(PreTrainedModel):
                 f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
                 f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
             )
+        if config.get("head", "score") != "score" or config.get("context_layers"):
+            raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
         tokenizer = load_tokenizer(name_or_path) if tokenizer is None else with_marker(tokenizer)
         config.setdefault("base_model", name_or_path)
         model = cls._around(old.base_model, tokenizer, config)

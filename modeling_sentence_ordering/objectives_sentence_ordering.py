@@ -54,10 +54,25 @@ def pairwise_logistic(scores: Tensor, labels: Tensor, valid: Tensor, target_scal
     between two labels.
     """
     labels, scores = _without_the_invalid(labels, scores, valid)
-    wrong_by = scores.unsqueeze(2) - scores.unsqueeze(1)  # [b, i, j]: how much later i is put than j
+    return pair_logistic(scores.unsqueeze(1) - scores.unsqueeze(2), labels, valid)
+
+
+def pair_logistic(pair_logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    """The loss of `pairwise_logistic` for logits of pairs.
+
+    Args:
+        pair_logits: `(batch, max_sentences, max_sentences)`, [b, i, j] the logit of «i before j».
+        labels: `(batch, max_sentences)`, int64, original index or -100.
+        valid: `(batch, max_sentences)`, bool, the sentences that have both logits and a label.
+
+    Returns:
+        `(batch,)`, one loss per story.
+    """
     in_order = _earlier(labels, valid)
-    pairs = torch.where(in_order, -nn.functional.logsigmoid(-wrong_by), torch.zeros_like(wrong_by))
-    return pairs.sum(dim=(1, 2)) / (valid.sum(dim=1) - 1).clamp(min=1)
+    # A NaN in what is not counted would reach every gradient: it is replaced before the logarithm, too.
+    counted = torch.where(in_order, pair_logits, torch.zeros_like(pair_logits))
+    losses = torch.where(in_order, -nn.functional.logsigmoid(counted), torch.zeros_like(counted))
+    return losses.sum(dim=(1, 2)) / (valid.sum(dim=1) - 1).clamp(min=1)
 
 
 def list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
@@ -121,6 +136,18 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
+def check_head(objective: str, head: str) -> None:
+    """Refuses an objective that a head cannot be trained with.
+
+    Raises:
+        ValueError: for `mse` with the head `pairs`.
+    """
+    if head == "pairs" and objective == "mse":
+        raise ValueError(
+            "the objective 'mse' cannot train the head 'pairs', which says nothing of positions: use 'pairwise'"
+        )
+
+
 def objective_loss(
     scores: Tensor,
     labels: Tensor,
@@ -129,6 +156,7 @@ def objective_loss(
     objective: str = "mse",
     target_scale: str = "index",
     num_stories: Tensor | float | None = None,
+    pair_logits: Tensor | None = None,
 ) -> Tensor:
     """The model's loss: the objective of each story, averaged over the stories that have a label.
 
@@ -141,6 +169,8 @@ def objective_loss(
         num_stories: what the sum over stories is divided by instead of this batch's own number of labelled
             stories. Under gradient accumulation the collator passes the step's stories divided by its micro-batches,
             so that k micro-batches of unequal size give the gradient of the one batch that they make up.
+        pair_logits: `(batch, max_sentences, max_sentences)`, of a model with `head="pairs"`. `pairwise` is computed of
+            them, `listmle` and `position_listmle` of the scores. `mse` is refused: these scores have a mean of 0.
 
     Returns:
         A scalar with a gradient, 0 if no sentence has a label.
@@ -152,11 +182,15 @@ def objective_loss(
         raise ValueError(f"there is no objective {objective!r}; there is: {', '.join(sorted(OBJECTIVES))}")
     if labels.shape != scores.shape:
         raise ValueError(f"labels are {tuple(labels.shape)} but scores are {tuple(scores.shape)}: one per sentence")
+    check_head(objective, "score" if pair_logits is None else "pairs")
     valid = sentence_mask & (labels != -100)
     # Promoted, not cast: under float64 the loss stays float64. No op here is on autocast's lists for bf16 or fp16
     # inputs, since what comes in is float32 at least.
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    per_story = OBJECTIVES[objective](scores, labels, valid, target_scale)
+    if pair_logits is not None and objective == "pairwise":
+        per_story = pair_logistic(pair_logits.to(scores.dtype), labels, valid)
+    else:
+        per_story = OBJECTIVES[objective](scores, labels, valid, target_scale)
     if num_stories is None:
         num_stories = valid.any(dim=1).sum().clamp(min=1)
     return per_story.sum() / num_stories
@@ -167,8 +201,9 @@ def compute_metrics(prediction: Any) -> dict[str, float]:
 
     Args:
         prediction: the `EvalPrediction` of `Trainer`, or a pair of predictions and labels. The predictions are the
-            logits `(stories, max_sentences)`, or a tuple that begins with them. Labels of -100 are padding, and so are
-            logits of exactly -100, with which `Trainer` pads stories of unequal length.
+            logits `(stories, max_sentences)`, or a tuple that begins with them. Where the tuple has `ranks` (of a model
+            with `head="pairs"`), these order the sentences instead. Labels of -100 are padding, and so are logits of
+            exactly -100, with which `Trainer` pads stories of unequal length.
 
     Returns:
         - `accuracy`: share of a story's sentences at their true position, averaged over stories.
@@ -183,14 +218,16 @@ def compute_metrics(prediction: Any) -> dict[str, float]:
         ValueError: if a score is not finite, or no story has two sentences with a label and a score.
     """
     logits, labels = prediction[0], prediction[1]
+    ranks = None
     if isinstance(logits, (tuple, list)):
-        logits = logits[0]
+        logits, *others = map(torch.as_tensor, logits)
+        ranks = next((one for one in others if one.shape == logits.shape and one.dtype.is_floating_point), None)
     labels = labels[0] if isinstance(labels, tuple) else labels
     logits, labels = torch.as_tensor(logits).double(), torch.as_tensor(labels)
     valid = (labels != PADDING) & (logits != PADDING)
     if not logits[valid].isfinite().all():
         raise ValueError("the model's scores are not finite: training has diverged; lower the learning rate")
-    per_story = story_metrics(logits, labels, valid)
+    per_story = story_metrics(logits if ranks is None else ranks, labels, valid)
     scored = valid.sum(dim=1) >= 2
     if not scored.any():
         raise ValueError(f"none of {len(labels)} stories has two sentences with a label and a score")

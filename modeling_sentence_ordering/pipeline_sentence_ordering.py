@@ -18,11 +18,12 @@ from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order
 from .arrangement_sentence_ordering import arrangements
 from .configuration_sentence_ordering import SentenceOrderingConfig
+from .decoding_sentence_ordering import best_order  # noqa: F401 - named here so that transformers copies the file
 from .encoding_sentence_ordering import StoryTokenizer
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
 from .repository_sentence_ordering import save_tokenizer
-from .scoring_sentence_ordering import BATCH_TOKENS, score_stories
+from .scoring_sentence_ordering import BATCH_TOKENS, StoryScores, score_stories
 
 TASK = "sentence-ordering"
 # Stories of a list that are read before any is scored: enough to find batches of similar length among them.
@@ -43,6 +44,11 @@ class SentenceOrderingPipeline(Pipeline):
     Each answer is a dictionary: `sentences` in order, `order` the input indices in that order (always a permutation),
     `scores` one float per input sentence, lower comes first. Sentences of equal score are ordered by their text,
     identical ones by their place in the input.
+
+    A model with `head="pairs"` decides each pair, and the answer is the order with the highest sum of log-probabilities
+    over all pairs: certainly the best one for up to 12 sentences, and for more the result of a local search, see
+    `best_order`. A sentence's score is then minus the mean log-odds of coming before the others; where the pairs say
+    more than scores can express, `order` may differ from the order of the scores.
 
     A model whose scores have been calibrated (`confidence_temperature` in its config) gives `confidence` as well: for
     each sentence but the last, the probability that it does stand before the next one. It is lowest where the order is
@@ -177,10 +183,12 @@ class SentenceOrderingPipeline(Pipeline):
         """The scores to an answer for each story."""
         temperature = self.model.config.confidence_temperature
         answers = []
-        for sentences, fixed, (_, truncated), scores in zip(
+        for sentences, fixed, (_, truncated), found in zip(
             stories.sentences, stories.fixed, stories.shortened, stories.scores, strict=True
         ):
-            answer = in_order(sentences, scores, temperature=temperature, fixed=fixed)
+            answer = in_order(
+                sentences, found.scores, pair_logits=found.pair_logits, temperature=temperature, fixed=fixed
+            )
             answers.append({**answer, "truncated": truncated} if truncated else answer)
         return answers
 
@@ -193,13 +201,13 @@ class _Stories:
         sentences: of each story.
         fixed: what is known of each one's order.
         shortened: see `StoryTokenizer.shortened`.
-        scores: of each sentence, when they have been scored.
+        scores: of each story, when it has been scored.
     """
 
     sentences: list[list[str]]
     fixed: list[FixedPoints | None]
     shortened: list[tuple[list[list[int]], list[int]]]
-    scores: list[list[float | None]] = field(default_factory=list)
+    scores: list[StoryScores] = field(default_factory=list)
 
 
 def _is_story(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""From the encoder's hidden states to one vector per sentence, and from that to its score."""
+"""From the encoder's hidden states to judgements: vectors of sentences, layers over them, and the pair head."""
 
 from __future__ import annotations
 
@@ -16,8 +16,26 @@ class ScoreHead(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """`(..., in_features)` of any float dtype to `(..., out_features)`, float32 or float64."""
         dtype = torch.promote_types(input.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(dtype)
         with torch.autocast(device_type=input.device.type, enabled=False):
-            return nn.functional.linear(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+            return nn.functional.linear(input.to(dtype), self.weight.to(dtype), bias)
+
+
+def find_markers(input_ids: Tensor, attention_mask: Tensor, marker_token_id: int | None, width: int | None) -> Tensor:
+    """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None.
+
+    Raises:
+        ValueError: if there are more.
+    """
+    markers = (input_ids == marker_token_id) & attention_mask.bool()
+    counts = markers.sum(dim=1, keepdim=True)
+    if width is None:
+        width = int(counts.max()) if len(counts) else 0
+    elif int(counts.max()) > width:
+        raise ValueError(f"a story has {int(counts.max())} markers but labels for {width} sentences")
+    positions = markers.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+    positions = nn.functional.pad(positions, (0, width - positions.shape[1]))
+    return torch.where(torch.arange(width, device=counts.device) < counts, positions, -1)
 
 
 def read_sentences(
@@ -78,3 +96,121 @@ def _sentence_of_token(marker_positions: Tensor, content: Tensor) -> Tensor:
     sentence = begins.cumsum(dim=1) - 1
     nowhere = marker_positions.shape[1]
     return torch.where(content & (sentence >= 0), sentence, nowhere)
+
+
+class ContextLayer(nn.Module):
+    """A transformer layer over the sentences of a story.
+
+    Self-attention and a feed-forward network, each with layer normalisation before it and a residual connection around
+    it (Vaswani et al., 2017, arXiv:1706.03762; Xiong et al., 2020, arXiv:2002.04745). There are no position embeddings:
+    if the sentences are permuted, so is the output.
+
+    Args:
+        width: of the vectors.
+        dropout: probability, of both outputs before they are added.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = next(heads for heads in range(max(width // 64, 1), 0, -1) if width % heads == 0)
+        self.attention_norm = nn.LayerNorm(width)
+        self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.attention_output = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.intermediate, self.output = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, vectors: Tensor, sentence_mask: Tensor) -> Tensor:
+        """`(batch, sentences, width)` to the same; what is not in the mask `(batch, sentences)` is not attended to."""
+        batch, sentences, width = vectors.shape
+        vectors = vectors.to(self.attention_norm.weight.dtype)
+        normed = self.attention_norm(vectors)
+        shape = (batch, sentences, self.num_heads, width // self.num_heads)
+        query, key, value = (layer(normed).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        # Each attends to itself in any case: a row without anything to attend to would be NaN.
+        itself = torch.eye(sentences, dtype=torch.bool, device=vectors.device)
+        visible = (sentence_mask.unsqueeze(1) | itself).unsqueeze(1)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        attended = attended.transpose(1, 2).reshape(batch, sentences, width)
+        vectors = vectors + self.dropout(self.attention_output(attended))
+        hidden = nn.functional.gelu(self.intermediate(self.feed_forward_norm(vectors)))
+        return vectors + self.dropout(self.output(hidden))
+
+
+class PairHead(nn.Module):
+    """The logit of «i before j» for each pair of sentences: s_j - s_i + (q_i · k_j - q_j · k_i) / √size.
+
+    A difference of scores cannot express what depends on the pair; the second term can. Both change their sign if i and
+    j are exchanged. There are no biases: in a difference they cancel out, or add to what s says already.
+
+    Args:
+        width: of a sentence's vector, of which s, q and k are linear functions.
+        size: of q and k.
+    """
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.score = ScoreHead(width, 1, bias=False)
+        self.query = ScoreHead(width, size, bias=False)
+        self.key = ScoreHead(width, size, bias=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """`(batch, sentences, width)` to `(batch, sentences, sentences)`, antisymmetric, float32 or float64."""
+        query, key, score = self.query(vectors), self.key(vectors), self.score(vectors)
+        with torch.autocast(device_type=vectors.device.type, enabled=False):
+            # [i, j] is the first term of each difference in the logit; the second one is its transpose.
+            half = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5 + score.transpose(1, 2)
+            return half - half.transpose(1, 2)
+
+
+def judge_sentences(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kind: str) -> tuple[Tensor, Tensor | None]:
+    """What a head says of the sentences, in float32 at least, 0 where a sentence is missing.
+
+    The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast here
+    as well, for heads that were replaced.
+
+    Args:
+        vectors: `(batch, sentences, width)`.
+        sentence_mask: `(batch, sentences)`, bool.
+        head: a `ScoreHead` or a `PairHead`, or what took its place.
+        kind: which of the two, `"score"` or `"pairs"`.
+
+    Returns:
+        Scores, `(batch, sentences)`, and the pair logits, `(batch, sentences, sentences)` or None.
+    """
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    with torch.autocast(device_type=vectors.device.type, enabled=False):
+        judged: Tensor = head(vectors.to(dtype))
+    judged = judged.to(torch.promote_types(judged.dtype, torch.float32))
+    if kind == "pairs":
+        return scores_of_pairs(judged, sentence_mask)
+    return torch.where(sentence_mask, judged.squeeze(-1), 0.0), None
+
+
+def scores_of_pairs(pair_logits: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """One score per sentence, lower for what comes earlier: minus the mean log-odds of coming before the others.
+
+    The mean is over all N sentences of the story, itself included with log-odds of 0. Differences of these scores are
+    the best approximation of the pair logits by differences in the sense of least squares (Jiang et al., 2011,
+    "Statistical ranking and combinatorial Hodge theory", doi:10.1007/s10107-010-0419-x).
+
+    Args:
+        pair_logits: `(batch, sentences, sentences)`.
+        sentence_mask: `(batch, sentences)`, bool.
+
+    Returns:
+        The scores, `(batch, sentences)`, and the pair logits, both 0 where a sentence is missing.
+    """
+    both = sentence_mask.unsqueeze(2) & sentence_mask.unsqueeze(1)
+    pair_logits = torch.where(both, pair_logits, torch.zeros_like(pair_logits))
+    return -pair_logits.sum(dim=2) / sentence_mask.sum(dim=1, keepdim=True).clamp(min=1), pair_logits
+
+
+def init_layer(module: nn.Module, std: float) -> None:
+    """Initial weights of a layer that is not the encoder's: normal for linear layers, the identity for norms."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=std)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+    if getattr(module, "bias", None) is not None:
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .arrangement_sentence_ordering import arrangements, average_scores
+from .arrangement_sentence_ordering import arrangements, average_pair_logits, average_scores
 from .encoding_sentence_ordering import StoryTokenizer, batches_by_length
 from .long_texts_sentence_ordering import score_long_text
 
 BATCH_TOKENS = 8192
 """Tokens, padding included, that go through the encoder at once where nobody says otherwise."""
+
+
+@dataclass(frozen=True)
+class StoryScores:
+    """What a model says of one story.
+
+    Attributes:
+        scores: one per sentence in input order, see `average_scores`.
+        pair_logits: `(sentences, sentences)`, float64, of a model with `head="pairs"`: [i, j] is the logit of
+            «sentence i stands before sentence j». None for `head="score"`, and for a text of very many sentences, see
+            `score_long_text`.
+    """
+
+    scores: list[float | None]
+    pair_logits: Tensor | None = None
 
 
 def score_stories(
@@ -24,7 +41,7 @@ def score_stories(
     batch_size: int | None = None,
     batch_tokens: int | None = BATCH_TOKENS,
     num_permutations: int = 1,
-) -> list[list[float | None]]:
+) -> list[StoryScores]:
     """Scores every sentence, averaged over arrangements of its story, whatever order the sentences come in.
 
     Arrangements of similar length go through the model together, the longest first.
@@ -40,13 +57,14 @@ def score_stories(
             encoder, see `score_long_text`.
 
     Returns:
-        For each story one score per sentence in input order, see `average_scores`.
+        For each story its scores, and pair logits if the model gives them, for `in_order`.
     """
     fits = [story_tokenizer.fits(ids) for ids in sentence_ids]
     ways = [
         arrangements(sentences, num_permutations) if fit else [] for sentences, fit in zip(stories, fits, strict=True)
     ]
     rows: list[list[list[float]]] = [[[] for _ in story] for story in ways]
+    pairs: list[dict[int, Tensor]] = [{} for _ in ways]
     places = [(story, number) for story, shown in enumerate(ways) for number in range(len(shown))]
     lengths = [story_tokenizer.length(sentence_ids[story]) for story, _ in places]
     with torch.inference_mode():
@@ -58,14 +76,25 @@ def score_stories(
                 for story, number in chosen
             ]
             inputs = story_tokenizer.collate(tokenized)
-            logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits.tolist()
-            for (story, number), shown, row in zip(chosen, tokenized, logits, strict=True):
-                rows[story][number] = row[: len(shown.marker_positions)]
-        scores = [average_scores(*story) for story in zip(stories, ways, rows, strict=True)]
-        for place, fit in enumerate(fits):
-            if not fit:
-                long_text = (stories[place], sentence_ids[place])
-                scores[place] = list(
-                    score_long_text(model, story_tokenizer, *long_text, num_permutations=num_permutations)
+            output = model(**{key: value.to(model.device) for key, value in inputs.items()})
+            logits = output.logits.tolist()
+            pair_logits = None if output.pair_logits is None else output.pair_logits.cpu().double()
+            for place, ((story, number), shown) in enumerate(zip(chosen, tokenized, strict=True)):
+                size = len(shown.marker_positions)
+                rows[story][number] = logits[place][:size]
+                if pair_logits is not None:
+                    pairs[story][number] = pair_logits[place, :size, :size]
+        found = []
+        for story, (sentences, fit) in enumerate(zip(stories, fits, strict=True)):
+            if fit:
+                scores = average_scores(sentences, ways[story], rows[story])
+                matrices = [pairs[story][number] for number in sorted(pairs[story])]
+                of_pairs = average_pair_logits(sentences, ways[story], rows[story], matrices) if matrices else None
+                found.append(StoryScores(scores, of_pairs))
+            else:
+                long_text = (sentences, sentence_ids[story])
+                long_scores, of_pairs = score_long_text(
+                    model, story_tokenizer, *long_text, num_permutations=num_permutations
                 )
-    return scores
+                found.append(StoryScores(list(long_scores), of_pairs))
+    return found

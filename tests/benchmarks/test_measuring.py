@@ -100,8 +100,11 @@ def test_calibration_on_stories_that_the_temperature_was_not_fitted_on() -> None
     assert "calibration_error" not in calibration_figures(many, None)
     # The halves differ: each is judged with the temperature of the other one, and both are off.
     halves = [predictions(20_000, 0.2), predictions(20_000, 5.0)]
-    mixed = Predictions(*(np.stack([getattr(half, name) for half in halves], axis=1).reshape(-1, 2)
-                          for name in ("scores", "labels", "sentence_mask")))  # fmt: skip
+    joined: dict[str, Any] = {
+        name: np.stack([getattr(half, name) for half in halves], axis=1).reshape(-1, 2)
+        for name in ("scores", "labels", "sentence_mask")
+    }
+    mixed = Predictions(**joined)
     assert calibration_figures(mixed, None)["calibration_error_cross_fitted"] > 0.1
 
 

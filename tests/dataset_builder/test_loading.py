@@ -210,9 +210,9 @@ def test_errors_name_what_was_tried(write_roc: WriteRoc, tmp_path: Path, monkeyp
 
 def test_a_bad_row_stops_with_file_and_row_and_leaves_nothing(write_roc: WriteRoc, tmp_path: Path) -> None:
     good, bad = write_roc(9, "good.csv"), write_roc(9, "bad.csv")
-    bad.write_bytes(bad.read_bytes() + b"last,T,One.\n")
+    bad.write_bytes(bad.read_bytes() + b"last,T,One.,,Three.,,\n")
     for _ in range(2):
-        with pytest.raises(BadRecord, match=r"bad\.csv, row 11: 3 fields"):
+        with pytest.raises(BadRecord, match=r"bad\.csv, row 11: column 'sentence2' is empty"):
             load_stories([str(good), str(bad)], cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache" / "sentence_ordering").iterdir())
 
@@ -262,10 +262,10 @@ def test_stories_are_never_all_in_memory(tmp_path: Path) -> None:
 
 def test_files_are_read_as_far_as_stories_are_asked_for(write_roc: WriteRoc) -> None:
     good = write_roc(2)
-    good.write_bytes(good.read_bytes() + b"last,T,One.\n")
+    good.write_bytes(good.read_bytes() + b"last,T,One.,,Three.,,\n")
     stories = stories_of_files([("stories.csv", str(good)), ("missing.csv", "missing.csv")])
     assert [next(stories).storyid for _ in range(2)] == ["id0", "id1"]
-    with pytest.raises(BadRecord, match=r"^stories\.csv, row 4: 3 fields"):
+    with pytest.raises(BadRecord, match=r"^stories\.csv, row 4: column 'sentence2'"):
         next(stories)
 
 

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset_builder import BadRecord, Story, read_stories
+from dataset_builder.lines import is_blank
 
 HEADER = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
 ROW = "id1,Title,One.,Two.,Three.,Four.,Five.\n"
@@ -42,10 +43,10 @@ Stories = list[list[str]]
 any_sentence = st.one_of(
     st.sampled_from([*NASTY, "two\nlines", "two\r\nlines", "a\ttab"]),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20),
-).filter(lambda text: text.strip() != "")
+).filter(lambda text: not is_blank(text))
 line_sentence = any_sentence.filter(lambda text: not set("\r\n\t\ufeff") & set(text))
 # The names of columns are a header in the first line of a TSV file; hypothesis knows them from our code.
-tsv_sentence = line_sentence.filter(lambda text: not text.lower().startswith(("sentence", "story")))
+tsv_sentence = line_sentence.filter(lambda text: not text.lower().startswith(("sentence", "story", chr(34))))
 
 
 def story_lists(sentence: st.SearchStrategy[str], *, length: int | None = None) -> st.SearchStrategy[Stories]:
@@ -188,13 +189,15 @@ def test_parquet_with_labels_and_with_the_guides_columns(tmp_path: Path) -> None
 
 BAD: list[tuple[str, str | bytes, int | None, str]] = [
     ("s.csv", HEADER.replace(",sentence3", "") + ROW, 1, "column(s) missing: sentence3"),
-    ("s.csv", HEADER.replace(",sentence5", "") + ROW, 1, "column(s) missing: sentence5"),
+    ("s.csv", HEADER.replace("sentence5", "sentense5") + ROW, 1, "column(s) missing: sentence5"),
+    ("s.csv", HEADER.replace("sentence4", "Sentence 2") + ROW, 1, "names 'sentence2' twice"),
+    ("s.csv", HEADER.replace("storytitle", "storyid") + ROW, 1, "names 'storyid' twice"),
     ("s.csv", "a,b\n1,2\n", 1, "the first row has: a, b"),
     ("s.csv", "x1,The Cat,A cat sat.,It got up.,It ran off.,It ate fish.,It slept well.\n", 1, "header row is missing"),
     ("s.csv", "A cat sat.,It got up.,It ran off.,It ate fish.,It slept well.\n", 1, "header row is missing"),
     ("s.csv", HEADER.replace(",", "\t") + ROW, 1, "no commas in the first row"),
     ("s.csv", "", None, "the file is empty"),
-    ("s.csv", HEADER + ROW + "id2,T,One.,Two.,Three.,Four.\n", 3, "6 fields, where the header has 7"),
+    ("s.csv", HEADER + ROW + "id2,T,One.\n", 3, "1 sentence, where an order needs at least two"),
     ("s.csv", HEADER + ROW + "id2,T,One.,Two.,Three.,Four.,Five.,Six.\n", 3, "8 fields, where the header has 7"),
     ("s.csv", HEADER + "id2,T,One.,Two., ,Four.,Five.\n", 2, "column 'sentence3' is empty"),
     ("s.csv", HEADER + ROW + 'id2,T,"One.,Two.,Three.,Four.,Five.\n' + ROW, 3, "not valid CSV"),
@@ -203,11 +206,11 @@ BAD: list[tuple[str, str | bytes, int | None, str]] = [
     ("s.csv", (HEADER + ROW).encode() + b"id2,T,Caf\xe9.,Two.,Three.,Four.,Five.\n", 3, "byte 0xe9 at offset 117"),
     ("s.csv", HEADER.encode("utf-16"), 1, "not UTF-8: byte 0xff at offset 0"),
     ("s.tsv", "One.\tTwo.\nOne.\t\tThree.\n", 2, "sentence 2 is empty"),
-    ("s.tsv", "One.\tTwo.\nOne, two.\n", 2, "1 sentence(s), where an order needs at least two"),
+    ("s.tsv", "One.\tTwo.\nOne, two.\n", 2, "1 sentence, where an order needs at least two"),
     ("s.tsv", b"One.\tTwo.\n\nOne\xff.\tTwo.\n", 3, "byte 0xff at offset 14"),
-    ("s.tsv", HEADER.replace(",", "\t") + "id\tTitle\tOne.\n", 2, "3 fields, where the header has 7"),
+    ("s.tsv", HEADER.replace(",", "\t") + "id\tTitle\tOne.\t\u200b\tThree.\n", 2, "column 'sentence2' is empty"),
     ("s.tsv", HEADER.replace(",sentence3", "").replace(",", "\t"), 1, "column(s) missing: sentence3"),
-    ("s.txt", "One.\nTwo.\n\nAlone.\n", 4, "1 sentence(s)"),
+    ("s.txt", "One.\nTwo.\n\nAlone.\n", 4, "1 sentence"),
     ("s.txt", b"One.\nTwo.\n\nOne.\n\xc3(\n", 5, "byte 0xc3 at offset 16"),
     ("s.jsonl", '{"sentences": ["One.", "Two."]}\n{"sentences": ["One.",\n', 2, "not a line of JSON"),
     ("s.jsonl", '["One.", "Two."]\n', 1, "not a JSON object"),
@@ -217,7 +220,7 @@ BAD: list[tuple[str, str | bytes, int | None, str]] = [
     ("s.jsonl", '{"sentences": ["One.", 2]}\n', 1, "sentence 2 is not text"),
     ("s.jsonl", '{"sentences": ["One.", " "]}\n', 1, "sentence 2 is empty"),
     ("s.jsonl", '{"sentences": ["One.", "\\ud800"]}\n', 1, "sentence 2 has half of a surrogate pair"),
-    ("s.jsonl", '{"sentences": []}\n', 1, "0 sentence(s)"),
+    ("s.jsonl", '{"sentences": []}\n', 1, "0 sentences"),
     ("s.jsonl", '{"sentences": ["One.", "Two."], "labels": [0, 0]}\n', 1, "'labels' is not a permutation of 0 … 1"),
     ("s.jsonl", '{"sentences": ["One.", "Two."], "labels": [1, 2]}\n', 1, "'labels' is not a permutation"),
     ("s.jsonl", '{"sentences": ["One.", "Two."], "labels": [1]}\n', 1, "'labels' is not a permutation"),

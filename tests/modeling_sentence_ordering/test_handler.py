@@ -1,4 +1,4 @@
-"""The limits of a request to an Inference Endpoint; what it answers is in tests/training/test_endpoint.py."""
+"""The limits of a request to an Inference Endpoint; what it answers is in tests/training/inference/test_endpoint.py."""
 
 from __future__ import annotations
 

@@ -37,9 +37,9 @@ from tests.modeling_sentence_ordering.small_encoders import (
 PACKAGE = Path(modeling_sentence_ordering.__file__).parent
 CODE = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
 MODELS = [name for name in [*ENCODERS, "cnn", "rnn"] if name != "modernbert"]  # which exists from 4.48 on
-NAMES = [*MODELS, "extra tokens"]
-# Saved again: a tokenizer class of its own and the generic one, an added marker, Unigram, a small encoder.
-SAVED = ["bert", "xlm-roberta", "no-cls", "rnn", "extra tokens"]
+NAMES = [*MODELS, "extra tokens", "pairs"]
+# Saved again: a tokenizer class of its own and the generic one, an added marker, Unigram, a small encoder, pairs.
+SAVED = ["bert", "xlm-roberta", "no-cls", "rnn", "extra tokens", "pairs"]
 
 
 def load_elsewhere(python: str, home: Path, models: list[dict[str, Any]]) -> dict[str, Any]:
@@ -102,14 +102,21 @@ def assert_complete(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def originals(model_folder: GetFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def originals(
+    model_folder: GetFolder, make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     extra = tmp_path_factory.mktemp("extra tokens")
     tokenizer = word_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["[EXTRA]"]})
     fields: dict[str, Any] = {"objective": "listmle", "confidence_temperature": 0.5}
     SentenceOrderingModel.from_encoder("rnn", tokenizer=tokenizer, **fields).save_pretrained(extra)
     save_tokenizer(tokenizer, extra)
-    return {**{name: model_folder(name) for name in MODELS}, "extra tokens": extra}
+    pairs = tmp_path_factory.mktemp("pairs")
+    of_pairs = {"head": "pairs", "context_layers": 1, "objective": "pairwise", "confidence_temperature": 0.5}
+    model, story_tokenizer = make_model("bert", initializer_range=0.1, **of_pairs)
+    model.save_pretrained(pairs)
+    save_tokenizer(story_tokenizer.tokenizer, pairs)
+    return {**{name: model_folder(name) for name in MODELS}, "extra tokens": extra, "pairs": pairs}
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def test_what_fits_once_it_is_cut_goes_through_in_one_piece(
     monkeypatch.setattr(
         large.story_tokenizer,
         "tokenize_stories",
-        lambda stories: [[ids[:most] for ids in story] for story in tokenize(stories)],
+        lambda stories, **_: [[ids[:most] for ids in story] for story in tokenize(stories)],
     )
     expected = large(text, num_permutations=3)
     assert expected == answer

@@ -36,7 +36,7 @@ CONTENT: dict[str, tuple[bytes, str]] = {
     "latin.csv": ((HEADER + "1,T,à,b,c,d,e\n").encode("latin-1"), "row 2: not UTF-8: byte 0xe0 at offset 73"),
     "header-alone.csv": (HEADER.encode(), "no stories in"),
     "cut.csv": ((HEADER + '1,T,a,b,c,d,"e\n').encode(), "row 2: not valid CSV"),
-    "short-row.csv": ((HEADER + "1,T,a,b,c,d\n").encode(), "6 fields, where the header has 7"),
+    "long-row.csv": ((HEADER + "1,T,a,b,c,d,e,f\n").encode(), "8 fields, where the header has 7"),
     "headless.csv": (b"1,Rain,It rained.,Tom baked.,She stayed.,We walked.,We ate.\n", "header row is missing"),
     "column.csv": (HEADER.replace("sentence1", "sentnce1").encode(), "is 'sentnce1' meant to be 'sentence1'?"),
     "column.tsv": (HEADER.replace("sentence5", "sentense5").replace(",", "\t").encode(), "is 'sentense5' meant"),

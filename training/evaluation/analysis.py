@@ -34,7 +34,7 @@ def analyse(predictions: Predictions) -> dict[str, Any]:
     Raises:
         ValueError: no story could be scored.
     """
-    scores, labels, mask = predictions.scores, predictions.labels, predictions.sentence_mask
+    scores, labels, mask = predictions.ranks, predictions.labels, predictions.sentence_mask
     stories = story_metrics(scores, labels, mask)
     scored = np.isfinite(stories["kendalls_tau"])
     if not scored.any():
@@ -134,7 +134,7 @@ def choose_examples(predictions: Predictions, stories: dict[str, np.ndarray]) ->
 def _given_order(predictions: Predictions, index: int) -> list[int]:
     """The true positions of a story's sentences in the order of their scores, equal ones as they were shown."""
     mask = predictions.sentence_mask[index]
-    labels, scores = predictions.labels[index][mask], predictions.scores[index][mask]
+    labels, scores = predictions.labels[index][mask], predictions.ranks[index][mask]
     return [int(label) for label in labels[np.argsort(scores, kind="stable")]]
 
 

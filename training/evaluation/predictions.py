@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from modeling_sentence_ordering import SentenceOrderingModel, objective_loss, score_stories
+from modeling_sentence_ordering import SentenceOrderingModel, decoded_ranks, objective_loss, score_stories
 from training.data.batches import evaluation_share
 from training.data.stories import TokenizedStories, evaluation_loader
 from training.system.processes import Processes
@@ -33,22 +35,69 @@ class Predictions:
         scores: `(stories, max_sentences)`, float32 or float64.
         labels: `(stories, max_sentences)`, int64, -100 for padding.
         sentence_mask: `(stories, max_sentences)`, bool, false for padding and sentences that were cut off.
+        pair_logits: of a model with `head="pairs"`, for each story `(sentences, sentences)`, or padded to more.
     """
 
     scores: np.ndarray
     labels: np.ndarray
     sentence_mask: np.ndarray
+    pair_logits: Sequence[np.ndarray] | None = None
 
-    def take(self, indices: list[int], scores: Tensor, labels: Tensor, sentence_mask: Tensor) -> None:
-        """Takes over what was found of some stories, `(batch, max_sentences)` each, with the batch's own maximum.
+    def take(self, indices: list[int], output: Any, labels: Tensor) -> None:
+        """Copies a model's output for some stories, of `(batch, max_sentences)` labels.
 
         At once: small arrays that were kept beside it would lie between those of the model, and memory would go to
         pieces.
         """
         sentences = labels.shape[1]
-        self.scores[indices, :sentences] = scores.cpu().numpy()
+        self.scores[indices, :sentences] = output.logits.cpu().numpy()
         self.labels[indices, :sentences] = labels.cpu().numpy()
-        self.sentence_mask[indices, :sentences] = sentence_mask.cpu().numpy()
+        self.sentence_mask[indices, :sentences] = output.sentence_mask.cpu().numpy()
+        if self.pair_logits is not None:
+            for index, logits in zip(indices, output.pair_logits.cpu().numpy(), strict=True):
+                size = len(self.pair_logits[index])
+                self.pair_logits[index][:] = logits[:size, :size]
+
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """`(stories, max_sentences)`, float: what puts the sentences in order, lowest first.
+
+        The scores; with pair logits, the positions in the order decoded from those among the sentences that survived.
+        """
+        if self.pair_logits is None:
+            return self.scores
+        ranks = np.zeros(self.scores.shape)
+        for stories, places in self.by_count():
+            logits = torch.from_numpy(self.pair_logits_of(stories, places))
+            scores = torch.from_numpy(self.scores[stories[:, None], places])
+            everything = torch.ones_like(scores, dtype=torch.bool)
+            ranks[stories[:, None], places] = decoded_ranks(logits, scores, everything).numpy()
+        return ranks
+
+    def by_count(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Stories of equally many sentences: their indices `(portion,)`, and where the sentences that survived and have
+        a label stand in the input, `(portion, sentences)`."""
+        survives = self.sentence_mask & (self.labels != LABEL_PADDING)
+        counts = survives.sum(axis=1)
+        for count in np.unique(counts[counts > 0]):
+            of_this = np.flatnonzero(counts == count)
+            for start in range(0, len(of_this), _PORTION):
+                stories = of_this[start : start + _PORTION]
+                yield stories, np.nonzero(survives[stories])[1].reshape(-1, count)
+
+    def pair_logits_of(self, stories: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Pair logits among chosen sentences, `(portion, sentences, sentences)`; arguments as `by_count` yields."""
+        assert self.pair_logits is not None
+        return np.stack(
+            [self.pair_logits[story][np.ix_(chosen, chosen)] for story, chosen in zip(stories, places, strict=True)]
+        )
+
+
+def _room_for_pairs(num_sentences: np.ndarray, dtype: Any) -> list[np.ndarray]:
+    """A square of zeros for each story, all of them in one piece of memory."""
+    sizes = num_sentences.astype(np.int64)
+    memory = np.split(np.zeros(int((sizes**2).sum()), dtype=dtype), np.cumsum(sizes**2)[:-1])
+    return [part.reshape(size, size) for part, size in zip(memory, sizes, strict=True)]
 
 
 def predict(
@@ -83,7 +132,8 @@ def predict(
     batches, counting = evaluation_share(stories.lengths, batch_size, processes)
     bar = {"disable": None if processes.is_first else True, "delay": 1, "leave": False}
     progress = tqdm(total=sum(map(len, batches)), desc=description, unit=" stories", **bar)
-    predictions = Predictions(scores, labels, mask)
+    pairs = _room_for_pairs(stories.num_sentences, scores.dtype) if model.config.head == "pairs" else None
+    predictions = Predictions(scores, labels, mask, pairs)
     # Weights that are shared out are gathered in `forward`, and could not be trained if that was in inference mode.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
     try:
@@ -96,14 +146,18 @@ def predict(
                 batch_labels = batch.pop("labels")
                 output = model(**{key: value.to(model.device) for key, value in batch.items()})
                 if place < counting:
-                    predictions.take(indices, output.logits, batch_labels, output.sentence_mask)
+                    predictions.take(indices, output, batch_labels)
                 progress.update(len(indices))
     finally:
         model.train(was_training)
     if processes.world_size > 1:
         own = [index for indices in batches[:counting] for index in indices]
-        for others, *values in processes.gathered((own, scores[own], labels[own], mask[own])):
+        own_pairs = [] if pairs is None else [pairs[index] for index in own]
+        for others, *values, others_pairs in processes.gathered((own, scores[own], labels[own], mask[own], own_pairs)):
             scores[others], labels[others], mask[others] = values
+            if pairs is not None:
+                for index, logits in zip(others, others_pairs, strict=True):
+                    pairs[index][:] = logits
     return predictions
 
 
@@ -128,11 +182,13 @@ def _predict_arranged(
         rows = score_stories(
             model, stories.story_tokenizer, shuffled, ids, batch_size=batch_size, num_permutations=num_permutations
         )
-        for index, labels, row in zip(portion, shuffles, rows, strict=True):
+        for index, labels, found in zip(portion, shuffles, rows, strict=True):
             predictions.labels[index, : len(labels)] = labels
-            for place, score in enumerate(row):
+            for place, score in enumerate(found.scores):
                 if score is not None:
                     predictions.scores[index, place], predictions.sentence_mask[index, place] = score, True
+            if predictions.pair_logits is not None and found.pair_logits is not None:
+                predictions.pair_logits[index][:] = found.pair_logits.numpy()
         progress.update(len(portion))
 
 
@@ -151,17 +207,34 @@ def judge(predictions: Predictions, config: Any) -> dict[str, float | int]:
         raise ScoresNotFinite(
             "the model's scores are not finite numbers any more: its weights have diverged; lower --learning_rate"
         )
-    metrics = ordering_metrics(predictions.scores, predictions.labels, predictions.sentence_mask)
-    loss = objective_loss(
-        torch.from_numpy(predictions.scores),
-        torch.from_numpy(predictions.labels),
-        torch.from_numpy(predictions.sentence_mask),
-        objective=config.objective,
-        target_scale=config.target_scale,
-    )
-    everything = {**metrics, "loss": float(loss)}
+    labels, mask = predictions.labels, predictions.sentence_mask
+    metrics = ordering_metrics(predictions.ranks, labels, mask)
+    scores = predictions.scores[mask & (labels != LABEL_PADDING)].astype(np.float64)
+    everything = {
+        **metrics,
+        "mean_logits": float(scores.mean()),
+        "std_logits": float(scores.std()),
+        "loss": _loss(predictions, config),
+    }
     first = {name: everything.pop(name) for name in METRIC_NAMES}
     return {**first, **everything}
+
+
+def _loss(predictions: Predictions, config: Any) -> float:
+    """The objective, averaged over the stories that have a label."""
+    options = {"objective": config.objective, "target_scale": config.target_scale}
+    if predictions.pair_logits is None:
+        arrays = (predictions.scores, predictions.labels, predictions.sentence_mask)
+        return float(objective_loss(*map(torch.from_numpy, arrays), **options))
+    total, number = 0.0, 0
+    for stories, places in predictions.by_count():
+        scores, labels = (
+            torch.from_numpy(array[stories[:, None], places]) for array in (predictions.scores, predictions.labels)
+        )
+        pair_logits = torch.from_numpy(predictions.pair_logits_of(stories, places))
+        loss = objective_loss(scores, labels, labels >= 0, **options, num_stories=1.0, pair_logits=pair_logits)
+        total, number = total + float(loss), number + len(stories)
+    return total / max(number, 1)
 
 
 def evaluate(model: SentenceOrderingModel, stories: TokenizedStories, **options: Any) -> dict[str, float | int]:

@@ -9,7 +9,14 @@ from itertools import islice
 from typing import Any
 
 from dataset_builder.story import BadRecord, Story
-from modeling_sentence_ordering import FixedPoints, SentenceOrderingModel, StoryTokenizer, in_order, score_stories
+from modeling_sentence_ordering import (
+    FixedPoints,
+    SentenceOrderingModel,
+    StoryScores,
+    StoryTokenizer,
+    in_order,
+    score_stories,
+)
 from modeling_sentence_ordering.scoring_sentence_ordering import BATCH_TOKENS
 
 # Stories that are read before any is scored: enough to find batches of similar length among them.
@@ -129,14 +136,16 @@ def _prepared(records: list[Story | BadRecord], story_tokenizer: StoryTokenizer)
     return portion
 
 
-def _answers(portion: _Portion, scores: list[list[float | None]], temperature: float | None) -> list[OrderedStory]:
+def _answers(portion: _Portion, scores: list[StoryScores], temperature: float | None) -> list[OrderedStory]:
     answers: dict[int, OrderedStory] = {}
     for place, record in enumerate(portion.records):
         if isinstance(record, BadRecord):
             answers[place] = OrderedStory(None, error=str(record))
         elif place in portion.errors:
             answers[place] = OrderedStory(record, error=portion.errors[place])
-    for (place, story, _, truncated, fixed), row in zip(portion.waiting, scores, strict=True):
-        answer = in_order(story.sentences, row, temperature=temperature, fixed=fixed)
+    for (place, story, _, truncated, fixed), found in zip(portion.waiting, scores, strict=True):
+        answer = in_order(
+            story.sentences, found.scores, pair_logits=found.pair_logits, temperature=temperature, fixed=fixed
+        )
         answers[place] = OrderedStory(story, **answer, truncated=truncated)
     return [answers[place] for place in range(len(portion.records))]

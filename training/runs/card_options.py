@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from model_card.licences import UNKNOWN, check_language, check_licence
-
 from training.recipe.recipe import Recipe
 
 SAMPLE_LICENCE, SAMPLE_LANGUAGE = "apache-2.0", "en"

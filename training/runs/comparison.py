@@ -20,13 +20,13 @@ from typing import Any
 
 import yaml
 
-from training.models import repository
-from training.system.console import BAD_INPUT, PROGRAM
-from training.models.encoders import build_model
 from training.frameworks.protocol import load_framework
-from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
-from training.recipe.file import coerced
 from training.frameworks.training_log import TrainingFailed, read_training_log
+from training.models import repository
+from training.models.encoders import build_model
+from training.recipe.file import coerced
+from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
+from training.system.console import BAD_INPUT, PROGRAM
 
 PLAN_FILE = "plan.json"
 RUNS = "runs"
@@ -34,8 +34,8 @@ RUNS = "runs"
 DONE_FILE = "run.json"
 # What a run that is interrupted gets to put its files away; it needs to end the step that it is in.
 SECONDS_TO_END = 30.0
-# Trains as `python -m training.commands.command_line` does, and ends when whoever started it has ended: killed, too. Otherwise
-# the same comparison, started again, would train in the folder that the old run is still writing to.
+# Trains as `python -m training.commands.command_line` does, and ends when the process that started it has ended, killed
+# or not. Otherwise the same comparison, started again, would train in the folder that the old run is still writing to.
 _TRAIN = """
 import os, sys, threading
 threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()

@@ -10,7 +10,6 @@ from statistics import mean, pstdev
 from typing import Any
 
 from model_card.plots import plot_loss_curves
-
 from training.models import repository
 
 FRAMEWORK_NAMES = {"trainer": "Trainer", "lightning": "Lightning", "poutyne": "Poutyne"}

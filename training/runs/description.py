@@ -14,12 +14,12 @@ from datasets import DatasetDict
 from dataset_builder.rights import may_be_quoted
 from modeling_sentence_ordering import SentenceOrderingModel
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
-
-from training.models import repository
-from .card_options import CardOptions
-from training.recipe.recipe import Recipe, shareable
-from .trained_on import TrainedOn
 from training.frameworks.training_log import read_training_log
+from training.models import repository
+from training.recipe.recipe import Recipe, shareable
+
+from .card_options import CardOptions
+from .trained_on import TrainedOn
 
 _LIBRARIES = ("sentence-ordering", "torch", "transformers", "datasets", "accelerate", "pytorch-lightning", "poutyne")
 

@@ -12,25 +12,25 @@ from typing import Any
 from datasets import DatasetDict
 
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer
-
-from training.models import repository
-from training.evaluation.analysis import analyse
-from training.evaluation.calibration import calibrated
-from .card_options import CardOptions
-from .description import describe, environment
-from training.system.device import fastest_device
-from training.models.encoders import build_model, checkpoint_activations
-from training.evaluation.predictions import Predictions, judge, predict
-from training.frameworks.protocol import Framework, load_framework, refuse_unsupported, resolved_for
-from training.system.processes import Processes
-from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
-from training.recipe.file import read_recipe_file
 from training.data.recipe_stories import open_stories
-from training.frameworks.run import TrainingRun
 from training.data.stories import TokenizedStories
 from training.data.streaming import StreamedStories
-from .trained_on import MOST_HASHES, TrainedOn, record_stream, record_table
+from training.evaluation.analysis import analyse
+from training.evaluation.calibration import calibrated
+from training.evaluation.predictions import Predictions, judge, predict
+from training.frameworks.protocol import Framework, load_framework, refuse_unsupported, resolved_for
+from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingLog, read_training_log
+from training.models import repository
+from training.models.encoders import build_model, checkpoint_activations
+from training.recipe.file import read_recipe_file
+from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
+from training.system.device import fastest_device
+from training.system.processes import Processes
+
+from .card_options import CardOptions
+from .description import describe, environment
+from .trained_on import MOST_HASHES, TrainedOn, record_stream, record_table
 
 Report = Callable[[str], None]
 # What a run that is resumed may do in another way than before: none of it changes the model.

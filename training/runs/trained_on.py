@@ -10,10 +10,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from training.models import repository
-from training.recipe.recipe import Recipe
 from training.data.stories import TokenizedStories, training_sampler
 from training.data.streaming import StreamBatchSampler, StreamedStories
+from training.models import repository
+from training.recipe.recipe import Recipe
 
 # Of a stream: for more, the file of hashes would be larger than many a model, and too large for memory in the end.
 MOST_HASHES = 1_000_000

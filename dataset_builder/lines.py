@@ -1,0 +1,118 @@
+"""The lines of a file of stories, and what counts as an empty line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+from .story import BadRecord
+
+_CHUNK = 1 << 16  # characters that are read at once before it is known what ends a line
+_MARK = "\ufeff"
+_BYTES_END, _TEXT_END = re.compile(rb"\r\n|\r|\n"), re.compile(r"\r\n|\r|\n")
+# White space and Unicode's default ignorable characters: what leaves nothing to see on the page.
+_INVISIBLE = re.compile(
+    "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]+"
+)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: empty, white space, or only invisible characters such as U+200B and U+FEFF."""
+    if text.isascii():
+        return not text.strip()
+    return _INVISIBLE.fullmatch(text) is not None
+
+
+class Lines:
+    """The lines of an open file, decoded one by one: a byte that is not UTF-8 costs its line, not the file.
+
+    Lines end with LF or CR LF. If the first line ends with CR alone, every CR ends a line. A byte-order mark at the
+    beginning of any line is dropped, because files that are concatenated bring theirs along.
+
+    Not a generator, because a generator ends with the first exception it raises.
+    """
+
+    def __init__(self, stream: IO[Any], file: str) -> None:
+        self.file = file
+        self.number = 0
+        self._stream = stream
+        self._offset = 0
+        self._pending: Any = None  # what was read beyond the last line
+        self._cr_ends: bool | None = None  # not known before the first line end
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._read_line()
+        if not line:
+            raise StopIteration
+        self.number += 1
+        start, self._offset = self._offset, self._offset + len(line)
+        if isinstance(line, bytes):
+            try:
+                line = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                reason = f"not UTF-8: byte 0x{line[error.start]:02x} at offset {start + error.start} of the file"
+                raise BadRecord(self.file, self.number, f"{reason}; save the file as UTF-8") from None
+        return str(line).removeprefix(_MARK)
+
+    def without_ends(self) -> Iterator[tuple[int, str | BadRecord]]:
+        """Row and text of each line without its line end, or the error in its place."""
+        while True:
+            try:
+                line = next(self)
+            except StopIteration:
+                return
+            except BadRecord as error:
+                yield self.number, error
+                continue
+            yield self.number, line.removesuffix("\n").removesuffix("\r")
+
+    def look_ahead(self) -> Lines | None:
+        """All lines once more, for a look before the first is read; None for a stream that cannot be rewound.
+
+        Call `rewind` before reading on.
+        """
+        return Lines(self._stream, self.file) if self._stream.seekable() else None
+
+    def rewind(self) -> None:
+        """Puts the stream back to its beginning, after `look_ahead`."""
+        self._stream.seek(0)
+
+    def _read_line(self) -> Any:
+        """The next line with its end; empty at the end of the file."""
+        pieces: list[Any] = []
+        while True:
+            text, self._pending = self._pending or self._read(), None
+            end = self._end_of_line(text) if text else 0
+            if end:
+                self._pending = text[end:] or None
+                text = text[:end]
+            pieces.append(text)
+            if end or not text:
+                return pieces[0] if len(pieces) == 1 else type(text)().join(pieces)
+
+    def _read(self) -> Any:
+        """Up to one LF; never a CR without what follows it, except at the end of the file."""
+        if self._cr_ends is False:
+            return self._stream.readline()
+        text = self._stream.readline(_CHUNK)
+        while text[-1:] in (b"\r", "\r") and (more := self._stream.read(1)):
+            text += more
+        return text
+
+    def _end_of_line(self, text: Any) -> int:
+        """Where the first line of the text ends; 0 if it goes on."""
+        if self._cr_ends is False:
+            return len(text) if text[-1:] in (b"\n", "\n") else 0
+        found = (_BYTES_END if isinstance(text, bytes) else _TEXT_END).search(text)
+        if found is None:
+            return 0
+        if self._cr_ends is None:
+            self._cr_ends = found.group() in (b"\r", "\r")
+            if not self._cr_ends:
+                return self._end_of_line(text)
+        return int(found.end())

@@ -1,0 +1,177 @@
+"""Stories in tables: CSV and TSV, one story a row."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from itertools import chain, zip_longest
+from typing import Any
+
+from .lines import Lines, is_blank
+from .records import ROC_SENTENCES, did_you_mean_column, missing_sentence_columns, sentence_columns, without_blank_end
+from .story import BadRecord
+
+Record = tuple[int, dict[str, Any]]
+Rows = Iterator[tuple[int, list[str]] | BadRecord]
+ROC_HEADER = ",".join(("storyid", "storytitle", *ROC_SENTENCES))
+_LONGEST_RECORD = 1 << 17  # characters; as the csv module's limit of a field
+_ENCLOSED = r'"(?:[^"]++|"")*+"'
+_FIELD = rf'(?:{_ENCLOSED}|[^"\t]*+)'
+_QUOTED_RECORD = re.compile(rf"{_FIELD}(?:\t{_FIELD})*+")
+_ENCLOSED_RECORD = re.compile(rf"{_ENCLOSED}(?:\t{_ENCLOSED})*+")
+_DOUBLED = re.compile(r'"[^"]*+""(?:[^"]++|"")*+"')
+_DOUBLED_FIELD = re.compile(rf"(?:^|\t){_DOUBLED.pattern}(?=\t|$)")
+
+
+def csv_records(lines: Lines) -> Iterator[Record | BadRecord]:
+    """ROCStories CSV, winter 2017 and spring 2016 alike; or any columns sentence1 … sentenceN."""
+    return _table_records(lines.file, _csv_rows(lines))
+
+
+def tsv_records(lines: Lines) -> Iterator[Record | BadRecord]:
+    """Ordered sentences, one story a line; or, with a header row, the same columns as in CSV."""
+    quoted = _is_quoted(lines)
+    rows = _csv_rows(lines, delimiter="\t") if quoted else _tsv_rows(lines)
+    first = next(rows, None)
+    if first is None:
+        return
+    if not isinstance(first, BadRecord) and _looks_like_header(first[1]):
+        yield from _table_records(lines.file, chain([first], rows))
+        return
+    for item in chain([first], rows):
+        if isinstance(item, BadRecord):
+            yield item
+        elif not all(map(is_blank, item[1])):
+            yield item[0], {"sentences": without_blank_end(item[1])}
+
+
+def _csv_rows(lines: Lines, delimiter: str = ",") -> Rows:
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    while True:
+        row = lines.number + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except BadRecord as error:
+            yield error
+        except csv.Error as error:
+            yield BadRecord(lines.file, row, f"not valid CSV: {error}; is a quotation mark open or not doubled?")
+        else:
+            if fields:
+                yield row, fields
+
+
+def _tsv_rows(lines: Lines) -> Rows:
+    for row, line in lines.without_ends():
+        if isinstance(line, BadRecord):
+            yield line
+        elif not is_blank(line):
+            fields = line.split("\t")
+            yield row, [_without_quotes(field) for field in fields] if '""' in line else fields
+
+
+def _without_quotes(field: str) -> str:
+    """`"He said ""no""."` is how pandas and spreadsheets write `He said "no".`; any other field is left as it is."""
+    return field[1:-1].replace('""', '"') if _DOUBLED.fullmatch(field) else field
+
+
+def _is_quoted(lines: Lines) -> bool:
+    """Whether a TSV file is quoted as CSV is: decided by the whole file, because one field can be read both ways.
+
+    Every field that contains a quotation mark has to be enclosed in them and double its own, and either some field
+    has doubled ones or all fields are enclosed. A corpus of plain text with dialogue in it fails the first test at
+    once (`"Go," he said.`), or has no doubled marks.
+    """
+    ahead = lines.look_ahead()
+    if ahead is None:
+        return False
+    try:
+        return _follows_quoting(ahead)
+    finally:
+        lines.rewind()
+
+
+def _follows_quoting(lines: Lines) -> bool:
+    doubled, all_enclosed, record = False, True, ""
+    for _, line in lines.without_ends():
+        if isinstance(line, BadRecord) or not (record or line):
+            continue
+        record = f"{record}\n{line}" if record else line
+        if record.count('"') % 2 and len(record) < _LONGEST_RECORD:
+            continue  # a field that goes on in the next line
+        if '"' in record:
+            if not _QUOTED_RECORD.fullmatch(record):
+                return False
+            doubled = doubled or _DOUBLED_FIELD.search(record) is not None
+        all_enclosed = all_enclosed and _ENCLOSED_RECORD.fullmatch(record) is not None
+        record = ""
+    return not record and (doubled or all_enclosed)
+
+
+def _looks_like_header(fields: list[str]) -> bool:
+    columns = set(map(_column_name, fields))
+    return len(columns.intersection({"storyid", "storytitle"}).union(sentence_columns(columns))) >= 2
+
+
+def _column_name(field: str) -> str:
+    """`Sentence 1`, `sentence_1` and `sentence1` are the same column."""
+    return re.sub(r"[\s_-]+", "", field).lower()
+
+
+def _table_records(file: str, rows: Rows) -> Iterator[Record | BadRecord]:
+    header = next(rows, None)
+    if header is None:
+        yield BadRecord(file, None, f"the file is empty; its first row should be the header {ROC_HEADER}")
+        return
+    if isinstance(header, BadRecord):
+        yield header
+        return
+    columns = [_column_name(field) for field in header[1]]
+    wrong = _what_is_wrong_with(header[1], columns)
+    if wrong:
+        yield BadRecord(file, header[0], wrong)
+        return
+    names = sentence_columns(columns)
+    for item in rows:
+        if isinstance(item, BadRecord):
+            yield item
+        elif not all(map(is_blank, item[1])) and not _is_header_again(item[1], columns):
+            yield _record_of_row(file, *item, columns, names)
+
+
+def _is_header_again(fields: list[str], columns: list[str]) -> bool:
+    """Whether this is the header of a second file that was concatenated to the first."""
+    return _column_name(fields[0]) == columns[0] and [_column_name(field) for field in fields] == columns
+
+
+def _record_of_row(file: str, row: int, fields: list[str], columns: list[str], names: list[str]) -> Record | BadRecord:
+    """A row as a record. A row that is too short has empty cells at its end, and these end the story."""
+    if not all(map(is_blank, fields[len(columns) :])):
+        return BadRecord(file, row, f"{len(fields)} fields, where the header has {len(columns)}")
+    cells = dict(zip_longest(columns, fields[: len(columns)], fillvalue=""))
+    sentences = without_blank_end([cells[name] for name in names])
+    for name, sentence in zip(names, sentences, strict=False):
+        if is_blank(sentence):
+            return BadRecord(file, row, f"column '{name}' is empty")
+    return row, {"storyid": cells.get("storyid"), "storytitle": cells.get("storytitle"), "sentences": sentences}
+
+
+def _what_is_wrong_with(header: list[str], columns: list[str]) -> str:
+    """Why the first row cannot be the header; empty if it can."""
+    known = {"storyid", "storytitle", *sentence_columns(columns)}.intersection(columns)
+    twice = [name for name in sorted(known) if columns.count(name) > 1]
+    if twice:
+        return f"the header names {' and '.join(map(repr, twice))} twice; rename or remove one of the columns"
+    missing = missing_sentence_columns(columns)
+    if not missing:
+        return ""
+    # A header that is not there at all silently costs the first story: say so rather than "column missing".
+    if not known and sum(" " in field.strip() for field in header) >= 3:
+        return f"the header row is missing, the first row is already a story; put {ROC_HEADER} above it"
+    if len(header) == 1 and ("\t" in header[0] or ";" in header[0]):
+        return f"no commas in the first row ({ROC_HEADER} is expected); with tabs between fields, name the file .tsv"
+    found = ", ".join(field if len(field) <= 30 else field[:30] + "…" for field in header[:10])
+    hint = did_you_mean_column(missing[0], [column for column in columns if column not in known])
+    return f"column(s) missing: {', '.join(missing)} (the first row has: {found}){hint}"
