@@ -183,12 +183,11 @@ class StoryDataModule(LightningDataModule):
         """The stories that `predict` orders: rows with `sentences`, by index."""
         if self.given is None:
             return ShownStories(self._split("test"))
-        name = next((name for name in ("predict", "test") if name in self.given), None)
-        if name is None and len(self.given) == 1:
-            name = next(iter(self.given))
-        if name is None:
-            raise ValueError(f"the data have no split 'predict' or 'test'; they have {', '.join(self.given)}")
-        return self.given[name]
+        only = list(self.given) if len(self.given) == 1 else []
+        for name in ("predict", "test", *only):
+            if name in self.given:
+                return self.given[name]
+        raise ValueError(f"the data have no split 'predict' or 'test'; they have {', '.join(self.given)}")
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands in its epoch.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch.optim.lr_scheduler import LambdaLR
 
 
@@ -20,6 +23,9 @@ def leave_added_groups(schedule: LambdaLR) -> None:
     `BackboneFinetuning` adds the encoder, and sets its learning rate itself at each epoch.
     """
     groups, known = schedule.optimizer.param_groups, len(schedule.lr_lambdas)
-    for group in groups[known:]:
-        schedule.lr_lambdas.append(lambda _, group=group: group["lr"])
+    schedule.lr_lambdas += [_own_rate(group) for group in groups[known:]]
     schedule.base_lrs = [*schedule.base_lrs[:known], *[1.0] * (len(groups) - known)]
+
+
+def _own_rate(group: dict[str, Any]) -> Callable[[int], float]:
+    return lambda step: float(group["lr"])

@@ -13,8 +13,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer
+from tests.training.frameworks.lightning.test_lightning_module import build, make_stories, make_trainer, quiet  # noqa: F401
 from tests.training.made_up import made_up_stories
-from tests.training.test_lightning_module import build, make_stories, make_trainer, quiet  # noqa: F401
 from training.frameworks.lightning.data import StoryDataModule
 from training.frameworks.lightning.module import SentenceOrderingModule
 
@@ -98,7 +98,7 @@ def test_stories_without_labels(home: Path, tmp_path: Path) -> None:
     assert_same_answers([answer for batch in batches for answer in batch], expected)
     assert set(expected[0]) == {"sentences", "order", "scores", "confidence"}
     collate = module.model.data_collator(module.tokenizer)
-    loader = DataLoader(rows.select(range(5)), batch_size=2, collate_fn=collate)  # type: ignore[arg-type]
+    loader = DataLoader(rows.select(range(5)), batch_size=2, collate_fn=collate)
     answers = [answer for batch in make_trainer(tmp_path).predict(module, loader) or [] for answer in batch]
     assert [sorted(answer["order"]) for answer in answers] == [sorted(answer["order"]) for answer in expected[:5]]
 
