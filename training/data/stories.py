@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,11 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     """`sentence_ids` for each story, from the cache of `datasets` if the same stories were tokenized the same way."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {"sentence_ids": story_tokenizer.tokenize_stories(batch["sentences"])}
+        return {
+            "sentence_ids": story_tokenizer.tokenize_stories(
+                batch["sentences"], longest=story_tokenizer.max_input_tokens
+            )
+        }
 
     tokenizer = story_tokenizer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -138,11 +143,13 @@ class ShuffledStory:
         sentence_ids: ids of each sentence, in the order shown.
         labels: the original index of each sentence shown.
         num_stories: see `Draw`; None in evaluation.
+        twin: the story in another shuffle, for the consistency term.
     """
 
     sentence_ids: list[list[int]]
     labels: list[int]
     num_stories: float | None = None
+    twin: ShuffledStory | None = None
 
 
 class TrainingStories(TorchDataset[ShuffledStory]):
@@ -152,12 +159,14 @@ class TrainingStories(TorchDataset[ShuffledStory]):
         stories: the stories.
         seed: decides the shuffles, together with story and epoch.
         fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `evaluation_labels`.
+        twins: draw a second shuffle of each story.
     """
 
-    def __init__(self, stories: TokenizedStories, *, seed: int = 42, fresh: bool = True) -> None:
+    def __init__(self, stories: TokenizedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False) -> None:
         self.stories = stories
         self.seed = seed
         self.fresh = fresh
+        self.twins = twins
 
     def __len__(self) -> int:
         """Stories."""
@@ -166,10 +175,8 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     def __getitem__(self, draw: Draw) -> ShuffledStory:
         """The story drawn, shuffled."""
         sentence_ids = self.stories.sentence_ids(draw.index)
-        if self.fresh:
-            return _shuffled(sentence_ids, draw, self.seed, self.fresh)
-        labels = self.stories.evaluation_labels(draw.index)
-        return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
+        labels = None if self.fresh else self.stories.evaluation_labels(draw.index)
+        return _shuffled(sentence_ids, draw, self.seed, self.fresh, self.twins, labels)
 
 
 class StreamedTraining(TorchDataset[ShuffledStory]):
@@ -180,14 +187,15 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
 
     Args:
         stories: the stories.
-        seed: as in `TrainingStories`.
+        seed, twins: as in `TrainingStories`.
         fresh: a new shuffle in every epoch; else that of epoch 0 always.
     """
 
-    def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True) -> None:
+    def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False) -> None:
         self.stories = stories
         self.seed = seed
         self.fresh = fresh
+        self.twins = twins
 
     def __len__(self) -> int:
         """Stories."""
@@ -195,13 +203,26 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
 
     def __getitem__(self, draw: StreamedDraw) -> ShuffledStory:
         """The story drawn, shuffled."""
-        return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh)
+        return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh, self.twins)
 
 
-def _shuffled(sentence_ids: list[list[int]], draw: Draw, seed: int, fresh: bool) -> ShuffledStory:
+def _shuffled(
+    sentence_ids: list[list[int]],
+    draw: Draw,
+    seed: int,
+    fresh: bool,
+    twins: bool,
+    labels: list[int] | None = None,
+) -> ShuffledStory:
+    """A story in the given shuffle, or in one of its own, and its twin in another."""
     generator = np.random.default_rng([seed, draw.epoch if fresh else 0, draw.index])
-    labels = generator.permutation(len(sentence_ids)).tolist()
-    return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
+
+    def shown(labels: list[int] | None) -> ShuffledStory:
+        labels = generator.permutation(len(sentence_ids)).tolist() if labels is None else labels
+        return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
+
+    story = shown(labels)
+    return dataclasses.replace(story, twin=shown(None)) if twins else story
 
 
 class EvaluationStories(TorchDataset[ShuffledStory]):
@@ -228,11 +249,17 @@ class StoryCollator:
         self.story_tokenizer = story_tokenizer
 
     def __call__(self, stories: Sequence[ShuffledStory]) -> dict[str, torch.Tensor]:
-        """Pads the stories of one batch."""
+        """Pads the stories of one batch, each followed by its twin if it has one."""
+        twins = [story.twin is not None for story in stories]
+        if any(twins):
+            stories = [row for story in stories for row in (story, story.twin) if row is not None]
         tokenized = [self.story_tokenizer.assemble(story.sentence_ids) for story in stories]
         batch = self.story_tokenizer.collate(tokenized, [story.labels for story in stories])
         if stories[0].num_stories is not None:
-            batch["num_stories"] = torch.tensor(stories[0].num_stories)
+            rows = 2 if any(twins) else 1
+            batch["num_stories"] = torch.tensor(rows * stories[0].num_stories)
+        if any(twins):
+            batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
         return batch
 
 
@@ -296,12 +323,13 @@ def training_loader(
 ) -> StoryLoader:
     """Batches to train on, the same in every framework: a process's share of them."""
     fresh, num_workers = recipe.shuffle_sentences == "fresh", recipe.dataloader_num_workers
+    twins = recipe.consistency > 0
     dataset: TorchDataset[ShuffledStory]
     if isinstance(stories, StreamedStories):
-        dataset = StreamedTraining(stories, seed=recipe.seed, fresh=fresh)
+        dataset = StreamedTraining(stories, seed=recipe.seed, fresh=fresh, twins=twins)
         num_workers = 0  # its sampler has them: to sort stories by length it needs their ids
     else:
-        dataset = TrainingStories(stories, seed=recipe.seed, fresh=fresh)
+        dataset = TrainingStories(stories, seed=recipe.seed, fresh=fresh, twins=twins)
     return StoryLoader(
         dataset,
         batch_sampler=training_sampler(stories, recipe, processes),

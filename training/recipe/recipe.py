@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modeling_sentence_ordering.configuration_sentence_ordering import READINGS, SCRATCH_ENCODERS, TARGET_SCALES
+from modeling_sentence_ordering.configuration_sentence_ordering import HEADS, READINGS, SCRATCH_ENCODERS, TARGET_SCALES
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 
 # Fields that say where a run stood, and have no part in the model that it makes.
@@ -76,6 +76,28 @@ class Recipe:
             choices=list(READINGS),
         ),
     )
+    head: str | None = field(
+        default=None,
+        metadata=_of(
+            "What the model decides: a score for each sentence, or each pair of sentences; 'score' if not given. "
+            "'pairs' needs an objective other than mse.",
+            choices=list(HEADS),
+        ),
+    )
+    pair_size: int | None = field(
+        default=None, metadata=_of("Width of the two projections with --head pairs; 128 if not given.")
+    )
+    context_layers: int | None = field(
+        default=None,
+        metadata=_of("Transformer layers over the sentences' vectors before the head; 0 if not given."),
+    )
+    consistency: float = field(
+        default=0.0,
+        metadata=_of(
+            "Weight of a term that makes two shuffles of a story agree (R-Drop): each story is shown twice in a step. "
+            "Needs --objective pairwise; 0 for none."
+        ),
+    )
     encoder_config: str | None = field(
         default=None,
         metadata=_of('Fields of the cnn or rnn encoder as JSON, such as \'{"num_filters": 128, "filter_size": 7}\'.'),
@@ -84,6 +106,10 @@ class Recipe:
 
     learning_rate: float | None = field(
         default=None, metadata=_of("Highest learning rate; 3e-5, and 1e-3 for 'cnn' and 'rnn', if not given.")
+    )
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata=_of("Highest learning rate of what is not the encoder; the same as the encoder's, if not given."),
     )
     per_device_train_batch_size: int = field(default=16, metadata=_of("Stories in one forward pass of training."))
     per_device_train_batch_tokens: int | None = field(
@@ -260,6 +286,10 @@ class Recipe:
                 raise RecipeError(f"--{name} must be {meaning}, not {value}")
         if self.fp16 and self.bf16:
             raise RecipeError("--fp16 and --bf16 are two ways to compute in half precision: take one of them")
+        if self.head == "pairs" and self.objective == "mse":
+            raise RecipeError("--head pairs cannot be trained with --objective mse: use --objective pairwise")
+        if self.consistency and self.objective != "pairwise":
+            raise RecipeError(f"--consistency {self.consistency} needs --objective pairwise, not {self.objective}")
         if self.fsdp and self.encoder in SCRATCH_ENCODERS:
             raise RecipeError(f"--fsdp shares out the layers of a pretrained encoder; {self.encoder!r} fits on any GPU")
         if self.max_steps == 0 or self.max_steps < -1:
@@ -287,6 +317,8 @@ _INFINITY = float("inf")
 _ABOVE_0, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("learning_rate", _ABOVE_0, _INFINITY, "above 0"),
+    ("head_learning_rate", _ABOVE_0, _INFINITY, "above 0"),
+    ("consistency", 0, _INFINITY, "0 or more"),
     ("per_device_train_batch_size", 1, _INFINITY, "at least 1"),
     ("per_device_train_batch_tokens", 1, _INFINITY, "at least 1"),
     ("per_device_eval_batch_size", 1, _INFINITY, "at least 1"),
@@ -301,6 +333,8 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**32 - 1, "between 0 and 4294967295"),
     ("data_seed", 0, 2**32 - 1, "between 0 and 4294967295"),
     ("shuffle_buffer_size", 1, _INFINITY, "at least 1"),
+    ("pair_size", 1, _INFINITY, "at least 1"),
+    ("context_layers", 0, _INFINITY, "0 or more"),
     ("vocab_size", 64, _INFINITY, "at least 64"),
     ("eval_steps", 1, _INFINITY, "at least 1"),
     ("logging_steps", 1, _INFINITY, "at least 1"),

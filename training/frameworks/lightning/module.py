@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -29,7 +30,7 @@ from training.models.encoders import build_model
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
-from .checkpoints import RECORD, model_from_record, model_record
+from .checkpoints import RECORD, model_from_record, model_record, read_checkpoint
 from .schedules import leave_added_groups, restart
 from .scored_stories import ScoredStories
 
@@ -49,6 +50,7 @@ class SentenceOrderingModule(LightningModule):
             change it. None only for `load_from_checkpoint`.
         tokenizer: the model's; not needed where `model` is a name.
         learning_rate: highest learning rate.
+        head_learning_rate: that of the parameters outside of the encoder, the same if None.
         lr_scheduler_type: schedule of the learning rate over all steps of the Trainer. With `max_time` alone the number
             of steps is unknown: use `"constant"`, or `"constant_with_warmup"` with `warmup_steps` of at least 1.
         warmup_steps: steps of warm-up; below 1 it is a share of all steps.
@@ -72,6 +74,7 @@ class SentenceOrderingModule(LightningModule):
         tokenizer: Any = None,
         *,
         learning_rate: float = 3e-5,
+        head_learning_rate: float | None = None,
         lr_scheduler_type: str = "linear",
         warmup_steps: float = 0.1,
         optim: str = "adamw_torch_fused",
@@ -84,6 +87,7 @@ class SentenceOrderingModule(LightningModule):
         super().__init__()
         fields = {
             "learning_rate": learning_rate,
+            "head_learning_rate": head_learning_rate,
             "lr_scheduler_type": lr_scheduler_type,
             "warmup_steps": warmup_steps,
             "optim": optim,
@@ -105,6 +109,19 @@ class SentenceOrderingModule(LightningModule):
     def around(cls, model: SentenceOrderingModel, tokenizer: Any, recipe: Recipe) -> SentenceOrderingModule:
         """A module that trains a model as a recipe says, which must be resolved."""
         return cls(model, tokenizer, **{name: getattr(recipe, name) for name in recipe_fields()})
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **options: Any) -> Any:
+        """As in Lightning, which by default reads a checkpoint from a URL as a pickle that may run code: here not.
+
+        Raises:
+            ValueError: if the checkpoint names a function to build the module with, which ours never do.
+        """
+        if isinstance(checkpoint_path, (str, os.PathLike)) and os.path.isfile(checkpoint_path):
+            fields = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+            if private := sorted(str(name) for name in fields if str(name).startswith("_")):
+                raise ValueError(f"{checkpoint_path} names code to build the module with ({private[0]})")
+        return super().load_from_checkpoint(checkpoint_path, *arguments, **{"weights_only": True, **options})
 
     @classmethod
     def build(
@@ -211,7 +228,7 @@ class SentenceOrderingModule(LightningModule):
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
                 if self.trainer.global_step == 0:
-                    restart(config.scheduler, self.hparams["learning_rate"])
+                    restart(config.scheduler, self.hparams["learning_rate"], self.hparams["head_learning_rate"])
                 leave_added_groups(config.scheduler)
 
     def on_train_epoch_start(self) -> None:
@@ -285,14 +302,20 @@ class SentenceOrderingModule(LightningModule):
             `scores`.
         """
         if isinstance(batch, dict) and "input_ids" in batch:
-            output = self.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
-            rows = zip(output.logits.tolist(), output.sentence_mask.sum(dim=1).tolist(), strict=True)
-            answers = [in_order([""] * count, scores) for scores, count in rows]
-            return [{"order": answer["order"], "scores": answer["scores"]} for answer in answers]
+            return self._orders(batch)
         stories = batch["sentences"] if isinstance(batch, dict) else batch
         pipeline = SentenceOrderingPipeline(model=self.model, tokenizer=self.tokenizer, device=self.device)
         ordered: list[dict[str, Any]] = pipeline([list(story) for story in stories])
         return ordered
+
+    def _orders(self, batch: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """Order and scores of stories that are tokenized already."""
+        output = self.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        answers = []
+        for index, (scores, count) in enumerate(zip(output.logits, output.sentence_mask.sum(dim=1), strict=True)):
+            pairs = None if output.pair_logits is None else output.pair_logits[index][:count, :count].cpu()
+            answers.append(in_order([f"{i:9}" for i in range(count)], scores.tolist(), pair_logits=pairs))
+        return [{"order": answer["order"], "scores": answer["scores"]} for answer in answers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what makes the checkpoint complete: `load_from_checkpoint` needs no encoder and no tokenizer."""

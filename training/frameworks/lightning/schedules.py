@@ -8,13 +8,17 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def restart(schedule: LambdaLR, learning_rate: float) -> None:
-    """Starts a schedule from another learning rate: `LearningRateFinder` finds one after the schedule was built."""
-    if all(base == learning_rate for base in schedule.base_lrs):
-        return
-    schedule.base_lrs = [learning_rate] * len(schedule.base_lrs)
-    for group, factor in zip(schedule.optimizer.param_groups, schedule.lr_lambdas, strict=False):
-        group["initial_lr"], group["lr"] = learning_rate, learning_rate * factor(schedule.last_epoch)
+def restart(schedule: LambdaLR, learning_rate: float, head_learning_rate: float | None = None) -> None:
+    """Starts a schedule from another learning rate: `LearningRateFinder` finds one after the schedule was built.
+
+    Groups that have `head_learning_rate` keep it.
+    """
+    kept = learning_rate if head_learning_rate is None else head_learning_rate
+    schedule.base_lrs = [kept if rate == head_learning_rate else learning_rate for rate in schedule.base_lrs]
+    for group, rate, factor in zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=False
+    ):
+        group["initial_lr"], group["lr"] = rate, rate * factor(schedule.last_epoch)
 
 
 def leave_added_groups(schedule: LambdaLR) -> None:
