@@ -27,6 +27,8 @@ CUSTOM_PIPELINES = {
     }
 }
 
+# The names of our own code, as they are in the entries of saved configs.
+OWN_REFERENCES = frozenset([*AUTO_MAP.values(), "pipeline_sentence_ordering.SentenceOrderingPipeline"])
 # Entries that name code: classes of a repository, of another repository (`user/name--module.Class`), or kernels.
 _REFERENCES = ("auto_map", "custom_pipelines", "auto_mapping")
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
@@ -352,6 +354,26 @@ def names_code(key: str, entry: Any) -> bool:
     names = entry.values() if isinstance(entry, dict) else [entry]
     is_kernel = key in _KERNELS and any("/" in str(name) for name in names)
     return is_kernel or (key in _REFERENCES and isinstance(entry, (str, list, dict)))
+
+
+def references_in(value: Any) -> list[str]:
+    """The names of code in parsed JSON: those that `without_references` leaves out."""
+    if isinstance(value, list):
+        return [name for entry in value for name in references_in(entry)]
+    if not isinstance(value, dict):
+        return []
+    found = []
+    for key, entry in value.items():
+        if key == "custom_pipelines" and isinstance(entry, dict):
+            entry = [task.get("impl") if isinstance(task, dict) else task for task in entry.values()]
+        found += _texts(entry) if names_code(key, entry) else references_in(entry)
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, (dict, list)):
+        return [text for entry in (value.values() if isinstance(value, dict) else value) for text in _texts(entry)]
+    return [value] if isinstance(value, str) else []
 
 
 def forget_references(config: PretrainedConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoModel, AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_sentence_ordering import (
@@ -19,7 +19,6 @@ from .configuration_sentence_ordering import (
 )
 from .repository_sentence_ordering import (
     input_limit,
-    load_config,
     load_encoder_config,
     load_tokenizer,
     portable_tokenizer_class,
@@ -152,36 +151,11 @@ def load_encoder(name_or_path: str, tokenizer: Any, options: dict[str, Any]) -> 
         ValueError: for models that cannot order sentences.
         OSError: if there is no such model, or it has no safetensors file.
     """
-    options = {"trust_remote_code": False, **options}
+    options = {**options, "trust_remote_code": bool(options.get("trust_remote_code"))}  # None would ask
     shared = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
     config = load_encoder_config(name_or_path, **shared)
     tokenizer = load_tokenizer(name_or_path, **shared) if tokenizer is None else with_marker(tokenizer)
     return AutoModel.from_pretrained(name_or_path, config=config, use_safetensors=True, **options), tokenizer
-
-
-def load_token_classifier(name_or_path: str) -> Any:
-    """A checkpoint for token classification whose head is one linear layer with one label.
-
-    Raises:
-        ValueError: for any other.
-    """
-    old, report = AutoModelForTokenClassification.from_pretrained(
-        name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
-    )
-    if report["missing_keys"]:  # transformers would make them up at random
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ValueError(f"{name_or_path} is no checkpoint for token classification: it has no weights for {missing}")
-    if old.config.num_labels != 1:
-        raise ValueError(
-            f"{name_or_path} has {old.config.num_labels} labels; a sentence ordering model of the guide has one"
-        )
-    extra = {name for name, _ in old.named_children()} - {old.base_model_prefix, "dropout", "drop", "classifier"}
-    if extra or not isinstance(old.classifier, nn.Linear):
-        raise ValueError(
-            f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
-            f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
-        )
-    return old
 
 
 def scratch_config(name: str, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingConfig:

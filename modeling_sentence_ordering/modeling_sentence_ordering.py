@@ -29,7 +29,6 @@ from .encoders_sentence_ordering import (
     build_encoder,
     config_around,
     load_encoder,
-    load_token_classifier,
     scratch_config,
 )
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
@@ -47,7 +46,7 @@ from .reading_sentence_ordering import (
     locate_sentences,
     read_sentences,
 )
-from .repository_sentence_ordering import load_tokenizer, with_marker
+from .repository_sentence_ordering import load_token_classifier, load_tokenizer, with_marker
 from .scoring_sentence_ordering import score_stories  # noqa: F401
 from .sharing_sentence_ordering import add_tokenizer, complete_card, upload
 
@@ -351,9 +350,9 @@ class SentenceOrderingModel(PreTrainedModel):
             ValueError: if the checkpoint has no token classifier, more than one label, or a head that is more than one
                 linear layer.
         """
-        old = load_token_classifier(name_or_path)
         if config.get("head", "score") != "score" or config.get("context_layers"):
             raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
+        old = load_token_classifier(name_or_path)
         tokenizer = load_tokenizer(name_or_path) if tokenizer is None else with_marker(tokenizer)
         config.setdefault("base_model", name_or_path)
         model = cls._around(old.base_model, tokenizer, config)

@@ -13,7 +13,7 @@ from dataset_builder.loading import load_all, load_stories
 from dataset_builder.story import story_hash
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.stories import TokenizedStories, sentences_of
-from training.evaluation.calibration import calibration_error, neighbours
+from training.evaluation.calibration import calibration_error, judged_pairs
 from training.evaluation.metrics import METRIC_NAMES
 from training.evaluation.predictions import judge, predict
 from training.models import repository
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     metrics = judge(predictions, model.config)
     if model.config.confidence_temperature is not None:
-        metrics["calibration_error"] = calibration_error(neighbours(predictions), model.config.confidence_temperature)
+        metrics["calibration_error"] = calibration_error(judged_pairs(predictions), model.config.confidence_temperature)
     seen = count_training_stories(options.model, stories)
     if seen is not None:
         metrics["training_stories"] = seen

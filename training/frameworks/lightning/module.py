@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
@@ -31,7 +31,7 @@ from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
-from .checkpoints import RECORD, model_from_record, model_record
+from .checkpoints import RECORD, model_from_record, model_record, read_checkpoint
 
 
 class SentenceOrderingModule(LightningModule):
@@ -93,7 +93,7 @@ class SentenceOrderingModule(LightningModule):
         }
         self.save_hyperparameters(fields)
         self.gradient_norm: Tensor | None = None
-        self._evaluated: list[_Scores] = []
+        self._evaluated: list[Predictions] = []
         if model is not None:
             self._take(model, tokenizer)
 
@@ -110,6 +110,19 @@ class SentenceOrderingModule(LightningModule):
             ValueError: if it is no sentence ordering model.
         """
         return cls(*load_trained_model(folder), **fields)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **options: Any) -> Any:
+        """As in Lightning, which by default reads a checkpoint from a URL as a pickle that may run code: here not.
+
+        Raises:
+            ValueError: if the checkpoint names a function to build the module with, which ours never do.
+        """
+        if isinstance(checkpoint_path, (str, os.PathLike)) and os.path.isfile(checkpoint_path):
+            fields = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+            if private := sorted(str(name) for name in fields if str(name).startswith("_")):
+                raise ValueError(f"{checkpoint_path} names code to build the module with ({private[0]})")
+        return super().load_from_checkpoint(checkpoint_path, *arguments, **{"weights_only": True, **options})
 
     @classmethod
     def build(
@@ -235,8 +248,12 @@ class SentenceOrderingModule(LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> list[dict[str, list[Any]]]:
         """For each story `order`, the input indices of its sentences in story order, and `scores`, one for each."""
-        scores, _, mask = self._score(batch)
-        answers = [in_order([""] * int(there.sum()), row.tolist()) for row, there in zip(scores, mask, strict=True)]
+        found = self._score(batch)
+        answers = []
+        for index, (row, there) in enumerate(zip(found.scores, found.sentence_mask, strict=True)):
+            count = int(there.sum())
+            pairs = None if found.pair_logits is None else torch.from_numpy(found.pair_logits[index][:count, :count])
+            answers.append(in_order([f"{i:9}" for i in range(count)], row.tolist(), pair_logits=pairs))
         return [{"order": answer["order"], "scores": answer["scores"]} for answer in answers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -264,16 +281,13 @@ class SentenceOrderingModule(LightningModule):
         self.tokenizer = tokenizer
         self.story_tokenizer = StoryTokenizer(tokenizer, model.config)
 
-    def _score(self, batch: dict[str, Tensor]) -> _Scores:
+    def _score(self, batch: dict[str, Tensor]) -> Predictions:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        output = self.model(**inputs)
-        return output.logits.cpu().numpy(), batch["labels"].cpu().numpy(), output.sentence_mask.cpu().numpy()
+        return Predictions.of_batch(self.model(**inputs), batch["labels"])
 
     def _log_metrics(self, prefix: str) -> None:
         batches, self._evaluated = self._of_all_processes(self._evaluated), []
-        batches = [batch for batch in batches if (batch[1] != LABEL_PADDING).any()]
-        scores, labels, mask = zip(*batches, strict=True)
-        everything = Predictions(_joined(scores, 0), _joined(labels, LABEL_PADDING), _joined(mask, False))
+        everything = Predictions.joined([batch for batch in batches if (batch.labels != LABEL_PADDING).any()])
         metrics = judge(everything, self.model.config)
         several = self.trainer.world_size > 1  # all have the same values; Lightning asks for a mean of them
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device if several else "cpu"}
@@ -281,7 +295,7 @@ class SentenceOrderingModule(LightningModule):
         values = {f"{prefix}_{name}": torch.tensor(value, **options) for name, value in metrics.items()}
         self.log_dict(values, sync_dist=several)
 
-    def _of_all_processes(self, batches: list[_Scores]) -> list[_Scores]:
+    def _of_all_processes(self, batches: list[Predictions]) -> list[Predictions]:
         """The batches of all processes in the order of the one loader that they were shared out from."""
         shares = Processes(self.trainer.global_rank, self.trainer.world_size).gathered(batches)
         return [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
@@ -291,19 +305,7 @@ class SentenceOrderingModule(LightningModule):
         return model_record(self.model, self.tokenizer)
 
 
-# Of the stories of a batch: scores, labels and sentence mask, `(batch, max_sentences)` each, see `Predictions`.
-_Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
 def recipe_fields() -> list[str]:
     """The fields of the recipe that `SentenceOrderingModule` takes."""
     arguments = inspect.signature(SentenceOrderingModule).parameters.values()
     return [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
-
-
-def _joined(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:
-    """Arrays `(batch, max_sentences)` of batches, one below the other."""
-    width = max(batch.shape[1] for batch in batches)
-    return np.concatenate(
-        [np.pad(batch, ((0, 0), (0, width - batch.shape[1])), constant_values=padding) for batch in batches]
-    )

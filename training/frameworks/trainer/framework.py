@@ -25,7 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
 from training.data.batches import evaluation_batches
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
-from training.evaluation.predictions import Predictions, judge, predict
+from training.evaluation.predictions import judge, predict
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from training.frameworks.run import TrainingRun
@@ -74,8 +74,7 @@ class StoryTrainer(Trainer):
         )
         # In the order in which the other frameworks have them: the last digits of a mean depend on it.
         in_order = np.concatenate(evaluation_batches(stories.lengths, run.recipe.per_device_eval_batch_size))
-        rows = (predictions.scores[in_order], predictions.labels[in_order], predictions.sentence_mask[in_order])
-        metrics = judge(Predictions(*rows), run.model.config)
+        metrics = judge(predictions.chosen(in_order), run.model.config)
         return EvalLoopOutput(
             None, None, {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}, len(stories)
         )
