@@ -279,19 +279,11 @@ class SentenceOrderingModel(PreTrainedModel):
         complete_card(working_dir, self.config, repo_id)
         return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
 
+    compute_metrics = staticmethod(compute_metrics)
+
     def data_collator(self, tokenizer: Any, **options: Any) -> DataCollatorForSentenceOrdering:
-        """The collator that makes batches for this model.
-
-        Args:
-            tokenizer: the model's.
-            **options: fields of [`DataCollatorForSentenceOrdering`], such as `shuffle`.
-        """
+        """The collator for this model; the options are fields of [`DataCollatorForSentenceOrdering`]."""
         return DataCollatorForSentenceOrdering(tokenizer, self.config, **options)
-
-    @staticmethod
-    def compute_metrics(prediction: Any) -> dict[str, float]:
-        """The metrics for `Trainer(compute_metrics=model.compute_metrics)`, see `compute_metrics`."""
-        return compute_metrics(prediction)
 
     @staticmethod
     def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:

@@ -23,7 +23,7 @@ from modeling_sentence_ordering import (
     StoryTokenizer,
     in_order,
 )
-from training.evaluation.metrics import LABEL_PADDING
+from training.evaluation.metrics import LABEL_PADDING, LOGGED_METRICS
 from training.evaluation.predictions import Predictions, judge
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
 from training.models.encoders import build_model
@@ -292,7 +292,7 @@ class SentenceOrderingModule(LightningModule):
         several = self.trainer.world_size > 1  # all have the same values; Lightning asks for a mean of them
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device if several else "cpu"}
         # In double precision, or two evaluations that differ in the eighth digit would count as equal.
-        values = {f"{prefix}_{name}": torch.tensor(value, **options) for name, value in metrics.items()}
+        values = {f"{prefix}_{name}": torch.tensor(metrics[name], **options) for name in LOGGED_METRICS}
         self.log_dict(values, sync_dist=several)
 
     def _of_all_processes(self, batches: list[Predictions]) -> list[Predictions]:
