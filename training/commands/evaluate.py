@@ -20,7 +20,7 @@ from training.models import repository
 from training.models.trained_model import load_trained_model
 from training.system.console import PROGRAM, note, say, show
 from training.system.device import steady_memory
-from training.system.output_names import check_file_name
+from training.system.output_names import check_apart, check_file_name
 
 from .parsing import OneLineErrors, complete_help
 
@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"--{name} must be at least 1, not {value}")
     if options.output_json is not None:
         check_file_name("--output_json", options.output_json)
+        check_apart("--output_json", options.output_json, data=options.data, models=[options.model])
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if options.split == "all":

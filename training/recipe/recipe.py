@@ -233,6 +233,11 @@ class Recipe:
         return dataclasses.replace(self, gradient_accumulation_steps=self.gradient_accumulation_steps * world_size)
 
     @property
+    def sources(self) -> list[str]:
+        """Whatever stories are read from."""
+        return [*self.data, *(self.validation_data or [])]
+
+    @property
     def encoder_name(self) -> str:
         """The encoder's name without folders, for plots, cards and tables."""
         return _without_folders(self.encoder)

@@ -25,6 +25,7 @@ from modeling_sentence_ordering import (
     in_order,
 )
 from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from training.evaluation.metrics import LOGGED_METRICS
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
 from training.models.encoders import build_model
 from training.recipe.recipe import Recipe
@@ -348,7 +349,7 @@ class SentenceOrderingModule(LightningModule):
         several = self.trainer.world_size > 1  # all have the same values; Lightning asks for a mean of them
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device if several else "cpu"}
         # In double precision, or two evaluations that differ in the eighth digit would count as equal.
-        values = {f"{prefix}_{name}": torch.tensor(value, **options) for name, value in metrics.items()}
+        values = {f"{prefix}_{name}": torch.tensor(metrics[name], **options) for name in LOGGED_METRICS}
         self.log_dict(values, sync_dist=several)
 
     @cached_property

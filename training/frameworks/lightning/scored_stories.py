@@ -11,9 +11,6 @@ from training.evaluation.metrics import LABEL_PADDING
 from training.evaluation.predictions import Predictions, judge
 from training.system.processes import Processes
 
-LOGGED_METRICS = ("loss", "accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")
-"""What an evaluation logs. The mean and standard deviation of the scores show a model that has collapsed."""
-
 
 class ScoredStories:
     """Collects scores batch by batch, and computes the metrics over all of them."""
@@ -32,5 +29,4 @@ class ScoredStories:
         shares = processes.gathered(self._batches)
         batches = [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
         everything = Predictions.joined([batch for batch in batches if (batch.labels != LABEL_PADDING).any()])
-        judged = judge(everything, config)
-        return {name: judged[name] for name in LOGGED_METRICS}
+        return judge(everything, config)

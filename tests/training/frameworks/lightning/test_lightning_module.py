@@ -27,11 +27,11 @@ from torch.amp import GradScaler
 
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.framework_runs import assert_same_weights
+from training.evaluation.metrics import LOGGED_METRICS
 from training.evaluation.predictions import evaluate
 from training.frameworks.lightning.checkpoints import HubFolderCallback, checkpoint_to_folder
 from training.frameworks.lightning.data import StoryDataModule
 from training.frameworks.lightning.module import SentenceOrderingModule, recipe_fields
-from training.frameworks.lightning.scored_stories import LOGGED_METRICS
 from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
 
@@ -273,6 +273,7 @@ def test_two_processes_do_what_one_does(home: Path, tmp_path: Path) -> None:
     assert_same_weights(two["weights"], one["weights"], atol=2e-5)
     assert not torch.equal(one["weights"]["head.weight"], build(home, "calm-bert").model.head.weight)
     names = {name for name in one["metrics"] if name.startswith("val_")}
+    assert names == {f"val_{name}" for name in LOGGED_METRICS}, "counts are not metrics"
     assert {name: two["metrics"][name] for name in names} == pytest.approx(
         {name: one["metrics"][name] for name in names}, rel=1e-4
     )
