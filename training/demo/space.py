@@ -25,6 +25,7 @@ _PAGE = {
     "demo_page.py": Path(__file__).with_name("page.py"),
     "demo_page.css": Path(__file__).with_name("page.css"),
     "demo_page.js": Path(__file__).with_name("page.js"),
+    "demo_guard.py": Path(__file__).with_name("guard.py"),
     "metrics.py": Path(metrics.__file__),
 }
 _HUB_LIBRARIES = ("transformers", "torch", "numpy")
@@ -33,6 +34,7 @@ _APP_CODE = '''"""Shuffles sentences and has a model put them in order. Made by 
 import json
 from pathlib import Path
 
+from demo_guard import Guard
 from demo_page import Model, serve
 from metrics import story_metrics
 
@@ -49,7 +51,7 @@ def load():
 
 if __name__ == "__main__":
     examples = json.loads((HERE / "examples.json").read_text(encoding="utf-8"))
-    serve(Model({name}, load), examples, story_metrics)
+    serve(Model({name}, load), examples, story_metrics, Guard)
 '''
 _TEXT = """
 Puts shuffled sentences in order with {model}: pick a story or write one, shuffle it, and press *Order*.
