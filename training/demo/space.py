@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.bounded_yaml import read_yaml
 from dataset_builder.file_writing import new_folder, write_text
 from modeling_sentence_ordering import objectives_sentence_ordering as metrics
 from training.publishing.checks import check_code
@@ -138,7 +139,7 @@ def check_space(folder: Path) -> None:
         ValueError: if it is none, or its app is missing.
     """
     try:
-        metadata = yaml.safe_load((folder / CARD).read_text(encoding="utf-8").split("---\n")[1])
+        metadata = read_yaml((folder / CARD).read_text(encoding="utf-8").split("---\n")[1])
         app = folder / metadata["app_file"] if metadata["sdk"] == "gradio" else None
     except (OSError, ValueError, IndexError, KeyError, TypeError, yaml.YAMLError):
         app = None
