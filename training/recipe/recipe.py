@@ -316,7 +316,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**32 - 1, "between 0 and 4294967295"),
     ("data_seed", 0, 2**32 - 1, "between 0 and 4294967295"),
     ("shuffle_buffer_size", 1, _INFINITY, "at least 1"),
-    ("vocab_size", 64, _INFINITY, "at least 64"),
+    ("vocab_size", 64, 10_000_000, "between 64 and 10000000"),
     ("eval_steps", 1, _INFINITY, "at least 1"),
     ("logging_steps", 1, _INFINITY, "at least 1"),
     ("early_stopping_patience", 0, _INFINITY, "0 or more"),
