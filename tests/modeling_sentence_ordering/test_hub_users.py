@@ -154,7 +154,7 @@ def test_hooks_on_the_head_fire_and_may_change_scores(plain: Plain) -> None:
     assert torch.allclose(plain.scores_of(model)[mask], plain.scores[mask] + 1)
 
 
-LORA = {
+LORA: dict[str, dict[str, Any]] = {
     "attention": {"target_modules": ["query", "value"]},
     "head": {"target_modules": ["head"]},
     "all-linear": {"target_modules": "all-linear"},
