@@ -156,7 +156,8 @@ def predict(
         processes: who share the work, all with the same model; not where arrangements are averaged.
     """
     width = int(stories.num_sentences.max(initial=0))
-    scores = np.zeros((len(stories), width), dtype=np.float64 if model.dtype == torch.float64 else np.float32)
+    dtype = np.float64 if model.dtype == torch.float64 else np.float32
+    scores = np.full((len(stories), width), LABEL_PADDING, dtype=dtype)  # as the model pads a batch
     labels = np.full((len(stories), width), LABEL_PADDING, dtype=np.int64)
     mask = np.zeros((len(stories), width), dtype=bool)
     was_training = model.training
