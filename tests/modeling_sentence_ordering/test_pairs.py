@@ -259,7 +259,7 @@ def test_a_very_long_text_is_sorted_by_its_scores(make_model: MakeModel, monkeyp
 def test_metrics_of_plain_trainer_are_those_of_the_decoded_order(make_model: MakeModel, tmp_path: Path) -> None:
     """Stories of unequal length, in batches of unequal width: nothing depends on the batch."""
     model, story_tokenizer = make_model("bert", **{**CONTEXT, "initializer_range": 0.3})
-    rows = [
+    rows: list[Any] = [
         {"sentences": story, "labels": random.Random(seed).sample(range(len(story)), len(story))}
         for seed, story in enumerate(STORIES * 5)
     ]
@@ -271,7 +271,7 @@ def test_metrics_of_plain_trainer_are_those_of_the_decoded_order(make_model: Mak
         collator = model.data_collator(story_tokenizer.tokenizer)
         trainer = Trainer(model, arguments, data_collator=collator, compute_metrics=model.compute_metrics)
         trainer.remove_callback(PrinterCallback)
-        found.append(trainer.evaluate(rows))  # type: ignore[arg-type]
+        found.append(trainer.evaluate(rows))
     right, different = 0, 0
     for row in rows:
         with torch.no_grad():
