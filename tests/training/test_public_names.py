@@ -38,7 +38,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
         exec("from training import Trainers")
 
 
-@pytest.mark.parametrize("path", ["examples/with_trainer.py"])
+@pytest.mark.parametrize("path", [f"examples/with_{name}.py" for name in ("trainer", "lightning", "poutyne")])
 def test_an_example_imports_from_the_packages_directly(path: str) -> None:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
