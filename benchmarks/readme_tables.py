@@ -1,6 +1,6 @@
-"""Writes the generated parts of README.md: `python benchmarks/readme_tables.py` (`--check` only compares).
+"""Writes the generated parts of README.md and docs/: `python benchmarks/readme_tables.py` (`--check` only compares).
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. The table of recipe fields is made from the code,
+A part is between `<!-- generated: NAME -->` and `<!-- end -->`. The table of recipe fields is made from the code,
 those of results from what `sentence-ordering compare` and the benchmarks wrote (`benchmarks/results/`). A part whose
 results are not there is left as it is.
 """
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))  # it is run as a file, too
 
 from benchmarks import speed_tables  # noqa: E402
 
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 COMPARISON = RESULTS / "comparison_sample.json"
 OBJECTIVES, OTHER_WAYS = RESULTS / "objectives_rocstories.json", RESULTS / "other_ways_rocstories.json"
@@ -87,6 +87,28 @@ def objectives() -> str | None:
     )
 
 
+def objectives_in_short() -> str | None:
+    """The table of objectives with one arrangement and without intervals; None without results."""
+    if not OBJECTIVES.is_file():
+        return None
+    metrics = {"kendalls_tau": "Kendall's tau", "accuracy": "accuracy", "pmr": "perfect stories"}
+    lines = [f"| | {' | '.join(metrics.values())} |", "|---" + "|---:" * len(metrics) + "|"]
+    values = json.loads(OBJECTIVES.read_text(encoding="utf-8"))
+    others = json.loads(OTHER_WAYS.read_text(encoding="utf-8"))["runs"] if OTHER_WAYS.is_file() else {}
+    rows = [
+        (_shown(name), [next(iter(run["judged"]["validation"].values())) for run in by_seed.values()])
+        for name, by_seed in values["runs"].items()
+    ]
+    rows += [(WAYS[name], list(by_seed.values())) for name, by_seed in others.items()]
+    for name, judged in rows:
+        lines.append(f"| {name} | " + " | ".join(f"{mean(run[metric] for run in judged):.3f}" for metric in metrics) + " |")
+    recipe, judged = values["recipe"], next(iter(run_of(values["runs"])["judged"]["validation"].values()))
+    return "\n".join(lines) + (
+        f"\n\n{judged['stories']:,} stories; encoder {recipe['encoder']}, {recipe['num_train_epochs']:g} epochs; "
+        "means over the seeds."
+    )
+
+
 def abstracts() -> str | None:
     """What models trained on abstracts, on stories and on both make of either; None without results."""
     if not ABSTRACTS.is_file():
@@ -131,13 +153,18 @@ def long_texts() -> str | None:
 
 def _lines(runs: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[str]:
     for name, by_seed in runs.items():
-        shown = f"the guide's recipe, {name.partition(', ')[2]}" if name.startswith("guide") else f"`{name}`"
+        shown = _shown(name)
         for count in next(iter(by_seed.values()))["judged"]["validation"]:
             judged = [run["judged"]["validation"][count] for run in by_seed.values()]
             yield _line(shown, count, list(by_seed.values()), judged)
             shown = ""
     for name, by_seed in others.items():
         yield _line(WAYS[name], "", list(by_seed.values()), list(by_seed.values()))
+
+
+def _shown(name: str) -> str:
+    """What a run of the objectives' results is called in a table."""
+    return f"the guide's recipe, {name.partition(', ')[2]}" if name.startswith("guide") else f"`{name}`"
 
 
 def _line(name: str, arrangements: str, runs: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]) -> str:
@@ -160,17 +187,18 @@ PARTS = {
     "recipe_fields": recipe_fields,
     "comparison": comparison,
     "objectives": objectives,
+    "objectives_in_short": objectives_in_short,
     "abstracts": abstracts,
     "long_texts": long_texts,
-    **speed_tables.PARTS_OF_README,
+    **speed_tables.PARTS_OF_PAGES,
 }
 
 
 def with_generated_parts(text: str) -> str:
-    """README with each generated part made anew, but for those without results.
+    """A page with each generated part made anew; parts without results are kept.
 
     Raises:
-        KeyError: if README names a part that nothing generates.
+        KeyError: if the page names an unknown part.
     """
 
     def renewed(part: re.Match[str]) -> str:
@@ -180,13 +208,22 @@ def with_generated_parts(text: str) -> str:
     return re.sub(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", renewed, text, flags=re.DOTALL)
 
 
+def outdated() -> dict[Path, str]:
+    """The pages whose generated parts differ from the code and the results, with the new text of each."""
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    renewed = {page: with_generated_parts(text) for page, text in texts.items()}
+    return {page: text for page, text in renewed.items() if text != texts[page]}
+
+
 def main() -> int:
-    """Rewrites README; with `--check`, says by its exit code whether it is up to date."""
-    old = README.read_text(encoding="utf-8")
-    new = with_generated_parts(old)
+    """Rewrites the pages; with `--check`, prints those that are out of date and returns 1 if there are any."""
+    pages = outdated()
     if "--check" in sys.argv[1:]:
-        return int(old != new)
-    README.write_text(new, encoding="utf-8")
+        for page in pages:
+            print(f"{page.relative_to(ROOT)} is out of date")
+        return int(bool(pages))
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
     return 0
 
 
