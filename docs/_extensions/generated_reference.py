@@ -2,6 +2,9 @@
 
 `<!-- reference: PACKAGE -->` becomes an autodoc directive for each name in the package's `__all__`.
 `<!-- commands -->` becomes a section for each command, with its `--help`.
+
+Docstrings are written for editors, in Google style with Markdown in places. `to_rst` turns the Markdown into
+reStructuredText before Sphinx reads them.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ def public_names(package: str) -> str:
     parts = []
     for name in sorted(module.__all__, key=str.lower):
         value = getattr(module, name)
-        kind = "class" if inspect.isclass(value) else "function" if callable(value) else "data"
-        if kind == "class" and issubclass(value, BaseException):
-            kind = "exception"
-        options = "\n   :members:\n   :show-inheritance:" if kind == "class" else ""
-        options += "\n   :no-value:" if kind == "data" else ""
-        parts.append(f"## {name}\n\n```{{eval-rst}}\n.. auto{kind}:: {package}.{name}{options}\n```")
+        if inspect.isclass(value):
+            directive = "autoexception" if issubclass(value, BaseException) else "autoclass"
+            options = "\n   :members:\n   :show-inheritance:"
+        elif callable(value):
+            directive, options = "autofunction", ""
+        else:
+            directive, options = "py:data", f"\n   :value: {', '.join(map(repr, value))}"
+        parts.append(f"## {name}\n\n```{{eval-rst}}\n.. {directive}:: {package}.{name}{options}\n```")
     return "\n\n".join(parts)
 
 
@@ -45,6 +50,21 @@ def command_help() -> str:
     return "\n\n".join(parts)
 
 
+def to_rst(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Rewrites the Markdown in a docstring, in place: fenced and indented code, references, starred arguments."""
+    text = "\n".join(lines)
+    text = re.sub(
+        r"^```python\n(.*?)^```$",
+        lambda code: ".. code-block:: python\n\n" + re.sub(r"^", "    ", code[1], flags=re.MULTILINE),
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    text = re.sub(r"^(?![ .-])(.*[^:\n])\n\n(?=    \S)", r"\1\n\n::\n\n", text, flags=re.MULTILINE)
+    text = re.sub(r"\[(`\w+`)\]", r"\1", text)
+    text = re.sub(r"^( +)\*(\w+), \*\*(\w+):", r"\1\\*\2, \\*\\*\3:", text, flags=re.MULTILINE)
+    lines[:] = text.splitlines()
+
+
 def expand(app: Sphinx, page: str, source: list[str]) -> None:
     """Replaces the markers of a page."""
     source[0] = MARKER.sub(
@@ -55,4 +75,5 @@ def expand(app: Sphinx, page: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", expand)
+    app.connect("autodoc-process-docstring", to_rst, priority=100)  # before napoleon
     return {"parallel_read_safe": True}
