@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .frameworks.poutyne.experiment import build_experiment, ordering_metric
     from .frameworks.trainer.callbacks import StepSeedCallback
     from .models.encoders import build_model
+    from .models.trained_model import load_trained_model
     from .publishing.lightning import PushToHubCallback
     from .publishing.poutyne import push_experiment
     from .recipe.recipe import Recipe, RecipeError
@@ -55,6 +56,7 @@ __all__ = [
     "build_schedule",
     "checkpoint_to_folder",
     "evaluate",
+    "load_trained_model",
     "model_loss",
     "ordering_metric",
     "push_experiment",
@@ -84,6 +86,7 @@ _DEFINED_IN = {
     "build_schedule": "frameworks.optimization",
     "checkpoint_to_folder": "frameworks.lightning.checkpoints",
     "evaluate": "evaluation.predictions",
+    "load_trained_model": "models.trained_model",
     "model_loss": "frameworks.poutyne.adapters",
     "ordering_metric": "frameworks.poutyne.experiment",
     "push_experiment": "publishing.poutyne",
