@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_scheduler
+from transformers import Trainer, TrainingArguments, get_scheduler
 
-from training.recipe.recipe import Recipe
+from training.recipe.recipe import Recipe, RecipeError
+from training.system.hub_errors import first_line
 
 
 def parameter_groups(
@@ -53,15 +54,41 @@ def _dimensions(parameter: nn.Parameter) -> int:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) as the recipe says; `recipe` must be resolved."""
+    """The recipe's optimizer; `recipe` must be resolved.
+
+    AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) is torch's, with the recipe's betas and epsilon. Other names
+    are built as `Trainer` builds them, with its defaults for what the recipe does not say.
+
+    Raises:
+        RecipeError: if the optimizer needs a package that is not installed, or cannot train this model.
+    """
     assert recipe.learning_rate is not None
-    return AdamW(
-        parameter_groups(model, recipe.weight_decay, recipe.head_learning_rate),
-        lr=recipe.learning_rate,
-        betas=(recipe.adam_beta1, recipe.adam_beta2),
-        eps=recipe.adam_epsilon,
-        fused=recipe.optim == "adamw_torch_fused",
-    )
+    groups = parameter_groups(model, recipe.weight_decay, recipe.head_learning_rate)
+    if recipe.optim in ("adamw_torch_fused", "adamw_torch"):
+        return AdamW(
+            groups,
+            lr=recipe.learning_rate,
+            betas=(recipe.adam_beta1, recipe.adam_beta2),
+            eps=recipe.adam_epsilon,
+            fused=recipe.optim == "adamw_torch_fused",
+        )
+    try:
+        arguments = TrainingArguments(
+            optim=recipe.optim,
+            learning_rate=recipe.learning_rate,
+            adam_beta1=recipe.adam_beta1,
+            adam_beta2=recipe.adam_beta2,
+            adam_epsilon=recipe.adam_epsilon,
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),  # accelerate's state, which this sets up, cannot be changed later
+        )
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        if "params" in options or "optimizer_dict" in options:
+            raise ValueError("it chooses parameters by itself, which the recipe has no field for")
+        optimizer: Optimizer = optimizer_class(groups, **options)
+    except (ImportError, ValueError, RuntimeError, TypeError) as error:
+        raise RecipeError(f"--optim {recipe.optim}: {first_line(error)}") from None
+    return optimizer
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LambdaLR:

@@ -10,15 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers.training_args import OptimizerNames
+
 from modeling_sentence_ordering.configuration_sentence_ordering import HEADS, READINGS, SCRATCH_ENCODERS, TARGET_SCALES
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 
 # Fields that say where a run stood, and have no part in the model that it makes.
-_OF_THIS_MACHINE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir")
+_OF_THIS_MACHINE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to")
 
 FRAMEWORKS = ("trainer", "lightning", "poutyne")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
-OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
+# What transformers knows by name, but for those that step while gradients are computed: their gradients can be neither
+# accumulated nor clipped by the recipe.
+OPTIMIZERS = tuple(
+    name.value for name in OptimizerNames if "layerwise" not in name.value and name.value not in ("lomo", "adalomo")
+)
 METRICS = ("kendalls_tau", "accuracy", "pmr", "loss")
 
 
@@ -44,6 +50,9 @@ class Recipe:
     output_dir: str = field(default="", metadata=_of("Folder for the trained model, a complete Hub repository."))
     validation_data: list[str] | None = field(
         default=None, metadata=_of("Stories to validate on; then all of --data is trained on.")
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata=_of("Train on the first so many training stories only; on all, if not given.")
     )
     streaming: bool = field(
         default=False,
@@ -96,6 +105,22 @@ class Recipe:
         metadata=_of(
             "Weight of a term that makes two shuffles of a story agree (R-Drop): each story is shown twice in a step. "
             "Needs --objective pairwise; 0 for none."
+        ),
+    )
+    max_input_tokens: int | None = field(
+        default=None,
+        metadata=_of("Most tokens of a story that the model reads; as many as the encoder takes, if not given."),
+    )
+    freeze_encoder: bool = field(
+        default=False, metadata=_of("Train only what is not the encoder: its weights stay as they are.")
+    )
+    lora: int | None = field(
+        default=None,
+        metadata=_of(
+            "Train LoRA adapters of this rank in the frozen encoder; they are merged into the saved model. Needs "
+            "the extra 'lora'.",
+            nargs="?",
+            const=8,
         ),
     )
     encoder_config: str | None = field(
@@ -205,6 +230,13 @@ class Recipe:
     early_stopping_patience: int = field(
         default=0, metadata=_of("Stop after so many evaluations without a better one; 0 for never.")
     )
+    report_to: list[str] = field(
+        default_factory=lambda: ["tensorboard"],
+        metadata=_of(
+            "Where metrics are reported: integrations of transformers such as tensorboard, wandb, mlflow or trackio; "
+            "'all' that are installed, or 'none'."
+        ),
+    )
     save_total_limit: int = field(default=1, metadata=_of("Checkpoints to keep besides the best."))
 
     test_size: float = field(default=0.2, metadata=_of("Share held out where the data bring no splits."))
@@ -289,6 +321,11 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"--{name} must be {meaning}, not {value}")
+        for name in ("freeze_encoder", "fsdp", "torch_compile"):
+            if self.lora is not None and getattr(self, name):
+                raise RecipeError(f"--lora and --{name} cannot be combined: leave one of them out")
+        if self.max_train_samples is not None and self.streaming:
+            raise RecipeError("--max_train_samples needs stories in tables; with --streaming, use --max_steps")
         if self.fp16 and self.bf16:
             raise RecipeError("--fp16 and --bf16 are two ways to compute in half precision: take one of them")
         if self.head == "pairs" and self.objective == "mse":
@@ -340,6 +377,9 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("shuffle_buffer_size", 1, _INFINITY, "at least 1"),
     ("pair_size", 1, _INFINITY, "at least 1"),
     ("context_layers", 0, _INFINITY, "0 or more"),
+    ("max_train_samples", 1, _INFINITY, "at least 1"),
+    ("max_input_tokens", 8, _INFINITY, "at least 8"),
+    ("lora", 1, _INFINITY, "at least 1"),
     ("vocab_size", 64, 10_000_000, "between 64 and 10000000"),
     ("eval_steps", 1, _INFINITY, "at least 1"),
     ("logging_steps", 1, _INFINITY, "at least 1"),
