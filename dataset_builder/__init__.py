@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
+    from .configurations import shuffled_labels
     from .loading import load_all, load_stories
     from .readers import read_stories
     from .rights import may_be_quoted
@@ -28,6 +29,7 @@ __all__ = [
     "load_stories",
     "may_be_quoted",
     "read_stories",
+    "shuffled_labels",
     "story_hash",
 ]
 _MODULES = {
@@ -41,6 +43,7 @@ _MODULES = {
     "load_stories": "loading",
     "may_be_quoted": "rights",
     "read_stories": "readers",
+    "shuffled_labels": "configurations",
     "story_hash": "story",
 }
 
