@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import Trainer, get_scheduler
+from transformers.training_args import OptimizerNames
 
 from training.recipe.recipe import Recipe, RecipeError
 from training.system.hub_errors import first_line
@@ -73,20 +75,22 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             fused=recipe.optim == "adamw_torch_fused",
         )
     try:
-        arguments = TrainingArguments(
-            optim=recipe.optim,
+        # Not `TrainingArguments`: it resets accelerate's state, on which a Trainer that is running depends.
+        arguments: Any = SimpleNamespace(
+            optim=OptimizerNames(recipe.optim),
+            optim_args=None,
+            optim_target_modules=None,
             learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
             adam_beta1=recipe.adam_beta1,
             adam_beta2=recipe.adam_beta2,
             adam_epsilon=recipe.adam_epsilon,
-            report_to="none",
-            use_cpu=not torch.cuda.is_available(),  # accelerate's state, which this sets up, cannot be changed later
         )
         optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
         if "params" in options or "optimizer_dict" in options:
             raise ValueError("it chooses parameters by itself, which the recipe has no field for")
         optimizer: Optimizer = optimizer_class(groups, **options)
-    except (ImportError, ValueError, RuntimeError, TypeError) as error:
+    except (ImportError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise RecipeError(f"--optim {recipe.optim}: {first_line(error)}") from None
     return optimizer
 

@@ -41,4 +41,4 @@ def add_lora(model: SentenceOrderingModel, rank: int, seed: int) -> Any:
     ]
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, modules_to_save=whole)
-    return get_peft_model(model, config)  # type: ignore[arg-type]
+    return get_peft_model(model, config)

@@ -217,7 +217,7 @@ def _plot(study: optuna.Study, metric: str, path: Path) -> None:
     axes.legend()
     figure.tight_layout()
     with new_file(path) as unfinished, open(unfinished, "wb") as file:
-        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
 
 
 def _line(study: optuna.Study, trial: FrozenTrial) -> str:
