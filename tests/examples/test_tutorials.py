@@ -1,4 +1,4 @@
-"""The tutorials of Lightning and Poutyne run from end to end, and what they resume is what an undisturbed run makes."""
+"""The tutorials run from end to end, and what Lightning and Poutyne resume is what an undisturbed run makes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from examples import lightning_tutorial, poutyne_tutorial
+from dataset_builder import load_stories
+from examples import lightning_tutorial, poutyne_tutorial, trainer_tutorial
 from tests.training.frameworks.test_same_weights import write_encoder
 from training.models.trained_model import load_trained_model
 
@@ -56,3 +57,17 @@ def test_a_resumed_experiment_is_an_undisturbed_one(flags: list[str], tmp_path: 
     poutyne_tutorial.main([*flags, str(tmp_path / "one"), "--epochs", "3"])
     for some, others in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
         assert {k: v for k, v in some.items() if k != "time"} == {k: v for k, v in others.items() if k != "time"}
+
+
+@pytest.mark.slow
+def test_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = trainer_tutorial.main(["--encoder", "cnn", "--max_steps", "4", "--n_trials", "2"])
+    assert {"test_loss", "test_kendalls_tau", "test_mean_logits"} <= found.keys()
+    story = load_stories(["sample"])["test"][0]
+    assert sorted(found["ordered"]) == sorted(story["sentences"])
+    assert 1e-5 <= found["best"].hyperparameters["learning_rate"] <= 1e-2
+    assert -1 <= found["best"].objective <= 1
+    folder = tmp_path / "trainer-tutorial"
+    assert (folder / "checkpoint-2").is_dir() and (folder / "checkpoint-4").is_dir()
+    assert list(tmp_path.rglob("events.out.tfevents*"))

@@ -1,6 +1,6 @@
 """What the documentation of `Trainer` teaches, step by step: data, training, resuming, evaluation, prediction, search.
 
-python examples/trainer_step_by_step.py --encoder minilm --max_steps 240 --output_dir step-by-step
+python examples/trainer_tutorial.py --encoder minilm --max_steps 240 --output_dir trainer-tutorial
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--max_steps", type=int, default=240)
     parser.add_argument("--n_trials", type=int, default=3)
-    parser.add_argument("--output_dir", default="step-by-step")
+    parser.add_argument("--output_dir", default="trainer-tutorial")
     options = parser.parse_args(arguments)
 
     # Data: `map` turns sentences into ids once, and Trainer drops the other columns.
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 load_best_model_at_end=True,
                 metric_for_best_model="kendalls_tau",
                 logging_steps=5,
-                report_to="tensorboard",  # tensorboard --logdir step-by-step
+                report_to="tensorboard",  # tensorboard --logdir trainer-tutorial
             ),
             model_init=new_model,
             data_collator=collator,
