@@ -354,7 +354,11 @@ class SentenceOrderingModule(LightningModule):
         self.story_tokenizer = StoryTokenizer(tokenizer, model.config)
 
     def _log_metrics(self, prefix: str) -> None:
-        metrics = self._scored.metrics(self.model.config, Processes(self.trainer.global_rank, self.trainer.world_size))
+        data: Any = getattr(self.trainer, "datamodule", None)
+        split = "test" if prefix == "test" else "validation"
+        copies = data.copies(split) if hasattr(data, "copies") else {}  # a `StoryDataModule`, or one of the user's
+        processes = Processes(self.trainer.global_rank, self.trainer.world_size)
+        metrics = self._scored.metrics(self.model.config, processes, copies)
         self._scored = ScoredStories()
         several = self.trainer.world_size > 1  # all have the same values; Lightning asks for a mean of them
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device if several else "cpu"}
