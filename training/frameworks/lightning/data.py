@@ -21,6 +21,7 @@ from training.data.recipe_stories import open_stories
 from training.data.rows import GivenStories, check_has_sentences
 from training.data.stories import TokenizedStories, evaluation_loader, sentences_of, training_loader
 from training.data.streaming import StreamedStories
+from training.evaluation.copies import Copies, copies_in_loader
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
@@ -211,6 +212,10 @@ class StoryDataModule(LightningDataModule):
         if state_dict and written != now:
             raise ValueError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
         self._place = state_dict
+
+    def copies(self, split: str) -> Copies:
+        """The identical sentences of the stories of `validation` or `test`, in the order of their loader."""
+        return copies_in_loader(self._split(split), self.hparams["per_device_eval_batch_size"])
 
     def _evaluation_share(self, split: str) -> FixedLoader:
         stories, batch_size = self._split(split), self.hparams["per_device_eval_batch_size"]
