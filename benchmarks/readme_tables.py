@@ -35,19 +35,18 @@ WAYS = {
 
 
 def recipe_fields() -> str:
-    """Every field of the recipe, its default, and which framework follows it."""
+    """Every field of the recipe, its default, and the frameworks that refuse it."""
     from training.frameworks.protocol import load_framework
     from training.recipe.recipe import FRAMEWORKS, Recipe
     from training.runs.comparison_tables import FRAMEWORK_NAMES
 
-    refused = {name: load_framework(name).REFUSED for name in FRAMEWORKS}
-    names = [FRAMEWORK_NAMES[name] for name in FRAMEWORKS]
-    lines = ["| field | default | " + " | ".join(names) + " | |", "|---" * (len(names) + 3) + "|"]
+    refused = {FRAMEWORK_NAMES[name]: load_framework(name).REFUSED for name in FRAMEWORKS}
+    lines = ["| field | default | meaning |", "|---|---|---|"]
     for spec in dataclasses.fields(Recipe):
         default = spec.default if spec.default is not dataclasses.MISSING else []
         shown = "" if default in (None, "", []) else f"`{default}`"
-        cells = [f"no: {refused[name][spec.name]}" if spec.name in refused[name] else "yes" for name in FRAMEWORKS]
-        lines.append(f"| `{spec.name}` | {shown} | " + " | ".join(cells) + f" | {spec.metadata['help']} |")
+        notes = [f"Not in {name}: {fields[spec.name]}." for name, fields in refused.items() if spec.name in fields]
+        lines.append(f"| `{spec.name}` | {shown} | {' '.join([spec.metadata['help'], *notes])} |")
     return "\n".join(lines)
 
 
