@@ -46,7 +46,8 @@ def recipe_fields() -> str:
         default = spec.default if spec.default is not dataclasses.MISSING else []
         shown = "" if default in (None, "", []) else f"`{default}`"
         notes = [f"Not in {name}: {fields[spec.name]}." for name, fields in refused.items() if spec.name in fields]
-        lines.append(f"| `{spec.name}` | {shown} | {' '.join([spec.metadata['help'], *notes])} |")
+        meaning = re.sub(r"--\w+(?: (?:steps|pairs|pairwise)\b)?", r"`\g<0>`", " ".join([spec.metadata["help"], *notes]))
+        lines.append(f"| `{spec.name}` | {shown} | {meaning} |")
     return "\n".join(lines)
 
 

@@ -16,14 +16,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "gener
 exclude_patterns = ["_build", "_extensions"]
 myst_heading_anchors = 3
 
-smartquotes = False  # flags keep both of their dashes
 default_role = "code"  # docstrings have single backticks around code
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-napoleon_custom_sections = ["Returns"]  # text without a leading type, which the annotation has
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"

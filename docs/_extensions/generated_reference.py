@@ -18,6 +18,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 MARKER = re.compile(r"^<!-- (?:reference: (?P<package>\w+)|(?P<commands>commands)) -->$", re.MULTILINE)
+NO_BREAK = "\u00a0"
 WIDTH = "100"  # of the help texts, in characters
 
 
@@ -51,7 +52,10 @@ def command_help() -> str:
 
 
 def to_rst(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Rewrites the Markdown in a docstring, in place: fenced and indented code, references, starred arguments."""
+    """Rewrites a docstring, in place: fenced and indented code, references, starred arguments, what is returned.
+
+    The text below `Returns:` may contain a colon. Napoleon would take what is before it for a type.
+    """
     text = "\n".join(lines)
     text = re.sub(
         r"^```python\n(.*?)^```$",
@@ -62,14 +66,15 @@ def to_rst(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: l
     text = re.sub(r"^(?![ .-])(.*[^:\n])\n\n(?=    \S)", r"\1\n\n::\n\n", text, flags=re.MULTILINE)
     text = re.sub(r"\[(`\w+`)\]", r"\1", text)
     text = re.sub(r"^( +)\*(\w+), \*\*(\w+):", r"\1\\*\2, \\*\\*\3:", text, flags=re.MULTILINE)
+    text = re.sub(r"^Returns:\n(?=    )", ":returns:\n", text, flags=re.MULTILINE)
     lines[:] = text.splitlines()
 
 
 def expand(app: Sphinx, page: str, source: list[str]) -> None:
-    """Replaces the markers of a page."""
-    source[0] = MARKER.sub(
-        lambda found: public_names(found["package"]) if found["package"] else command_help(), source[0]
-    )
+    """Replaces the markers of a page, and keeps intervals on one line."""
+    text = MARKER.sub(lambda found: public_names(found["package"]) if found["package"] else command_help(), source[0])
+    text = re.sub(r"\[(-?[\d.]+), (-?[\d.]+)\]", f"[\\1,{NO_BREAK}\\2]", text)
+    source[0] = text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
