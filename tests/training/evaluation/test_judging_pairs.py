@@ -25,6 +25,7 @@ from training.data.stories import TokenizedStories
 from training.evaluation.analysis import analyse
 from training.evaluation.calibration import calibrated, judged_pairs
 from training.evaluation.predictions import Predictions, evaluate, judge, predict
+from training.system.processes import Processes
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,22 @@ def test_a_model_that_says_nothing_gets_what_chance_gets(stories: Dataset) -> No
     assert metrics["kendalls_tau"] == 0
     chance = np.mean([1 / len(story["sentences"]) for story in stories])
     assert metrics["accuracy"] == pytest.approx(chance)
+
+
+def test_several_processes_find_together_what_one_finds(stories: Dataset) -> None:
+    model, story_tokenizer = build()
+    tokenized = TokenizedStories(stories, story_tokenizer)
+    shares: list[Any] = []
+
+    class Process(Processes):
+        def gathered(self, value: Any) -> list[Any]:
+            shares.append(value)
+            return list(shares)  # the last process has the shares of all
+
+    for rank in range(2):
+        found = predict(model, tokenized, batch_size=4, processes=Process(rank, 2))
+    alone = predict(model, tokenized, batch_size=4)
+    assert found.pair_logits is not None and alone.pair_logits is not None
+    for one, other in zip(found.pair_logits, alone.pair_logits, strict=True):
+        assert np.array_equal(one, other)
+    assert judge(found, model.config) == judge(alone, model.config)
