@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .readers import read_stories
     from .rights import may_be_quoted
     from .rocstories_layout import in_rocstories_layout
+    from .rows import stories_of_rows
     from .shuffled_rocstories import ShuffledRocstories
     from .story import BadRecord, Story, story_hash
 
@@ -28,6 +29,7 @@ __all__ = [
     "load_stories",
     "may_be_quoted",
     "read_stories",
+    "stories_of_rows",
     "story_hash",
 ]
 _MODULES = {
@@ -41,6 +43,7 @@ _MODULES = {
     "load_stories": "loading",
     "may_be_quoted": "rights",
     "read_stories": "readers",
+    "stories_of_rows": "rows",
     "story_hash": "story",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from dataset_builder.configurations import shuffled_labels
+from dataset_builder.rows import stories_of_rows
 from modeling_sentence_ordering import StoryTokenizer
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
@@ -28,16 +30,17 @@ class TokenizedStories:
     """The sentences of many stories as ids, in true order, where they lie in the file that `datasets` has mapped.
 
     Args:
-        stories: columns `storyid`, `storytitle`, `sentences` (true order).
+        stories: rows of one split in any layout that `stories_of_rows` takes. Rows with `labels`, as the loading
+            script gives them, are put in order by these.
         story_tokenizer: turns sentences into ids.
         data_seed: decides the shuffles that stories are evaluated in.
     """
 
-    def __init__(self, stories: Dataset, story_tokenizer: StoryTokenizer, data_seed: int = 42) -> None:
-        self.stories = stories
+    def __init__(self, stories: Any, story_tokenizer: StoryTokenizer, data_seed: int = 42) -> None:
+        self.stories = stories_of_rows(stories)
         self.story_tokenizer = story_tokenizer
         self.data_seed = data_seed
-        column = _tokenized(stories, story_tokenizer).data.column("sentence_ids")
+        column = _tokenized(self.stories, story_tokenizer).data.column("sentence_ids")
         self._parts = [_MappedStories.of(part) for part in column.chunks]
         self._ends = np.cumsum([len(part.story_starts) - 1 for part in self._parts], dtype=np.int64)
 
@@ -189,8 +192,9 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
         return len(self.stories)
 
     def __getitem__(self, draw: StreamedDraw) -> ShuffledStory:
-        """The story drawn, shuffled."""
-        return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh)
+        """The story drawn, shuffled; one of a single sentence has no order, and so no label to learn."""
+        story = _shuffled(draw.sentence_ids, draw, self.seed, self.fresh)
+        return story if len(story.labels) > 1 else dataclasses.replace(story, labels=[LABEL_PADDING])
 
 
 def _shuffled(sentence_ids: list[list[int]], draw: Draw, seed: int, fresh: bool) -> ShuffledStory:

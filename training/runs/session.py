@@ -53,6 +53,7 @@ class _Session:
     recipe: Recipe
     folder: Path
     stories: DatasetDict
+    digests: dict[str, str]
     model: SentenceOrderingModel
     tokenizer: Any
     tokenized: dict[str, TokenizedStories]
@@ -121,7 +122,7 @@ def _trained(
     """What all processes do: the model, trained and saved, and what it is worth."""
     folder = Path(recipe.output_dir)
     resume_from = processes.of_first(lambda: _checkpoint_to_resume(folder, recipe, framework, processes))
-    session = processes.one_first(lambda: _open(recipe, folder, report, processes))
+    session = processes.one_first(lambda: _open(recipe, folder, resume_from, report, processes))
     if processes.is_first:
         _make_folder(folder, recipe)
     results = _before_training(session, resume_from)
@@ -183,6 +184,22 @@ def _check_same_recipe(path: Path, recipe: Recipe) -> None:
             )
 
 
+def _check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
+    """Refuses to go on with other stories under the names that the recipe gives.
+
+    Raises:
+        RecipeError: naming the splits that differ.
+    """
+    path = checkpoint.parent / repository.STORIES_FILE
+    before = repository.read_json(path) if path.exists() else digests
+    differ = [split for split in before | digests if before.get(split) != digests.get(split)]
+    if differ:
+        raise RecipeError(
+            f"--resume_from_checkpoint goes on with the stories of the run, but its {' and '.join(differ)} stories "
+            f"are not those of {checkpoint}: the data have changed. Restore them, or begin a new run"
+        )
+
+
 def _make_folder(folder: Path, recipe: Recipe) -> None:
     """The output folder, without what an earlier run left for itself in it; not before the new run can begin."""
     try:
@@ -195,12 +212,15 @@ def _make_folder(folder: Path, recipe: Recipe) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _open(recipe: Recipe, folder: Path, report: Report, processes: Processes) -> _Session:
+def _open(recipe: Recipe, folder: Path, resume_from: Path | None, report: Report, processes: Processes) -> _Session:
     stories = open_stories(recipe)
     if stories.stream is None and "train" not in stories.splits:
         raise RecipeError(f"there are no training stories in {', '.join(recipe.data)}")
     if recipe.early_stopping_patience and "validation" not in stories.splits:
         raise RecipeError("--early_stopping_patience needs validation stories: --validation_data, or data with such")
+    digests = stories.digests() if processes.is_first else {}
+    if resume_from is not None and processes.is_first:
+        _check_same_stories(resume_from, digests)
     model, tokenizer = build_model(recipe, stories.sentences)
     if recipe.gradient_checkpointing:
         try:
@@ -215,7 +235,7 @@ def _open(recipe: Recipe, folder: Path, report: Report, processes: Processes) ->
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     tokenized = stories.tokenized(story_tokenizer, recipe.data_seed)
     training = tokenized["train"] if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
-    return _Session(recipe, folder, stories.splits, model, tokenizer, tokenized, training, report, processes)
+    return _Session(recipe, folder, stories.splits, digests, model, tokenizer, tokenized, training, report, processes)
 
 
 def _before_training(session: _Session, resume_from: Path | None) -> dict[str, Any]:
@@ -246,6 +266,9 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
         session.processes,
     )
     if session.processes.is_first:
+        checkpoints = session.folder / repository.CHECKPOINTS
+        checkpoints.mkdir(exist_ok=True)
+        repository.write_json(checkpoints / repository.STORIES_FILE, session.digests)
         repository.write_recipe(session.folder, shareable(session.recipe.for_one_process(session.processes.world_size)))
     began = time.perf_counter()
     try:

@@ -249,3 +249,53 @@ def test_other_stories_or_another_tokenizer_are_tokenized_anew(
         some = TokenizedStories(load_all([str(path)]), tokenized.story_tokenizer)
         expected = [tokenized.story_tokenizer.tokenize(story.sentences) for story in read_stories(path)]
         assert [some.sentence_ids(index) for index in range(3)] == expected
+
+
+def test_shuffled_rows_are_put_in_order_by_their_labels(
+    home: Path, stories: Dataset, tokenized: TokenizedStories, tmp_path: Path
+) -> None:
+    """The rows that `build` and the loading script give, which are shuffled, mean the stories that they came from."""
+    build_dataset([str(home / "stories.jsonl")], tmp_path / "built")
+    rows = Dataset.from_parquet(str(next((tmp_path / "built" / "shuffled").glob("train*"))), cache_dir=str(tmp_path))
+    found = TokenizedStories(rows, tokenized.story_tokenizer)
+    where = {story["storyid"]: index for index, story in enumerate(stories)}
+    assert [found.sentence_ids(index) for index in range(len(rows))] == [
+        tokenized.sentence_ids(where[row["storyid"]]) for row in rows
+    ]
+    as_dicts = TokenizedStories(rows.to_list(), tokenized.story_tokenizer)
+    assert as_dicts.sentence_ids(3) == found.sentence_ids(3)
+    with pytest.raises(ValueError, match="not a permutation"):
+        TokenizedStories([{"sentences": ["a", "b"], "labels": [1, 1]}], tokenized.story_tokenizer)
+
+
+def shown_in(loader: Any) -> list[list[list[int]]]:
+    return [batch["input_ids"].tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("tokens", [None, 200])
+def test_a_fresh_iteration_is_a_new_epoch(
+    workers: int, tokens: int | None, tokenized: TokenizedStories, make_recipe: MakeRecipe
+) -> None:
+    fields = {"dataloader_num_workers": workers, "per_device_train_batch_tokens": tokens}
+    loader = training_loader(tokenized, make_recipe(**fields))
+    again = training_loader(tokenized, make_recipe(**fields))
+    epochs = [shown_in(loader) for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    for epoch in (2, 0, 1):
+        again.set_epoch(epoch)
+        assert shown_in(again) == epochs[epoch]
+    assert shown_in(again) == epochs[2], "the next one follows from the epoch that was set"
+    next(iter(again))  # one that is not finished counts as well
+    again_from = training_loader(tokenized, make_recipe(**fields))
+    again_from.set_epoch(4)
+    assert shown_in(again) == shown_in(again_from)
+
+
+def test_accelerate_iterates_over_the_same_epochs(tokenized: TokenizedStories, make_recipe: MakeRecipe) -> None:
+    from accelerate import Accelerator
+
+    plain = training_loader(tokenized, make_recipe())
+    expected = [shown_in(plain) for _ in range(3)]
+    wrapped = Accelerator(cpu=True).prepare_data_loader(training_loader(tokenized, make_recipe()))
+    assert [shown_in(wrapped) for _ in range(3)] == expected

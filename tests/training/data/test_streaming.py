@@ -192,7 +192,9 @@ def test_the_shuffle_of_a_story_is_the_same_whoever_reads_it(stories: StreamedSt
         loader = training_loader(stories, recipe)
         for epoch in range(2):
             loader.set_epoch(epoch)
-            for draws, batch in zip(list(loader.batch_sampler), loader, strict=True):
+            drawn = list(loader.batch_sampler)
+            loader.set_epoch(epoch)
+            for draws, batch in zip(drawn, loader, strict=True):
                 for draw, row in zip(draws, batch["labels"].tolist(), strict=True):
                     labels.setdefault(f"{fresh} {draw.index}", []).append([label for label in row if label >= 0])
                 assert batch["num_stories"].item() == pytest.approx(draws[0].num_stories)

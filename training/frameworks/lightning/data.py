@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.batches import BatchShare, evaluation_share
-from training.data.recipe_stories import open_stories
+from training.data.recipe_stories import open_stories, stories_digest
 from training.data.stories import (
     EvaluationStories,
     StoryCollator,
@@ -166,18 +167,27 @@ class StoryDataModule(LightningDataModule):
         """
         if self._training_loader is None:
             return {}
-        return {**self._training_loader.state_dict(), "processes": self._processes.world_size}
+        place = {**self._training_loader.state_dict(), "processes": self._processes.world_size}
+        return {**place, "stories": self._digest_of_training_stories}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Where the next training loader is to begin.
 
         Raises:
-            ValueError: if that is a place in the share of another number of processes.
+            ValueError: if that is a place in the share of another number of processes, or in other stories.
         """
         written, now = state_dict.get("processes", 1), self._processes.world_size
         if state_dict and written != now:
             raise ValueError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
+        if state_dict.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
+            raise ValueError("the checkpoint was written in training on other stories: the data have changed")
         self._place = state_dict
+
+    @cached_property
+    def _digest_of_training_stories(self) -> str:
+        if self._streamed is not None:
+            return self._streamed.stream.digest()
+        return stories_digest(self._split("train").stories)
 
     def _evaluation_share(self, split: str) -> FixedLoader:
         stories, batch_size = self._split(split), self.hparams["per_device_eval_batch_size"]
@@ -215,6 +225,7 @@ class ResumableLoader:
         self.batch_sampler = loader.batch_sampler
         self._loader = loader
         self._given = 0
+        self._epoch = 0
         self._place = {"epoch": 0, "batches": 0}
 
     def __len__(self) -> int:
@@ -227,7 +238,8 @@ class ResumableLoader:
         Nothing happens before the first batch is asked for: Lightning makes an iterator before it says which epoch
         it is, and makes another if the epoch that was resumed had no batch left.
         """
-        resumed = self.batch_sampler.sampler.epoch == self._place["epoch"]
+        self._epoch = self.batch_sampler.sampler.epoch
+        resumed = self._epoch == self._place["epoch"]
         self._given = self.batch_sampler.first = self._place["batches"] if resumed else 0
         self._place = {"epoch": 0, "batches": 0}
         for batch in self._loader:
@@ -236,12 +248,13 @@ class ResumableLoader:
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and how many of its batches have been given out."""
-        return {"epoch": self.batch_sampler.sampler.epoch, "batches": self._given}
+        return {"epoch": self._epoch, "batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Where the next iteration begins."""
+        """Where the next iteration begins, unless `set_epoch` says that it is another epoch."""
         self._place = state
-        self._given = state["batches"]
+        self._epoch, self._given = state["epoch"], state["batches"]
+        self.batch_sampler.set_epoch(state["epoch"])
 
 
 class FixedLoader:
