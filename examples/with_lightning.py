@@ -28,11 +28,18 @@ def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:
         learning_rate=1e-4,
     )
     # Batches as in the other examples; by themselves also right under several processes and after resuming.
-    stories = StoryDataModule(["sample"], per_device_train_batch_size=16, per_device_eval_batch_size=64)
+    stories = StoryDataModule(
+        ["sample"],
+        per_device_train_batch_size=8,
+        per_device_eval_batch_size=64,
+        train_sampling_strategy="random",
+        shuffle_sentences="fixed",
+    )
 
     # Everything else is Lightning's own: any callback, logger, strategy and precision may come here.
     trainer = Trainer(
         max_steps=options.max_steps,
+        accumulate_grad_batches=2,
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
         enable_checkpointing=False,

@@ -24,11 +24,12 @@ from training.recipe.recipe import Recipe
 class SeedSteps(Callback):
     """The dropout of the recipe: each step has its own seed."""
 
-    step = 0
+    batch = 0
 
     def on_train_batch_begin(self, batch_number: int, logs: Any) -> None:
-        seed_step(Recipe(), self.step)
-        self.step += 1
+        if self.batch % 2 == 0:
+            seed_step(Recipe(), self.batch // 2)
+        self.batch += 1
 
 
 def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:
@@ -36,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--max_steps", type=int, default=240, help="whole epochs, or less than one")
     parser.add_argument("--output_dir", default="with-poutyne")
-    recipe = Recipe(**vars(parser.parse_args(arguments)), learning_rate=1e-4, bf16=False).resolved()
+    recipe = Recipe(
+        **vars(parser.parse_args(arguments)), learning_rate=1e-4, bf16=False,
+        per_device_train_batch_size=8, gradient_accumulation_steps=2,
+        train_sampling_strategy="random", shuffle_sentences="fixed",
+    ).resolved()  # fmt: skip
 
     splits = load_stories(["sample"])
     model, tokenizer = build_model(recipe, splits["train"]["sentences"])
@@ -56,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:
     experiment.train(
         training,
         validation,
-        epochs=math.ceil(recipe.max_steps / len(training)),
-        steps_per_epoch=min(recipe.max_steps, len(training)),
+        epochs=math.ceil(recipe.max_steps * 2 / len(training)),
+        steps_per_epoch=min(recipe.max_steps * 2, len(training)),
+        batches_per_step=2,
         lr_schedulers=[StepSchedule(build_schedule, recipe, recipe.max_steps)],
         callbacks=[PassEpoch(training), SeedSteps(), GradientClipping(1.0)],
     )

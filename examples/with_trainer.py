@@ -5,24 +5,15 @@ python examples/with_trainer.py --encoder minilm --max_steps 240 --output_dir wi
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from datasets import load_dataset
+from transformers import Trainer, TrainingArguments
 
-from dataset_builder.loading import load_stories
-from modeling_sentence_ordering import StoryTokenizer, save_tokenizer
-from training.data.stories import EvaluationStories, StoryCollator, TokenizedStories, training_loader
-from training.evaluation.predictions import Predictions, judge
-from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
-from training.models.encoders import build_model
-from training.recipe.recipe import Recipe
+from modeling_sentence_ordering import DataCollatorForSentenceOrdering, compute_metrics, save_tokenizer
+from training import Recipe, StepSeedCallback, build_model
 
-
-class SeedSteps(TrainerCallback):
-    """The dropout of the recipe: each step has its own seed."""
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        seed_step(Recipe(seed=args.seed), state.global_step)
+BUILDER = Path(__file__).parents[1] / "dataset_builder"
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -30,39 +21,27 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--max_steps", type=int, default=240)
     parser.add_argument("--output_dir", default="with-trainer")
-    recipe = Recipe(**vars(parser.parse_args(arguments)), learning_rate=1e-4, bf16=False).resolved()
+    options = parser.parse_args(arguments)
 
-    splits = load_stories(["sample"])
-    model, tokenizer = build_model(recipe, splits["train"]["sentences"])
-    encode = StoryTokenizer(tokenizer, model.config)
-    stories = {name: TokenizedStories(split, encode) for name, split in splits.items()}
-
-    # Batches of the recipe: stories of similar length together, sentences shuffled anew in every epoch.
-    class StoryTrainer(Trainer):
-        def get_train_dataloader(self) -> Any:
-            return training_loader(stories["train"], recipe)
-
-    def compute_metrics(prediction: EvalPrediction) -> Any:
-        scores, mask = prediction.predictions  # one score a sentence, not one a token
-        return judge(Predictions(scores, prediction.label_ids, mask.astype(bool)), model.config)
-
-    optimizer = build_optimizer(model, recipe)
-    trainer = StoryTrainer(
-        model,  # its loss is in it: nothing of Trainer's is overridden for it
-        TrainingArguments(recipe.output_dir, max_steps=recipe.max_steps, seed=recipe.seed, max_grad_norm=1.0,
-                          per_device_eval_batch_size=64, eval_strategy="epoch", save_strategy="no",
-                          remove_unused_columns=False, label_names=["labels"], report_to="none"),
-        data_collator=StoryCollator(encode),
-        train_dataset=stories["train"],
-        eval_dataset=EvaluationStories(stories["validation"]),
+    script, sample = str(BUILDER / "shuffled_rocstories.py"), str(BUILDER / "sample" / "sample_stories.csv")
+    data = load_dataset(script, data_files=sample, trust_remote_code=True)
+    model, tokenizer = build_model(Recipe(encoder=options.encoder), data["train"]["sentences"])
+    trainer = Trainer(
+        model,
+        TrainingArguments(options.output_dir, max_steps=options.max_steps, per_device_train_batch_size=8,
+                          gradient_accumulation_steps=2, per_device_eval_batch_size=64, learning_rate=1e-4,
+                          warmup_steps=0.1, weight_decay=0.01, max_grad_norm=1.0, eval_strategy="epoch",
+                          save_strategy="no", remove_unused_columns=False, report_to="none"),
+        data_collator=DataCollatorForSentenceOrdering(tokenizer, model.config),
+        train_dataset=data["train"],
+        eval_dataset=data["validation"],
         compute_metrics=compute_metrics,
-        callbacks=[SeedSteps()],
-        optimizers=(optimizer, build_schedule(optimizer, recipe, recipe.max_steps)),
+        callbacks=[StepSeedCallback()],  # the same dropout in every framework, and after resuming
     )  # fmt: skip
     trainer.train()
-    metrics = trainer.evaluate(EvaluationStories(stories["test"]), metric_key_prefix="test")
-    model.save_pretrained(recipe.output_dir)  # a whole repository for the Hub, with the tokenizer
-    save_tokenizer(tokenizer, recipe.output_dir)
+    metrics = trainer.evaluate(data["test"], metric_key_prefix="test")
+    trainer.save_model()
+    save_tokenizer(tokenizer, options.output_dir)
     print(f"test: tau {metrics['test_kendalls_tau']:.4f}, accuracy {metrics['test_accuracy']:.4f}")
     return metrics
 

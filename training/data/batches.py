@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
 
 from modeling_sentence_ordering import batches_by_length
@@ -96,7 +97,8 @@ class StoryBatchSampler(EpochBatchSampler):
         batch_size: stories in a batch.
         gradient_accumulation_steps: batches in a step of the optimizer.
         seed: decides the order of stories, together with the epoch.
-        group_by_length: batches of similar length, themselves in random order.
+        group_by_length: batches of similar length, themselves in random order; if false, stories in the order of the
+            transformers `Trainer`.
 
     Raises:
         ValueError: if there are fewer stories than one step has batches.
@@ -132,13 +134,18 @@ class StoryBatchSampler(EpochBatchSampler):
     def _steps(self, epoch: int) -> list[list[np.ndarray]]:
         """Steps of batches of story indices."""
         generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(len(self.lengths))
+        order = generator.permutation(len(self.lengths)) if self.group_by_length else self._trainer_order(epoch)
         body, tail = np.split(order, [len(order) - self._tail_size])
         batches = self._body_batches(body, generator)
         for step in np.array_split(tail, self._tail_steps) if self._tail_steps else []:
             batches += np.array_split(self._by_length(step), self.gradient_accumulation_steps)
         size = self.gradient_accumulation_steps
         return [batches[i : i + size] for i in range(0, len(batches), size)]
+
+    def _trainer_order(self, epoch: int) -> np.ndarray:
+        """The order in which the transformers `Trainer` draws examples by default, for the same seed."""
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        return torch.randperm(len(self.lengths), generator=generator).numpy()
 
     def _body_batches(self, order: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
         if not self.group_by_length:

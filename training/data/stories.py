@@ -154,7 +154,7 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     Args:
         stories: the stories.
         seed: decides the shuffles, together with story and epoch.
-        fresh: a new shuffle in every epoch; else that of epoch 0 always.
+        fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `evaluation_labels`.
     """
 
     def __init__(self, stories: TokenizedStories, *, seed: int = 42, fresh: bool = True) -> None:
@@ -168,7 +168,11 @@ class TrainingStories(TorchDataset[ShuffledStory]):
 
     def __getitem__(self, draw: Draw) -> ShuffledStory:
         """The story drawn, shuffled."""
-        return _shuffled(self.stories.sentence_ids(draw.index), draw, self.seed, self.fresh)
+        sentence_ids = self.stories.sentence_ids(draw.index)
+        if self.fresh:
+            return _shuffled(sentence_ids, draw, self.seed, self.fresh)
+        labels = self.stories.evaluation_labels(draw.index)
+        return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
 
 
 class StreamedTraining(TorchDataset[ShuffledStory]):
@@ -179,7 +183,8 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
 
     Args:
         stories: the stories.
-        seed, fresh: as in `TrainingStories`.
+        seed: as in `TrainingStories`.
+        fresh: a new shuffle in every epoch; else that of epoch 0 always.
     """
 
     def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True) -> None:

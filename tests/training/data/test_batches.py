@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerate.data_loader import SeedableRandomSampler
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -117,12 +118,20 @@ def order_of(sampler: StoryBatchSampler, epoch: int) -> list[int]:
 @pytest.mark.parametrize("group_by_length", [True, False])
 def test_each_epoch_and_each_seed_has_an_order_of_its_own(group_by_length: bool) -> None:
     lengths = np.random.default_rng(0).integers(20, 90, 200)
-    samplers = [StoryBatchSampler(lengths, 8, seed=seed, group_by_length=group_by_length) for seed in (1, 2)]
+    samplers = [StoryBatchSampler(lengths, 8, seed=seed, group_by_length=group_by_length) for seed in (1, 9)]
     orders = [order_of(sampler, epoch) for sampler in samplers for epoch in range(3)]
     assert len({tuple(order) for order in orders}) == len(orders)
     for order in orders:
         assert order != sorted(order)
         assert abs(np.corrcoef(order, range(200))[0, 1]) < 0.3
+
+
+def test_random_order_is_that_of_a_plain_trainer() -> None:
+    """Accelerate puts this sampler where `Trainer` asks for a random one, with the seed of the run."""
+    sampler = StoryBatchSampler(np.full(200, 30), 8, seed=3, group_by_length=False)
+    of_trainer = SeedableRandomSampler(range(200), data_seed=3)
+    for epoch in range(3):
+        assert order_of(sampler, epoch) == list(of_trainer)
 
 
 def test_stories_of_a_batch_are_of_similar_length_and_the_batches_in_random_order() -> None:
