@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from dataset_builder.configurations import shuffled_labels
 from dataset_builder.rows import stories_of_rows
 from modeling_sentence_ordering import StoryTokenizer
+from modeling_sentence_ordering.objectives_sentence_ordering import PADDING
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
@@ -199,7 +200,7 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
     def __getitem__(self, draw: StreamedDraw) -> ShuffledStory:
         """The story drawn, shuffled; one of a single sentence has no order, and so no label to learn."""
         story = _shuffled(draw.sentence_ids, draw, self.seed, self.fresh)
-        return story if len(story.labels) > 1 else dataclasses.replace(story, labels=[LABEL_PADDING])
+        return story if len(story.labels) > 1 else dataclasses.replace(story, labels=[PADDING])
 
 
 def _shuffled(sentence_ids: list[list[int]], draw: Draw, seed: int, fresh: bool) -> ShuffledStory:
