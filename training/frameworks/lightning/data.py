@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -87,7 +86,8 @@ class StoryDataModule(LightningDataModule):
         self._loads = True
         self._story_tokenizer: StoryTokenizer | None = None
         self._training_loader: ResumableLoader | None = None
-        self._place: dict[str, int] = {}
+        self._place: dict[str, Any] = {}
+        self._digest: str | None = None
 
     @classmethod
     def around(
@@ -113,7 +113,7 @@ class StoryDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """The splits that a stage needs, from the cache; called in every process."""
-        self._place = {}
+        self._place, self._digest = {}, None
         if not self._loads:
             return
         if self._story_tokenizer is not self._tokenizer_of_module():
@@ -131,7 +131,13 @@ class StoryDataModule(LightningDataModule):
         yield from open_stories(self.recipe).sentences
 
     def train_dataloader(self) -> ResumableLoader:
-        """This process's share of the recipe's batches, from where a checkpoint was written on."""
+        """This process's share of the recipe's batches, from where a checkpoint was written on.
+
+        Raises:
+            ValueError: if the checkpoint was written in training on other stories.
+        """
+        if self._place.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
+            raise ValueError("the checkpoint was written in training on other stories: the data have changed")
         trainer = self._attached_trainer()
         recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=trainer.accumulate_grad_batches)
         stories = self._split("train") if self._streamed is None else self._streamed
@@ -174,20 +180,19 @@ class StoryDataModule(LightningDataModule):
         """Where the next training loader is to begin.
 
         Raises:
-            ValueError: if that is a place in the share of another number of processes, or in other stories.
+            ValueError: if that is a place in the share of another number of processes.
         """
         written, now = state_dict.get("processes", 1), self._processes.world_size
         if state_dict and written != now:
             raise ValueError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
-        if state_dict.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
-            raise ValueError("the checkpoint was written in training on other stories: the data have changed")
         self._place = state_dict
 
-    @cached_property
+    @property
     def _digest_of_training_stories(self) -> str:
-        if self._streamed is not None:
-            return self._streamed.stream.digest()
-        return stories_digest(self._split("train").stories)
+        if self._digest is None:
+            streamed = self._streamed
+            self._digest = streamed.stream.digest() if streamed else stories_digest(self._split("train").stories)
+        return self._digest
 
     def _evaluation_share(self, split: str) -> FixedLoader:
         stories, batch_size = self._split(split), self.hparams["per_device_eval_batch_size"]
@@ -251,10 +256,11 @@ class ResumableLoader:
         return {"epoch": self._epoch, "batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Where the next iteration begins, unless `set_epoch` says that it is another epoch."""
+        """Where the next iteration begins, unless `set_epoch` has said or says that it is another epoch."""
         self._place = state
         self._epoch, self._given = state["epoch"], state["batches"]
-        self.batch_sampler.set_epoch(state["epoch"])
+        if self.batch_sampler.sampler.epoch == 0:
+            self.batch_sampler.set_epoch(state["epoch"])
 
 
 class FixedLoader:

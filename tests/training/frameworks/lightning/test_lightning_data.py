@@ -156,3 +156,8 @@ def test_a_loader_goes_on_in_the_epoch_that_it_was_in(home: Path, tmp_path: Path
     elsewhere = loader(2)
     elsewhere.load_state_dict(state)
     assert ids(iter(elsewhere)) == ids(iter(loader(2)))
+
+    alone = loader(0)
+    alone.load_state_dict(state)  # and nobody says which epoch it is
+    assert ids(iter(alone)) == ids(iter(loader(1)))[state["batches"] :]
+    assert ids(iter(alone)) == ids(iter(loader(2)))
