@@ -15,6 +15,7 @@ from . import rights
 from .card_markup import CardMarkup
 from .configurations import CONFIGURATIONS, Configuration
 from .dataset_card import BuiltStories, Example, dataset_card
+from .file_writing import new_folder
 from .loading import Splits, plan_splits
 from .parquet_files import WrittenSplit, write_split
 from .rocstories_layout import in_rocstories_layout
@@ -103,9 +104,7 @@ def build_dataset(
     )
     is_sample = rights.all_sample(sources)
     quoted = rights.may_be_quoted(sources, license=license, allow_rocstories=allow_rocstories)
-    unfinished = output_dir.absolute().parent / f".{output_dir.absolute().name}.unfinished-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(output_dir) as unfinished:
         described = BuiltStories(
             sources=[(part.title, part.kind, part.split) for part in parts],
             lengths={split: _counts(some) for split, some in lengths.items()},
@@ -130,13 +129,6 @@ def build_dataset(
             if not _same_files(unfinished, output_dir):
                 raise taken
             shutil.rmtree(unfinished)
-            return built
-        if output_dir.exists():
-            output_dir.rmdir()
-        os.replace(unfinished, output_dir)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return built
 
 

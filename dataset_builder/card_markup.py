@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .file_writing import write_text
+
 
 def _one_cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
-
-
-def _write(path: Path, card: str) -> None:
-    path.write_text(card, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -28,4 +26,4 @@ class CardMarkup:
     as_text: Callable[[str], str] = _one_cell
     before: tuple[str, ...] = ()
     behind: tuple[str, ...] = ()
-    write: Callable[[Path, str], object] = _write
+    write: Callable[[Path, str], object] = write_text

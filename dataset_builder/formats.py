@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
 from .lines import Lines, is_blank
+from .parquet_limits import ROWS_AT_ONCE, TooLarge, bounded, repeated_columns
 from .records import did_you_mean_column, sentence_columns
 from .story import BadRecord
 from .tables import Record, csv_records, tsv_records
@@ -68,10 +69,15 @@ def parquet_records(stream: IO[bytes], file: str) -> Iterator[Record | BadRecord
         if isinstance(columns, BadRecord):
             yield columns
             return
-        for batch in table.iter_batches(batch_size=1000, columns=columns):
-            for record in batch.to_pylist():
-                row += 1
-                yield row, record
+        if repeated := repeated_columns(table.metadata, columns):
+            table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 16, read_dictionary=repeated)
+        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+            for part in bounded(batch):
+                for record in part.to_pylist():
+                    row += 1
+                    yield row, record
+    except TooLarge as error:
+        yield BadRecord(file, row + 1 if row else None, str(error))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):  # the disk, not the content
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .file_writing import settle
 from .story_table import record_batches
 
 if TYPE_CHECKING:
@@ -55,5 +56,6 @@ def write_split(folder: Path, split: str, rows: Iterator[Mapping[str, Any]], sch
         if writer is not None:
             writer.close()
     for shard, path in enumerate(written):
-        written[shard] = path.rename(folder / f"{split}-{shard:05d}-of-{len(written):05d}.parquet")
+        written[shard] = folder / f"{split}-{shard:05d}-of-{len(written):05d}.parquet"
+        settle(path, written[shard])
     return WrittenSplit(count, size, sum(path.stat().st_size for path in written))

@@ -29,8 +29,10 @@ import pyarrow.compute as pc
 # load_dataset copies only the files that are named here, so those that they import themselves are named as well.
 from .cache import content_hash
 from .configurations import CONFIGURATIONS
+from .file_writing import staged
 from .formats import SUFFIXES
 from .lines import Lines
+from .parquet_limits import TooLarge
 from .readers import read_stories
 from .records import ROC_SENTENCES
 from .rocstories import CITATION, HOMEPAGE
@@ -41,7 +43,7 @@ from .story_table import stories_of_files, story_table
 from .tables import ROC_HEADER
 
 # What is imported for the copying only.
-__all__ = ["BadRecord", "Lines", "ROC_HEADER", "ROC_SENTENCES", "SUFFIXES", "read_stories"]
+__all__ = ["BadRecord", "TooLarge", "staged", "Lines", "ROC_HEADER", "ROC_SENTENCES", "SUFFIXES", "read_stories"]
 __all__ += ["ShuffledRocstories", "ShuffledRocstoriesConfig"]
 
 WHERE_TO_GET_IT = (

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from glob import escape as glob_escape
 from glob import glob
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .cache import cache_folders, content_hash
+from .file_writing import settle, staged
 from .readers import Skipped, read_stories
 from .story import BadRecord, Story, story_hash
 
@@ -122,19 +121,14 @@ def _write(folder: str, digest: str, read: Callable[[Skipped], Iterable[Story]])
     )
     skipped = Skipped()
     rows = (_row(story) for story in tqdm(read(skipped), desc="Reading stories", unit="", disable=None, delay=2))
-    # Not `tempfile`, whose files nobody else may read: the cache may be shared.
-    unfinished = os.path.join(folder, f"stories-{digest}.{os.getpid()}-{secrets.token_hex(4)}.unfinished")
-    try:
+    with staged(folder) as staging:
+        unfinished = os.path.join(staging, "stories.arrow")
         # Plain Arrow, without the features that `datasets` writes: its versions 3 and 5 do not read each other's.
         with open(unfinished, "xb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in record_batches(rows, schema):
                 writer.write_batch(batch)
         path = _path(folder, digest, skipped.count, content_hash(unfinished))
-        os.replace(unfinished, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(unfinished)
-        raise
+        settle(unfinished, path)
     return path
 
 

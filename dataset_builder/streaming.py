@@ -19,6 +19,7 @@ import numpy as np
 
 from .cache import content_hash
 from .formats import parquet_columns
+from .parquet_limits import ROWS_AT_ONCE, TooLarge, bounded, repeated_columns
 from .readers import open_bytes
 from .records import story_from_record
 from .story import BadRecord, SingleSentence, Story
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 logger = logging.getLogger(__name__)
-_BATCH = 1000
 _FOOTERS_AT_ONCE = 8  # each is a question or two to the Hub
 
 
@@ -180,13 +180,18 @@ def _records(
 
     done = 0
     try:
-        for batch in table.iter_batches(batch_size=_BATCH, row_groups=[group], columns=list(file.columns)):
+        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group], columns=list(file.columns)):
             first, last = max(start - done, 0), min(stop - done, batch.num_rows)
             if first < last:
-                yield from enumerate(batch.slice(first, last - first).to_pylist(), done + first)
+                number = done + first
+                for part in bounded(batch.slice(first, last - first)):
+                    yield from enumerate(part.to_pylist(), number)
+                    number += part.num_rows
             done += batch.num_rows
             if done >= stop:
                 return
+    except TooLarge as error:
+        raise BadRecord(file.name, before + done + 1, str(error)) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if _is_outside(error):
             raise
@@ -208,10 +213,14 @@ def _parquet(stream: IO[bytes], file: StreamedFile) -> pq.ParquetFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # A row group's columns in one request, not in many that hop between them; on disk as `parquet_records`.
+    options = {"pre_buffer": True} if "://" in file.path else {"pre_buffer": False, "buffer_size": 1 << 16}
     try:
-        if "://" in file.path:  # a row group's columns in one request, not in many that hop between them
-            return pq.ParquetFile(stream, pre_buffer=True)
-        return pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 16)  # as `parquet_records`
+        table = pq.ParquetFile(stream, **options)
+        repeated = repeated_columns(table.metadata, file.columns)
+        return pq.ParquetFile(stream, **options, read_dictionary=repeated) if repeated else table
+    except TooLarge as error:
+        raise BadRecord(file.name, None, str(error)) from None
     except (pa.ArrowException, OSError) as error:
         if _is_outside(error):
             raise

@@ -8,6 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from dataset_builder.file_writing import write_bytes
+
 from . import sections
 from .facts import METRICS, TASK, ModelFacts
 from .renewal import BEGIN, END, HINT, edited_section, write_card
@@ -48,9 +50,7 @@ def name_repository(folder: Path, repo_id: str) -> bool:
     after = edited_section(before, lambda section: _MODEL.sub(lambda _: name, section))
     if after == before:
         return False
-    unfinished = path.with_name(f"{CARD}.unfinished")
-    unfinished.write_bytes(after.encode("utf-8", "surrogateescape"))
-    unfinished.replace(path)
+    write_bytes(path, after.encode("utf-8", "surrogateescape"))
     return True
 
 

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from dataset_builder.file_writing import new_file
+
 Row = Mapping[str, float | None]
 """One line of a training log: ``step`` and whatever was logged there."""
 
@@ -163,10 +165,5 @@ def _legends(figure: Figure, above: Axes, names: list[str], columns: int) -> Non
 
 
 def _save(figure: Figure, path: Path) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with open(unfinished, "wb") as file:
-            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with new_file(path) as unfinished, open(unfinished, "wb") as file:
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from xml.sax.saxutils import escape
+
+from dataset_builder.file_writing import write_text
 
 from .plots import COLORS, GRID, INK, QUIET
 
@@ -80,12 +81,7 @@ def draw_story(
     Raises:
         ValueError: see `story_svg`.
     """
-    unfinished = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_text(story_svg(sentences, order, confidence, title), encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, story_svg(sentences, order, confidence, title))
 
 
 def _places(lines: Sequence[Sequence[str]], order: Sequence[int] | range, top: float) -> dict[int, float]:

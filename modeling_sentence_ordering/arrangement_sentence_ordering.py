@@ -15,6 +15,8 @@ from math import factorial, fsum, prod
 import torch
 from torch import Tensor
 
+from .configuration_sentence_ordering import whole_number
+
 MOST_PERMUTATIONS = 1000
 """Arrangements of a story at most: each costs as much as ordering the story once, and little changes after a few."""
 
@@ -37,8 +39,7 @@ def arrangements(sentences: Sequence[str], count: int = 1) -> list[list[int]]:
     Raises:
         ValueError: if the count is not a whole number from 1 to `MOST_PERMUTATIONS`.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"num_permutations must be a whole number of at least 1, not {count!r}")
+    count = whole_number("num_permutations", count, at_least=1)
     if count > MOST_PERMUTATIONS:
         raise ValueError(f"num_permutations must be at most {MOST_PERMUTATIONS:,}")
     if count > 1:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .configuration_sentence_ordering import SentenceOrderingConfig
-from .encoding_sentence_ordering import StoryTokenizer
+from .encoding_sentence_ordering import StoryTokenizer, as_list
 from .objectives_sentence_ordering import PADDING
 
 
@@ -37,6 +38,8 @@ class DataCollatorForSentenceOrdering:
             in the batch: a story is shuffled anew in each epoch if batches are drawn at random, and equal batches are
             always equal, after resuming and in a worker process as well.
         seed: of the shuffles.
+        twins: with `shuffle=True`, show each story twice, in two shuffles, for the consistency term of the loss; where
+            the config has a `consistency` above 0, if None. `is_twin` of the batch says which rows are the second ones.
         pad_to_multiple_of: pad `input_ids` to a multiple of this.
         return_tensors: `"pt"` for torch, `"np"` for NumPy.
     """
@@ -45,6 +48,7 @@ class DataCollatorForSentenceOrdering:
     config: SentenceOrderingConfig
     shuffle: bool = False
     seed: int = 42
+    twins: bool | None = None
     pad_to_multiple_of: int | None = None
     return_tensors: str = "pt"
 
@@ -67,6 +71,9 @@ class DataCollatorForSentenceOrdering:
             ValueError: if a row has none of the forms above, or its labels do not belong to its sentences.
         """
         stories = self._read(features)
+        twins = self.shuffle and (self.config.consistency > 0 if self.twins is None else self.twins)
+        if twins:
+            stories = [row for story in stories for row in (story, copy(story))]
         if self.shuffle:
             _shuffle(stories, self.seed)
         tokenized = [
@@ -77,7 +84,9 @@ class DataCollatorForSentenceOrdering:
         known = None if all(row is None for row in labels) else [row or [] for row in labels]
         batch = self._story_tokenizer.collate(tokenized, known, pad_to_multiple_of=self.pad_to_multiple_of)
         if features and features[0].get("num_stories") is not None:
-            batch["num_stories"] = torch.tensor(float(features[0]["num_stories"]))
+            batch["num_stories"] = torch.tensor((2 if twins else 1) * float(features[0]["num_stories"]))
+        if twins:
+            batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
         return batch if self.return_tensors == "pt" else {name: tensor.numpy() for name, tensor in batch.items()}
 
     def tokenize(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[list[int]]]:
@@ -90,7 +99,7 @@ class DataCollatorForSentenceOrdering:
             The columns `input_ids` and `marker_positions`, -1 for a sentence that the encoder's limit cut off. With
             `shuffle=True` and without labels the sentences are in their true order, and `labels` are added.
         """
-        stories = [_as_list(sentences) for sentences in rows["sentences"]]
+        stories = [as_list(sentences) for sentences in rows["sentences"]]
         tokenized = [self._story_tokenizer.assemble(ids) for ids in self._story_tokenizer.tokenize_stories(stories)]
         columns = {
             "input_ids": [story.input_ids for story in tokenized],
@@ -104,13 +113,13 @@ class DataCollatorForSentenceOrdering:
         return columns
 
     def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[_Story]:
-        untokenized = [_as_list(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
+        untokenized = [as_list(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
         tokenized = iter(self._story_tokenizer.tokenize_stories(untokenized))
         stories = []
         for row in rows:
             if "input_ids" in row and "marker_positions" in row:
-                positions = _as_list(row["marker_positions"])
-                ids, count = self._split(_as_list(row["input_ids"]), positions), len(positions)
+                positions = as_list(row["marker_positions"])
+                ids, count = self._split(as_list(row["input_ids"]), positions), len(positions)
             elif "input_ids" not in row and "sentences" in row:
                 ids = next(tokenized)
                 count = len(ids)
@@ -134,7 +143,7 @@ class DataCollatorForSentenceOrdering:
     def _labels(self, row: Mapping[str, Any], count: int) -> list[int] | None:
         if row.get("labels") is None:
             return list(range(count)) if self.shuffle else None
-        labels = _as_list(row["labels"])
+        labels = as_list(row["labels"])
         indices = [label for label in labels if label != PADDING]
         if len(labels) != count or len(set(indices)) < len(indices) or not set(indices) <= set(range(count)):
             raise ValueError(
@@ -169,8 +178,3 @@ def _shuffle(stories: Sequence[_Story], seed: int) -> None:
         story.sentence_ids = [story.sentence_ids[i] for i in order]
         if story.labels is not None:
             story.labels = [story.labels[i] for i in order] + story.labels[count:]
-
-
-def _as_list(value: Any) -> list[Any]:
-    """A list, from an array or a tensor as well."""
-    return value.tolist() if hasattr(value, "tolist") else list(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import os
 import re
 from typing import Any
@@ -26,6 +27,8 @@ CUSTOM_PIPELINES = {
     }
 }
 
+# The names of our own code, as they are in the entries of saved configs.
+OWN_REFERENCES = frozenset([*AUTO_MAP.values(), "pipeline_sentence_ordering.SentenceOrderingPipeline"])
 # Entries that name code: classes of a repository, of another repository (`user/name--module.Class`), or kernels.
 _REFERENCES = ("auto_map", "custom_pipelines", "auto_mapping")
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
@@ -49,6 +52,7 @@ class ConvolutionalEncoderConfig(PretrainedConfig):
 
     model_type = "sentence_ordering_cnn"
     reading = "max"
+    num_hidden_layers = 1
 
     def __init__(
         self,
@@ -116,6 +120,11 @@ class RecurrentEncoderConfig(PretrainedConfig):
         self.bidirectional = bidirectional
 
     @property
+    def num_hidden_layers(self) -> int:
+        """As the configs of transformers call it."""
+        return self.num_layers
+
+    @property
     def output_size(self) -> int:
         """Width of the encoder's output, both directions together."""
         return self.hidden_size * (2 if self.bidirectional else 1)
@@ -159,6 +168,8 @@ class SentenceOrderingConfig(PretrainedConfig):
         pair_size: width of q and k, for `head="pairs"`.
         context_layers: transformer layers over the sentences' vectors before the head, so that a sentence is judged in
             view of the others; see `ContextLayer`.
+        consistency: weight of the consistency term in training (see `pair_consistency`), for `objective="pairwise"`;
+            with more than 0 a training batch shows each story in two shuffles.
         marker_token_id: id of the token that stands before each sentence.
         separator_token_id: id of the token that closes the story, or None.
         max_input_tokens: the most tokens of one story that the encoder takes, or None where it has no limit.
@@ -176,9 +187,10 @@ class SentenceOrderingConfig(PretrainedConfig):
     """
 
     model_type = "sentence_ordering"
-    # Trainer pads outputs along one axis alone; for metrics there are the `ranks`.
-    keys_to_ignore_at_inference = ["pair_logits"]
     sub_configs = {"backbone_config": AutoConfig}
+    # `Trainer` returns the logits as predictions, and `ranks` where there are any. It pads what it collects with -100
+    # along one axis, which would be true in `sentence_mask`.
+    keys_to_ignore_at_inference = ["sentence_mask", "pair_logits", "hidden_states", "attentions"]
 
     def __init__(
         self,
@@ -189,6 +201,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         head: str = "score",
         pair_size: int = 128,
         context_layers: int = 0,
+        consistency: float = 0.0,
         marker_token_id: int | None = None,
         separator_token_id: int | None = None,
         max_input_tokens: int | None = None,
@@ -205,16 +218,13 @@ class SentenceOrderingConfig(PretrainedConfig):
             raise ValueError(f"target_scale must be one of {', '.join(TARGET_SCALES)}, not {target_scale!r}")
         if head not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, not {head!r}")
-        if isinstance(pair_size, bool) or not isinstance(pair_size, int) or pair_size < 1:
-            raise ValueError(f"pair_size must be a whole number of at least 1, not {pair_size!r}")
-        if isinstance(context_layers, bool) or not isinstance(context_layers, int) or context_layers < 0:
-            raise ValueError(f"context_layers must be a whole number, 0 or more, not {context_layers!r}")
+        if not 0 <= consistency < math.inf:
+            raise ValueError(f"consistency must be a number of at least 0, got {consistency!r}")
+        if consistency and objective != "pairwise":
+            raise ValueError(f"consistency needs the objective 'pairwise', got {objective!r}")
         if confidence_temperature is not None and not 0 < confidence_temperature < math.inf:
             raise ValueError(f"confidence_temperature must be a number above 0, not {confidence_temperature!r}")
-        if group_size is not None and (
-            isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 2
-        ):
-            raise ValueError(f"group_size must be a whole number of at least 2, not {group_size!r}")
+        group_size = None if group_size is None else whole_number("group_size", group_size, at_least=2)
         if not type(self).__module__.startswith("transformers_modules."):
             # With this attribute `pipeline()` would ask for `trust_remote_code`, although the code is installed.
             kwargs.pop("custom_pipelines", None)
@@ -223,23 +233,53 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.target_scale = target_scale
         self.reading = reading
         self.head = head
-        self.pair_size = pair_size
-        self.context_layers = context_layers
-        self.marker_token_id = marker_token_id
-        self.separator_token_id = separator_token_id
-        self.max_input_tokens = max_input_tokens
+        self.pair_size = whole_number("pair_size", pair_size, at_least=1)
+        self.context_layers = whole_number("context_layers", context_layers, at_least=0)
+        self.consistency = float(consistency)
+        # As plain numbers: NumPy's cannot be written to config.json.
+        self.marker_token_id = None if marker_token_id is None else operator.index(marker_token_id)
+        self.separator_token_id = None if separator_token_id is None else operator.index(separator_token_id)
+        self.max_input_tokens = None if max_input_tokens is None else operator.index(max_input_tokens)
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
         self.base_model = hub_id(base_model)
-        self.confidence_temperature = confidence_temperature
+        self.confidence_temperature = None if confidence_temperature is None else float(confidence_temperature)
         self.group_size = group_size
         super().__init__(**kwargs)
 
     @property
     def output_size(self) -> int:
         """Width of the encoder's last hidden states, and so of the head's input."""
-        backbone = self.backbone_config
-        return int(getattr(backbone, "output_size", None) or backbone.hidden_size)  # type: ignore[union-attr]
+        name = "output_size" if hasattr(self.backbone_config, "output_size") else "hidden_size"
+        return _from_encoder(self.backbone_config, name)
+
+    # What other libraries read from a config: DeepSpeed's "auto" values, PEFT's prompts. A setter only for what
+    # transformers sets: it resizes embeddings.
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's last hidden states; the same as `output_size`."""
+        return self.output_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of the encoder."""
+        return _from_encoder(self.backbone_config, "num_hidden_layers")
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Attention heads of the encoder; AttributeError for an encoder without attention."""
+        return _from_encoder(self.backbone_config, "num_attention_heads")
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the encoder's token embedding."""
+        return _from_encoder(self.backbone_config, "vocab_size")
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        if self.backbone_config is not None:
+            self.backbone_config.vocab_size = value
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> SentenceOrderingConfig:
@@ -275,6 +315,33 @@ class SentenceOrderingConfig(PretrainedConfig):
         return output
 
 
+def whole_number(name: str, value: Any, *, at_least: int) -> int:
+    """A value as int, also where it is an integer of NumPy or of a tensor.
+
+    Raises:
+        ValueError: if it is not a whole number, or too small.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+    return number
+
+
+def _from_encoder(backbone: PretrainedConfig | None, name: str) -> int:
+    """A size of the encoder.
+
+    Raises:
+        AttributeError: if the encoder has no such size; `hasattr` of the whole config is then false.
+    """
+    value = getattr(backbone, name, None)
+    if value is None:
+        raise AttributeError(f"the encoder's config has no {name}")
+    return int(value)
+
+
 def without_references(value: Any) -> Any:
     """A copy of parsed JSON without the entries that name code to load, at any depth."""
     if isinstance(value, dict):
@@ -287,6 +354,26 @@ def names_code(key: str, entry: Any) -> bool:
     names = entry.values() if isinstance(entry, dict) else [entry]
     is_kernel = key in _KERNELS and any("/" in str(name) for name in names)
     return is_kernel or (key in _REFERENCES and isinstance(entry, (str, list, dict)))
+
+
+def references_in(value: Any) -> list[str]:
+    """The names of code in parsed JSON: those that `without_references` leaves out."""
+    if isinstance(value, list):
+        return [name for entry in value for name in references_in(entry)]
+    if not isinstance(value, dict):
+        return []
+    found = []
+    for key, entry in value.items():
+        if key == "custom_pipelines" and isinstance(entry, dict):
+            entry = [task.get("impl") if isinstance(task, dict) else task for task in entry.values()]
+        found += _texts(entry) if names_code(key, entry) else references_in(entry)
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, (dict, list)):
+        return [text for entry in (value.values() if isinstance(value, dict) else value) for text in _texts(entry)]
+    return [value] if isinstance(value, str) else []
 
 
 def forget_references(config: PretrainedConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,19 @@ class ConvolutionalEncoder(nn.Module):
             config.embedding_dim, config.num_filters, config.filter_size, padding=config.filter_size // 2
         )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> BaseModelOutput:
-        """`(batch, tokens)` ids and mask to hidden states `(batch, tokens, num_filters)`."""
-        embedded = self.embeddings(input_ids) * attention_mask.unsqueeze(-1)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
+    ) -> BaseModelOutput:
+        """`(batch, tokens)` ids, or embeddings, and mask to hidden states `(batch, tokens, num_filters)`."""
+        embedded = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if attention_mask is not None:
+            embedded = embedded * attention_mask.unsqueeze(-1)
         hidden = self.convolution(embedded.transpose(1, 2)).relu().transpose(1, 2)
-        return BaseModelOutput(last_hidden_state=hidden)
+        return _output(hidden, embedded, options)
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, as a transformers model would return it."""
@@ -58,14 +66,26 @@ class RecurrentEncoder(nn.Module):
             cell = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
             self.recurrence = cell(config.embedding_dim, config.hidden_size, **options)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> BaseModelOutput:
-        """`(batch, tokens)` ids and mask to hidden states `(batch, tokens, output_size)`, zero at padding."""
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
+    ) -> BaseModelOutput:
+        """`(batch, tokens)` ids, or embeddings, and mask to hidden states `(batch, tokens, output_size)`.
+
+        They are zero at padding.
+        """
+        embedded = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if attention_mask is None:
+            attention_mask = torch.ones(embedded.shape[:2], dtype=torch.long)
         # Packed, since the backward direction would otherwise start in the padding. The lengths must be on the CPU:
         # on a GPU this encoder waits for the device once a batch.
         lengths = attention_mask.sum(dim=1).clamp(min=1).cpu()  # a row of padding alone cannot be packed
-        packed = pack_padded_sequence(self.embeddings(input_ids), lengths, batch_first=True, enforce_sorted=False)
-        hidden, _ = pad_packed_sequence(self.recurrence(packed)[0], batch_first=True, total_length=input_ids.shape[1])
-        return BaseModelOutput(last_hidden_state=hidden)
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        hidden, _ = pad_packed_sequence(self.recurrence(packed)[0], batch_first=True, total_length=embedded.shape[1])
+        return _output(hidden, embedded, options)
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, as a transformers model would return it."""
@@ -74,6 +94,18 @@ class RecurrentEncoder(nn.Module):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Puts another embedding in its place, as in a transformers model."""
         self.embeddings = value
+
+
+def _output(hidden: Tensor, embedded: Tensor, options: dict[str, Any]) -> BaseModelOutput:
+    """The output of a small encoder, with what was asked for as one asks an encoder of transformers.
+
+    Raises:
+        ValueError: for attention weights, which it does not have.
+    """
+    if options.get("output_attentions"):
+        raise ValueError("the encoders cnn and rnn have no attention weights: leave out output_attentions")
+    states = (embedded, hidden) if options.get("output_hidden_states") else None
+    return BaseModelOutput(last_hidden_state=hidden, hidden_states=states)
 
 
 def build_encoder(config: PretrainedConfig) -> nn.Module:

@@ -268,3 +268,15 @@ def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long).view(
         len(rows), width
     )
+
+
+def as_list(value: Any) -> Any:
+    """A list of what an array, a tensor, a Series or a column or table of Arrow holds; other values as they are."""
+    for method in ("to_pylist", "tolist"):  # Arrow; NumPy, pandas, torch and `array.array`
+        if hasattr(value, method):
+            return getattr(value, method)()
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a pandas DataFrame
+        return value.to_dict("records")
+    is_lazy = hasattr(value, "column_names")  # a `datasets.Dataset`, which is read row by row
+    is_other_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes, list, tuple))
+    return list(value) if is_other_sequence and not is_lazy else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -228,6 +229,7 @@ def _predecessors(pairs: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
 
 
 def _pair(pair: Any, num_sentences: int) -> tuple[int, int]:
+    pair = pair.tolist() if hasattr(pair, "tolist") else pair
     if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
         raise ValueError(f"before is a list of pairs of sentences, [[i, j], …], and {pair!r} is no pair")
     return _index("before", pair[0], num_sentences), _index("before", pair[1], num_sentences)
@@ -238,8 +240,12 @@ def _optional_index(name: str, value: Any, num_sentences: int) -> int | None:
 
 
 def _index(name: str, value: Any, num_sentences: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    try:
+        index = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        index = None
+    if index is None:
         raise ValueError(f"{name} names sentences by their places in the input, counted from 0, not by {value!r}")
-    if not 0 <= value < num_sentences:
-        raise ValueError(f"{name} names sentence {value}, but the story's {num_sentences} are numbered from 0 on")
-    return value
+    if not 0 <= index < num_sentences:
+        raise ValueError(f"{name} names sentence {index}, but the story's {num_sentences} are numbered from 0 on")
+    return index

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForTokenClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 # Not all are used here. When transformers saves a model loaded with `trust_remote_code`, it copies the files that this
@@ -43,8 +43,8 @@ from .reading_sentence_ordering import (
 )
 from .repository_sentence_ordering import (
     input_limit,
-    load_config,
     load_encoder_config,
+    load_token_classifier,
     load_tokenizer,
     portable_tokenizer_class,
     with_marker,
@@ -139,6 +139,7 @@ class SentenceOrderingModel(PreTrainedModel):
         marker_positions: Tensor | None = None,
         labels: Tensor | None = None,
         num_stories: Tensor | float | None = None,
+        is_twin: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -153,6 +154,8 @@ class SentenceOrderingModel(PreTrainedModel):
                 has no such sentence. Without it the markers are searched for, which waits for the device.
             labels: `(batch, max_sentences)`, int64, the original index (0 … N-1) of each sentence, -100 for padding.
             num_stories: see `objective_loss`.
+            is_twin: `(batch,)`, bool, the row is another shuffle of the story in the row before it; for the
+                consistency term in training.
             output_attentions: return the encoder's attention weights.
             output_hidden_states: return the encoder's hidden states.
             return_dict: return a tuple if false.
@@ -198,6 +201,8 @@ class SentenceOrderingModel(PreTrainedModel):
                 target_scale=self.config.target_scale,
                 num_stories=num_stories,
                 pair_logits=pair_logits,
+                consistency=self.config.consistency if self.training else 0.0,
+                is_twin=is_twin,
             )
         output = SentenceOrderingOutput(
             loss=loss,
@@ -286,9 +291,10 @@ class SentenceOrderingModel(PreTrainedModel):
         """
         if name_or_path in SCRATCH_ENCODERS:
             return cls._from_scratch(name_or_path, tokenizer, config).eval()
-        encoder_kwargs = {"trust_remote_code": False, **(encoder_kwargs or {})}
+        encoder_kwargs = dict(encoder_kwargs or {})
+        encoder_kwargs["trust_remote_code"] = bool(encoder_kwargs.get("trust_remote_code"))  # None would ask
         shared = {
-            key: encoder_kwargs[key] for key in ("revision", "token", "trust_remote_code") if key in encoder_kwargs
+            key: value for key, value in encoder_kwargs.items() if key in ("revision", "token", "trust_remote_code")
         }
         backbone_config = load_encoder_config(name_or_path, **shared)
         tokenizer = load_tokenizer(name_or_path, **shared) if tokenizer is None else with_marker(tokenizer)
@@ -319,26 +325,9 @@ class SentenceOrderingModel(PreTrainedModel):
             ValueError: if the checkpoint has no token classifier, more than one label, or a head that is more than one
                 linear layer.
         """
-        old, report = AutoModelForTokenClassification.from_pretrained(
-            name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
-        )
-        if report["missing_keys"]:  # transformers would make them up at random
-            missing = ", ".join(sorted(report["missing_keys"])[:3])
-            raise ValueError(
-                f"{name_or_path} is no checkpoint for token classification: it has no weights for {missing}"
-            )
-        if old.config.num_labels != 1:
-            raise ValueError(
-                f"{name_or_path} has {old.config.num_labels} labels; a sentence ordering model of the guide has one"
-            )
-        extra = {name for name, _ in old.named_children()} - {old.base_model_prefix, "dropout", "drop", "classifier"}
-        if extra or not isinstance(old.classifier, nn.Linear):
-            raise ValueError(
-                f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
-                f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
-            )
         if config.get("head", "score") != "score" or config.get("context_layers"):
             raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
+        old = load_token_classifier(name_or_path)
         tokenizer = load_tokenizer(name_or_path) if tokenizer is None else with_marker(tokenizer)
         config.setdefault("base_model", name_or_path)
         model = cls._around(old.base_model, tokenizer, config)

@@ -136,6 +136,37 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
+def pair_consistency(pair_logits: Tensor, labels: Tensor, valid: Tensor, is_twin: Tensor) -> Tensor:
+    """How much two shuffles of a story disagree about its pairs: R-Drop with a second shuffle beside a second dropout.
+
+    Liang et al., 2021, "R-Drop: Regularized Dropout for Neural Networks", arXiv:2106.14448. For each pair of sentences
+    it is the mean of the two Kullback-Leibler divergences between the probabilities that both rows give to «i before
+    j», (σ(a) - σ(b)) (a - b) / 2 for the logits a and b. Like `pair_logistic`, the sum over pairs is divided by N - 1.
+
+    Args:
+        pair_logits: `(batch, max_sentences, max_sentences)`.
+        labels: `(batch, max_sentences)`, int64, original index or -100.
+        valid: `(batch, max_sentences)`, bool, the sentences that have both logits and a label.
+        is_twin: `(batch,)`, bool, the row is another shuffle of the story in the row before it.
+
+    Returns:
+        `(batch,)`, the disagreement of each twin with the row before it, 0 for other rows.
+    """
+    # [b, k, i]: sentence i is the k-th of the story. As a product, which has a gradient that is the same in every run.
+    at = (labels.unsqueeze(1) == torch.arange(labels.shape[1], device=labels.device).view(1, -1, 1)) & valid.unsqueeze(
+        1
+    )
+    at = at.to(pair_logits.dtype)
+    both = valid.unsqueeze(2) & valid.unsqueeze(1)
+    in_story = at @ torch.where(both, pair_logits, torch.zeros_like(pair_logits)) @ at.transpose(1, 2)
+    here, before = in_story, in_story.roll(1, dims=0)
+    known = at.amax(dim=2) * at.amax(dim=2).roll(1, dims=0)  # in both rows
+    known = (known.unsqueeze(2) * known.unsqueeze(1)).triu(1)
+    divergence = 0.5 * (here.sigmoid() - before.sigmoid()) * (here - before) * known
+    per_row = divergence.sum(dim=(1, 2)) / (valid.sum(dim=1) - 1).clamp(min=1)
+    return torch.where(is_twin, per_row, torch.zeros_like(per_row))
+
+
 def check_head(objective: str, head: str) -> None:
     """Refuses an objective that a head cannot be trained with.
 
@@ -157,6 +188,8 @@ def objective_loss(
     target_scale: str = "index",
     num_stories: Tensor | float | None = None,
     pair_logits: Tensor | None = None,
+    consistency: float = 0.0,
+    is_twin: Tensor | None = None,
 ) -> Tensor:
     """The model's loss: the objective of each story, averaged over the stories that have a label.
 
@@ -171,6 +204,8 @@ def objective_loss(
             so that k micro-batches of unequal size give the gradient of the one batch that they make up.
         pair_logits: `(batch, max_sentences, max_sentences)`, of a model with `head="pairs"`. `pairwise` is computed of
             them, `listmle` and `position_listmle` of the scores. `mse` is refused: these scores have a mean of 0.
+        consistency: weight of `pair_consistency`, averaged over the stories that are in the batch twice.
+        is_twin: see `pair_consistency`; no row is a twin if None.
 
     Returns:
         A scalar with a gradient, 0 if no sentence has a label.
@@ -191,6 +226,10 @@ def objective_loss(
         per_story = pair_logistic(pair_logits.to(scores.dtype), labels, valid)
     else:
         per_story = OBJECTIVES[objective](scores, labels, valid, target_scale)
+    if consistency and is_twin is not None:
+        logits = scores.unsqueeze(1) - scores.unsqueeze(2) if pair_logits is None else pair_logits.to(scores.dtype)
+        # Twice, since the average below is over rows, and one row in two is a twin.
+        per_story = per_story + 2 * consistency * pair_consistency(logits, labels, valid, is_twin)
     if num_stories is None:
         num_stories = valid.any(dim=1).sum().clamp(min=1)
     return per_story.sum() / num_stories

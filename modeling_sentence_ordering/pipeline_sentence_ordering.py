@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,9 +17,9 @@ from transformers.pipelines.base import Pipeline
 from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order
 from .arrangement_sentence_ordering import arrangements
-from .configuration_sentence_ordering import SentenceOrderingConfig
+from .configuration_sentence_ordering import SentenceOrderingConfig, whole_number
 from .decoding_sentence_ordering import best_order  # noqa: F401 - named here so that transformers copies the file
-from .encoding_sentence_ordering import StoryTokenizer
+from .encoding_sentence_ordering import StoryTokenizer, as_list
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
 from .repository_sentence_ordering import save_tokenizer
@@ -91,7 +91,8 @@ class SentenceOrderingPipeline(Pipeline):
         """Orders one story or many.
 
         Args:
-            inputs: a `list[str]` is one story and gives one answer, a `list[list[str]]` is a batch and gives a list.
+            inputs: a `list[str]` is one story and gives one answer, a `list[list[str]]` is a batch and gives a list;
+                arrays, Series, and columns and tables of Arrow or pandas are taken as the lists that they hold.
                 A generator of stories gives a generator of answers, as does a `datasets.Dataset` with a column
                 `sentences`; a dictionary with the key `sentences` is a story, too, and may have the keys `first`,
                 `last` and `before`.
@@ -109,8 +110,8 @@ class SentenceOrderingPipeline(Pipeline):
                 `num_permutations` or `batch_size` is less than 1, or `num_permutations` more than 1,000.
         """
         batch_size = self._batch_size if batch_size is None else batch_size
-        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        batch_size = None if batch_size is None else whole_number("batch_size", batch_size, at_least=1)
+        inputs = as_list(inputs)
         known = {name: kwargs.pop(name) for name in FIXED_POINT_NAMES if name in kwargs}
         known = {name: value for name, value in known.items() if value is not None}
         if known:
@@ -121,10 +122,7 @@ class SentenceOrderingPipeline(Pipeline):
         if isinstance(inputs, (str, bytes)):
             raise TypeError("a story is a list of sentences, not one string: split it into sentences first")
         is_listed = isinstance(inputs, Sequence) and not hasattr(inputs, "column_names")
-        try:
-            stories = iter(inputs)
-        except TypeError:
-            raise TypeError(f"a story is a list of sentences, not {type(inputs).__name__}") from None
+        stories = _iterated(inputs)
         portions = self._portions(stories, _PORTION if is_listed else batch_size or 1, batch_size, parameters)
         return list(portions) if is_listed else portions
 
@@ -219,6 +217,15 @@ def _is_story(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and (not value or any(isinstance(item, str) for item in value))
 
 
+def _iterated(stories: Any) -> Iterator[Any]:
+    if isinstance(stories, Iterable) and not isinstance(stories, Set):
+        return iter(stories)
+    if hasattr(stories, "__getitem__") and hasattr(stories, "__len__"):
+        # A map-style dataset of torch: it need not raise IndexError at its end.
+        return (stories[index] for index in range(len(stories)))
+    raise TypeError(f"a story is a list of sentences, not {type(stories).__name__}")
+
+
 def _with_fixed_points(story: Any, known: dict[str, Any]) -> dict[str, Any]:
     """The one story that was handed in, as a dictionary in which its fixed points are."""
     if not _is_story(story):
@@ -234,6 +241,7 @@ def _sentences(story: Any) -> list[str]:
         if "sentences" not in story:
             raise TypeError(f"a story given as a dictionary needs the key 'sentences'; this has {sorted(story)}")
         story = story["sentences"]
+    story = as_list(story)
     if isinstance(story, (str, bytes)) or not isinstance(story, Sequence):
         raise TypeError(f"a story is a list of sentences, not {type(story).__name__}")
     for place, sentence in enumerate(story):

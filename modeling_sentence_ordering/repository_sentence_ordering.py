@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file, is_peft_available
 
@@ -77,6 +77,31 @@ def load_config(name_or_path: str, **kwargs: Any) -> PretrainedConfig:
     return config
 
 
+def load_token_classifier(name_or_path: str) -> Any:
+    """A model for token classification with one label and one linear layer as its head.
+
+    Raises:
+        ValueError: for any other model.
+    """
+    old, report = AutoModelForTokenClassification.from_pretrained(
+        name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
+    )
+    if report["missing_keys"]:  # transformers would make them up at random
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ValueError(f"{name_or_path} is no checkpoint for token classification: it has no weights for {missing}")
+    if old.config.num_labels != 1:
+        raise ValueError(
+            f"{name_or_path} has {old.config.num_labels} labels; a sentence ordering model of the guide has one"
+        )
+    extra = {name for name, _ in old.named_children()} - {old.base_model_prefix, "dropout", "drop", "classifier"}
+    if extra or not isinstance(old.classifier, nn.Linear):
+        raise ValueError(
+            f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
+            f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
+        )
+    return old
+
+
 def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
     """The tokenizer that belongs to an encoder or to a sentence ordering model, with a marker token in it.
 
@@ -133,12 +158,12 @@ def _own_config(name_or_path: str, kwargs: dict[str, Any]) -> dict[str, Sentence
     return {"config": SentenceOrderingConfig.from_dict(entries)} if is_ours else {}
 
 
-def refuse_adapter(name_or_path: str, kwargs: dict[str, Any]) -> None:
+def refuse_adapter(name_or_path: str, kwargs: dict[str, Any] | None = None) -> None:
     """Raises ValueError if a folder or repository holds a PEFT adapter, which transformers would load by itself.
 
     An adapter's configuration names another repository for the weights, and modules to import.
     """
-    shared = {key: kwargs[key] for key in ("revision", "token") if key in kwargs}
+    shared = {key: value for key, value in (kwargs or {}).items() if key in ("revision", "token")}
     if is_peft_available() and find_adapter_config_file(name_or_path, **shared) is not None:
         raise ValueError(
             f"{name_or_path} holds a PEFT adapter (adapter_config.json): merge it into its model and save that"
@@ -191,9 +216,7 @@ def save_tokenizer(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
         del entries["extra_special_tokens"]
         if extra:
             entries["additional_special_tokens"] = extra
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def portable_tokenizer_class(tokenizer: Any) -> str:

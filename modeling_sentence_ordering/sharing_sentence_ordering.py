@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 from fnmatch import fnmatch
@@ -12,7 +13,7 @@ from typing import Any
 from transformers import logging
 from transformers.utils import hub
 
-from .configuration_sentence_ordering import SentenceOrderingConfig, hub_id
+from .configuration_sentence_ordering import OWN_REFERENCES, SentenceOrderingConfig, hub_id, references_in
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
 
 logger = logging.get_logger(__name__)
@@ -122,6 +123,8 @@ def upload(
         if (_is_one_of(name, TOKENIZER_FILES) and "tokenizer_config.json" not in present)
         or (not _is_one_of(name, TOKENIZER_FILES) and path.stat().st_mtime > older.get(name, -1.0))
     }
+    for name in sorted(new):
+        _check_file(paths[name])
     gone = sorted(name for name in present - new if _is_one_of(name, STALE_WEIGHTS))
     return api.create_commit(
         repo_id,
@@ -132,6 +135,24 @@ def upload(
         revision=revision,
         create_pr=create_pr,
     )
+
+
+def _check_file(path: Path) -> None:
+    """Refuses a link, whose target may be any file of this machine, and a configuration that names foreign code.
+
+    Raises:
+        ValueError: and nothing was pushed.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path.name} is a link: put a copy of the file there if it is to be public")
+    if path.suffix != ".json":
+        return
+    try:
+        foreign = set(references_in(json.loads(path.read_text(encoding="utf-8")))) - OWN_REFERENCES
+    except (ValueError, RecursionError):
+        return  # nobody loads it
+    if foreign:
+        raise ValueError(f"{path.name} names code of somebody else ({min(foreign)[:100]}): remove the entry")
 
 
 def _is_one_of(name: str, patterns: list[str]) -> bool:

@@ -31,13 +31,18 @@ def modules(package: str) -> list[Path]:
     return found
 
 
-def imported_packages(module: Path) -> Iterator[str]:
-    """The first part of every absolute import, wherever in the file it stands."""
+def imported_modules(module: Path) -> Iterator[str]:
+    """Every absolute import, wherever in the file it stands."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module.partition(".")[0]
+            yield node.module
+
+
+def imported_packages(module: Path) -> Iterator[str]:
+    """The first part of every absolute import."""
+    return (name.partition(".")[0] for name in imported_modules(module))
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +80,7 @@ def test_the_model_package_is_flat_and_stands_alone(module: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "above"),
     [
-        ("model_card", {"dataset_builder", "training"}),
+        ("model_card", {"training"}),
         ("dataset_builder", {"modeling_sentence_ordering", "model_card", "training"}),
     ],
 )
@@ -83,6 +88,22 @@ def test_imports_point_one_way(package: str, above: set[str]) -> None:
     wrong = [f"{module.name} imports {name}" for module in modules(package) for name in imported_packages(module)
              if name in above]  # fmt: skip
     assert not wrong
+
+
+def test_of_the_data_set_a_model_card_knows_only_how_files_are_written() -> None:
+    imported = {name for module in modules("model_card") for name in imported_modules(module)
+                if name.startswith("dataset_builder")}  # fmt: skip
+    assert imported == {"dataset_builder.file_writing"}
+
+
+def test_all_files_are_written_by_one_module() -> None:
+    """Nothing else renames a file or makes a temporary one."""
+    renaming = re.compile(
+        r"\bos\.(replace|rename)\(|\.(rename|replace)\((path|target|folder)|mkstemp\(|NamedTemporaryFile\("
+    )
+    found = {str(module.relative_to(ROOT)) for package in PACKAGES for module in modules(package)
+             if renaming.search(module.read_text(encoding="utf-8"))}  # fmt: skip
+    assert found == {"dataset_builder/file_writing.py"}
 
 
 def test_no_file_is_too_long() -> None:

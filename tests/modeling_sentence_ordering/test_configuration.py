@@ -185,3 +185,15 @@ def test_the_config_loads_with_auto_config_in_this_process(model_folder: GetFold
     config = AutoConfig.from_pretrained(model_folder("bert"), trust_remote_code=True)
     assert config.model_type == "sentence_ordering"
     assert isinstance(config.backbone_config, transformers.BertConfig)
+
+
+def test_other_libraries_find_the_sizes_of_the_encoder() -> None:
+    """DeepSpeed's "auto" values and PEFT's prompts are made of them."""
+    config = SentenceOrderingConfig({"model_type": "distilbert", "dim": 12, "n_layers": 3, "n_heads": 4})
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (12, 3, 4)
+    assert config.vocab_size == config.backbone_config.vocab_size == 30522
+    assert not {"hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"} & set(config.to_diff_dict())
+    small = SentenceOrderingConfig(RecurrentEncoderConfig(hidden_size=5, num_layers=2))
+    assert (small.hidden_size, small.num_hidden_layers) == (10, 2)
+    assert not hasattr(small, "num_attention_heads"), "it has no attention"
+    assert not hasattr(SentenceOrderingConfig(), "hidden_size"), "it has no encoder"

@@ -25,6 +25,7 @@ from training.system.console import (
     set_quiet,
     show,
 )
+from training.system.full_disk import full_disk_in_words
 from training.system.interrupts import exit_with, interrupts_seen
 from training.system.processes import AnotherFailed, Processes
 
@@ -91,7 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     command = COMMANDS[options.command][0]
     return _guarded(
-        lambda: importlib.import_module(command).run(arguments[1:]), quiet=output.quiet, verbose=output.verbose
+        lambda: importlib.import_module(command).run(arguments[1:]),
+        arguments[1:],
+        quiet=output.quiet,
+        verbose=output.verbose,
     )
 
 
@@ -101,8 +105,10 @@ def _note_once(message: str) -> None:
         note(message)
 
 
-def _guarded(command: Callable[[], int], *, quiet: bool = False, verbose: bool = False) -> int:
-    """Runs a command; an exception becomes an exit code and one line."""
+def _guarded(
+    command: Callable[[], int], arguments: Sequence[str] = (), *, quiet: bool = False, verbose: bool = False
+) -> int:
+    """Runs a command with these arguments; an exception becomes an exit code and one line."""
     set_quiet(quiet)
     began = time.monotonic()
     try:
@@ -110,7 +116,7 @@ def _guarded(command: Callable[[], int], *, quiet: bool = False, verbose: bool =
             if quiet and sys.stderr.isatty():
                 stack.enter_context(redirect_stderr(cast(TextIO, _NoTerminal(sys.stderr))))
             _set_up_libraries(verbose)
-            code = _exit_code(command, verbose)
+            code = _exit_code(command, arguments, verbose)
     finally:
         set_quiet(False)
     if verbose:
@@ -118,7 +124,7 @@ def _guarded(command: Callable[[], int], *, quiet: bool = False, verbose: bool =
     return code
 
 
-def _exit_code(command: Callable[[], int], verbose: bool) -> int:
+def _exit_code(command: Callable[[], int], arguments: Sequence[str], verbose: bool) -> int:
     show_traceback = bool(os.environ.get(TRACEBACK_VARIABLE))
     try:
         with interrupts_seen() as interrupted:
@@ -143,9 +149,11 @@ def _exit_code(command: Callable[[], int], verbose: bool) -> int:
             _try_to_flush()
         if verbose:
             traceback.print_exception(error)
-        complain_as_one(_in_words(error), later=isinstance(error, AnotherFailed))
+        full_disk = full_disk_in_words(error, arguments)
+        complain_as_one(full_disk or _in_words(error), later=isinstance(error, AnotherFailed))
         is_bad_name = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        return BAD_INPUT if isinstance(error, ValueError) or is_bad_name else _FAILED
+        is_bad_input = isinstance(error, ValueError) or is_bad_name
+        return BAD_INPUT if is_bad_input and not full_disk else _FAILED
 
 
 def _try_to_flush() -> None:

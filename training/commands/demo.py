@@ -35,6 +35,12 @@ def command_parser() -> OneLineErrors:
         help="write the Space to this folder, which must be new or empty, and show nothing; a model that is a folder "
         "is copied into it, one on the Hub is named",
     )
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="with --export: copy code in the model's folder that is not this package's, which the Space will run; "
+        "read it before",
+    )
     complete_help(
         parser,
         examples=["demo --model my-first-model", "demo --model me/my-first-model --export my-space"],
@@ -51,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.port is not None:
             raise ValueError("--port is for a page that is shown, and --export shows none: leave one of them out")
         check_folder_name("--export", options.export)
-        _export(options.model, Path(options.export))
+        _export(options.model, Path(options.export), options.trust_remote_code)
         return 0
     if find_spec("gradio") is None:
         raise ValueError(f"the page needs Gradio, which is not installed: pip install '{PROGRAM}[demo]'")
@@ -87,13 +93,13 @@ def _pipeline(model: str) -> Any:
     return SentenceOrderingPipeline(model=loaded, tokenizer=tokenizer)
 
 
-def _export(model: str, folder: Path) -> None:
+def _export(model: str, folder: Path, trust_remote_code: bool) -> None:
     from training.models.trained_model import check_trained_model, load_trained_model
 
     if Path(model).is_dir():
         load_trained_model(model)  # says what is wrong with it; of one on the Hub, whoever opens the Space is told
     else:
         check_trained_model(model)
-    write_space(folder, model, examples())
+    write_space(folder, model, examples(), trust_remote_code=trust_remote_code)
     say(f"wrote {folder}: a Space, which `python app.py` shows in it as well")
     say(f"next: {PROGRAM} push --space {folder} --repo_id USER/NAME")

@@ -17,12 +17,14 @@ from torch.utils.data import Dataset as TorchDataset
 from dataset_builder.configurations import shuffled_labels
 from dataset_builder.rows import stories_of_rows
 from modeling_sentence_ordering import StoryTokenizer
+from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from modeling_sentence_ordering.objectives_sentence_ordering import PADDING
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
 from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
 from .streaming import StreamBatchSampler, StreamedDraw, StreamedStories
+from .token_cache import cached_map
 
 _AT_A_TIME = 1000  # stories
 
@@ -34,7 +36,7 @@ class TokenizedStories:
         stories: rows of one split in any layout that `stories_of_rows` takes. Rows with `labels`, as the loading
             script gives them, are put in order by these.
         story_tokenizer: turns sentences into ids.
-        data_seed: decides the shuffles that stories are evaluated in.
+        data_seed: decides the order among identical sentences of a story that is evaluated.
     """
 
     def __init__(self, stories: Any, story_tokenizer: StoryTokenizer, data_seed: int = 42) -> None:
@@ -62,6 +64,12 @@ class TokenizedStories:
         lengths = tokens + self.num_sentences + (tokenizer.separator_token_id is not None)
         return lengths if tokenizer.max_input_tokens is None else np.minimum(lengths, tokenizer.max_input_tokens)
 
+    @property
+    def fits(self) -> np.ndarray:
+        """Whether the encoder is shown each story in one piece, `(stories,)` bool; see `StoryTokenizer.fits`."""
+        tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
+        return np.asarray(tokens + self.num_sentences <= self.story_tokenizer.room)
+
     def sentence_ids(self, index: int) -> list[list[int]]:
         """The ids of each sentence of a story, in true order."""
         number = int(np.searchsorted(self._ends, index, side="right"))
@@ -77,10 +85,19 @@ class TokenizedStories:
         """The id of a story that was drawn."""
         return str(self.stories[draw.index]["storyid"])
 
-    def evaluation_labels(self, index: int) -> list[int]:
-        """The shuffle that a story is evaluated in: that of the data set's configuration `shuffled`."""
+    def dataset_labels(self, index: int) -> list[int]:
+        """The shuffle of a story in the data set's configuration `shuffled`."""
         story = self.stories[int(index)]
         return shuffled_labels(story["storyid"], story["sentences"], self.data_seed)
+
+    def evaluation_labels(self, index: int) -> list[int]:
+        """The order in which a story is shown to be judged, as original indices: that in which the pipeline shows it.
+
+        It is the arrangement of the story's texts, whatever order they are in. Only identical sentences are told apart
+        by their order, which is that of the data set's configuration `shuffled`: it does not tell the true one.
+        """
+        labels, sentences = self.dataset_labels(index), self.stories[int(index)]["sentences"]
+        return [labels[place] for place in arrangement([sentences[label] for label in labels], 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +135,18 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     """`sentence_ids` for each story, from the cache of `datasets` if the same stories were tokenized the same way."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {"sentence_ids": story_tokenizer.tokenize_stories(batch["sentences"])}
+        return {
+            "sentence_ids": story_tokenizer.tokenize_stories(
+                batch["sentences"], longest=story_tokenizer.max_input_tokens
+            )
+        }
 
     tokenizer = story_tokenizer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     # Given by hand: a tokenizer does not hash the same in every process, nor before and after its first call.
     fingerprint = Hasher.hash([stories._fingerprint, vocabulary, story_tokenizer.marker_token_id, "sentence_ids-1"])
-    return stories.map(
-        tokenize,
-        batched=True,
-        remove_columns=stories.column_names,
-        new_fingerprint=fingerprint,
-        desc="Tokenizing",
-    )
+    return cached_map(stories, tokenize, fingerprint, "Tokenizing")
 
 
 @dataclass(frozen=True)
@@ -142,11 +157,13 @@ class ShuffledStory:
         sentence_ids: ids of each sentence, in the order shown.
         labels: the original index of each sentence shown.
         num_stories: see `Draw`; None in evaluation.
+        twin: the story in another shuffle, for the consistency term.
     """
 
     sentence_ids: list[list[int]]
     labels: list[int]
     num_stories: float | None = None
+    twin: ShuffledStory | None = None
 
 
 class TrainingStories(TorchDataset[ShuffledStory]):
@@ -155,13 +172,15 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     Args:
         stories: the stories.
         seed: decides the shuffles, together with story and epoch.
-        fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `evaluation_labels`.
+        fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `dataset_labels`.
+        twins: draw a second shuffle of each story.
     """
 
-    def __init__(self, stories: TokenizedStories, *, seed: int = 42, fresh: bool = True) -> None:
+    def __init__(self, stories: TokenizedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False) -> None:
         self.stories = stories
         self.seed = seed
         self.fresh = fresh
+        self.twins = twins
 
     def __len__(self) -> int:
         """Stories."""
@@ -170,10 +189,8 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     def __getitem__(self, draw: Draw) -> ShuffledStory:
         """The story drawn, shuffled."""
         sentence_ids = self.stories.sentence_ids(draw.index)
-        if self.fresh:
-            return _shuffled(sentence_ids, draw, self.seed, self.fresh)
-        labels = self.stories.evaluation_labels(draw.index)
-        return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
+        labels = None if self.fresh else self.stories.dataset_labels(draw.index)
+        return _shuffled(sentence_ids, draw, self.seed, self.fresh, self.twins, labels)
 
 
 class StreamedTraining(TorchDataset[ShuffledStory]):
@@ -184,33 +201,48 @@ class StreamedTraining(TorchDataset[ShuffledStory]):
 
     Args:
         stories: the stories.
-        seed: as in `TrainingStories`.
+        seed, twins: as in `TrainingStories`.
         fresh: a new shuffle in every epoch; else that of epoch 0 always.
     """
 
-    def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True) -> None:
+    def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False) -> None:
         self.stories = stories
         self.seed = seed
         self.fresh = fresh
+        self.twins = twins
 
     def __len__(self) -> int:
         """Stories."""
         return len(self.stories)
 
     def __getitem__(self, draw: StreamedDraw) -> ShuffledStory:
-        """The story drawn, shuffled; one of a single sentence has no order, and so no label to learn."""
-        story = _shuffled(draw.sentence_ids, draw, self.seed, self.fresh)
-        return story if len(story.labels) > 1 else dataclasses.replace(story, labels=[PADDING])
+        """The story drawn, shuffled."""
+        return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh, self.twins)
 
 
-def _shuffled(sentence_ids: list[list[int]], draw: Draw, seed: int, fresh: bool) -> ShuffledStory:
+def _shuffled(
+    sentence_ids: list[list[int]],
+    draw: Draw,
+    seed: int,
+    fresh: bool,
+    twins: bool,
+    labels: list[int] | None = None,
+) -> ShuffledStory:
+    """A story in the given shuffle, or in one of its own, and its twin in another."""
     generator = np.random.default_rng([seed, draw.epoch if fresh else 0, draw.index])
-    labels = generator.permutation(len(sentence_ids)).tolist()
-    return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
+
+    def shown(labels: list[int] | None) -> ShuffledStory:
+        labels = generator.permutation(len(sentence_ids)).tolist() if labels is None else labels
+        shuffled = [sentence_ids[label] for label in labels]
+        # A single sentence, which a stream may have, has no order, and so no label to learn.
+        return ShuffledStory(shuffled, labels if len(labels) > 1 else [PADDING] * len(labels), draw.num_stories)
+
+    story = shown(labels)
+    return dataclasses.replace(story, twin=shown(None)) if twins else story
 
 
 class EvaluationStories(TorchDataset[ShuffledStory]):
-    """Stories to evaluate on, each in its one shuffle."""
+    """Stories to evaluate on, each in the arrangement in which the pipeline shows it."""
 
     def __init__(self, stories: TokenizedStories) -> None:
         self.stories = stories
@@ -220,7 +252,7 @@ class EvaluationStories(TorchDataset[ShuffledStory]):
         return len(self.stories)
 
     def __getitem__(self, index: int) -> ShuffledStory:
-        """The story, shuffled."""
+        """The story as it is shown."""
         ids = self.stories.sentence_ids(index)
         labels = self.stories.evaluation_labels(index)
         return ShuffledStory([ids[label] for label in labels], labels)
@@ -233,11 +265,17 @@ class StoryCollator:
         self.story_tokenizer = story_tokenizer
 
     def __call__(self, stories: Sequence[ShuffledStory]) -> dict[str, torch.Tensor]:
-        """Pads the stories of one batch."""
+        """Pads the stories of one batch, each followed by its twin if it has one."""
+        twins = [story.twin is not None for story in stories]
+        if any(twins):
+            stories = [row for story in stories for row in (story, story.twin) if row is not None]
         tokenized = [self.story_tokenizer.assemble(story.sentence_ids) for story in stories]
         batch = self.story_tokenizer.collate(tokenized, [story.labels for story in stories])
         if stories[0].num_stories is not None:
-            batch["num_stories"] = torch.tensor(stories[0].num_stories)
+            rows = 2 if any(twins) else 1
+            batch["num_stories"] = torch.tensor(rows * stories[0].num_stories)
+        if any(twins):
+            batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
         return batch
 
 
@@ -301,12 +339,13 @@ def training_loader(
 ) -> StoryLoader:
     """Batches to train on, the same in every framework: a process's share of them."""
     fresh, num_workers = recipe.shuffle_sentences == "fresh", recipe.dataloader_num_workers
+    twins = recipe.consistency > 0
     dataset: TorchDataset[ShuffledStory]
     if isinstance(stories, StreamedStories):
-        dataset = StreamedTraining(stories, seed=recipe.seed, fresh=fresh)
+        dataset = StreamedTraining(stories, seed=recipe.seed, fresh=fresh, twins=twins)
         num_workers = 0  # its sampler has them: to sort stories by length it needs their ids
     else:
-        dataset = TrainingStories(stories, seed=recipe.seed, fresh=fresh)
+        dataset = TrainingStories(stories, seed=recipe.seed, fresh=fresh, twins=twins)
     return StoryLoader(
         dataset,
         batch_sampler=training_sampler(stories, recipe, processes),

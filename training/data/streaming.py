@@ -268,7 +268,9 @@ class _Tokenizing(TorchDataset[_Tokenized]):
         self._story_tokenizer = story_tokenizer
 
     def __getitems__(self, stories: list[Numbered]) -> list[_Tokenized]:
-        ids = self._story_tokenizer.tokenize_stories([story.sentences for _, story in stories])
+        ids = self._story_tokenizer.tokenize_stories(
+            [story.sentences for _, story in stories], longest=self._story_tokenizer.max_input_tokens
+        )
         return [_Tokenized(row, story.storyid, own) for (row, story), own in zip(stories, ids, strict=True)]
 
 

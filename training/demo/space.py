@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.file_writing import new_folder, write_text
 from training.evaluation import metrics
-from training.models import repository
+from training.publishing.checks import check_code
 from training.publishing.pushed_files import CARD, MODEL_FOLDER, copy_to_push
 
 # The version of Gradio that the page is tested with; the extra `demo` in pyproject.toml asks for the same.
@@ -59,30 +60,24 @@ The page's code and its stories are under Apache-2.0. `app.py` runs the code tha
 """
 
 
-def write_space(folder: Path, model: str, examples: Sequence[Mapping[str, Any]]) -> None:
+def write_space(
+    folder: Path, model: str, examples: Sequence[Mapping[str, Any]], *, trust_remote_code: bool = False
+) -> None:
     """Writes a Space, under a temporary name until it is complete.
 
     Args:
         folder: must be new or empty.
         model: a model's folder, which is copied into the Space as far as it would be pushed, or its id on the Hub.
         examples: stories for the page, see `page.build_page`.
+        trust_remote_code: code in the model's folder may be other than this package's.
 
     Raises:
-        ValueError: if there is something in the folder.
+        ValueError: if there is something in the folder, or something in the model's that must not be in a Space.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--export {folder} is not a new or empty folder: choose another")
-    whole = folder.absolute()
-    unfinished = whole.parent / f".{whole.name}.unfinished-{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
-        _fill(unfinished, model, examples)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(unfinished, whole)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with new_folder(folder) as unfinished:
+        _fill(unfinished, model, examples, trust_remote_code)
 
 
 def model_name(model: str) -> str:
@@ -91,22 +86,23 @@ def model_name(model: str) -> str:
     return name.encode("utf-8", "replace").decode()  # a folder's name may be any bytes
 
 
-def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]]) -> None:
+def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]], trusted: bool) -> None:
     for name, source in _PAGE.items():
         shutil.copyfile(source, folder / name)
     is_folder = Path(model).is_dir()
     name = model_name(model)
     if is_folder:
         with copy_to_push(Path(model)) as copy:
+            check_code(copy, model, trusted=trusted)
             shutil.copytree(copy, folder / MODEL_FOLDER)  # follows the links that the copy is made of
     where = f'str(HERE / "{MODEL_FOLDER}")' if is_folder else json.dumps(model)
     code = _APP_CODE.format(model=where, name=json.dumps(name, ensure_ascii=False))
-    repository.write_text(folder / _APP, code)
-    repository.write_text(folder / _EXAMPLES, json.dumps(list(examples), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / _APP, code)
+    write_text(folder / _EXAMPLES, json.dumps(list(examples), indent=2, ensure_ascii=False) + "\n")
     # Without what follows a +, which says for which hardware a build is.
     wanted = [f"{library}=={version(library).partition('+')[0]}" for library in _HUB_LIBRARIES]
-    repository.write_text(folder / _REQUIREMENTS, "\n".join(wanted) + "\n")
-    repository.write_text(folder / CARD, _card(name, is_folder))
+    write_text(folder / _REQUIREMENTS, "\n".join(wanted) + "\n")
+    write_text(folder / CARD, _card(name, is_folder))
 
 
 def _card(model: str, is_folder: bool) -> str:

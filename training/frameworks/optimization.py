@@ -14,12 +14,31 @@ from transformers import get_scheduler
 from training.recipe.recipe import Recipe
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters that decay and those that do not: biases and norms, which are the ones of a single dimension."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def parameter_groups(
+    model: nn.Module, weight_decay: float, head_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
+    """Parameters by what the optimizer does with them, for AdamW.
+
+    Weight decay is not applied to biases and norms, which are the parameters of a single dimension.
+
+    Args:
+        model: the model; its encoder's parameters have `encoder` in their names.
+        weight_decay: of the parameters that decay.
+        head_learning_rate: of the parameters outside of the encoder; the optimizer's own if None.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parts: list[tuple[list[nn.Parameter], dict[str, float]]] = [([p for _, p in named], {})]
+    if head_learning_rate is not None:
+        encoder = [p for name, p in named if "encoder" in name.split(".")]
+        others = [p for name, p in named if "encoder" not in name.split(".")]
+        parts = [(encoder, {}), (others, {"lr": head_learning_rate})]
     return [
-        {"params": [p for p in parameters if _dimensions(p) >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if _dimensions(p) < 2], "weight_decay": 0.0},
+        {"params": chosen, "weight_decay": decay, **options}
+        for parameters, options in parts
+        for chosen, decay in (
+            ([p for p in parameters if _dimensions(p) >= 2], weight_decay),
+            ([p for p in parameters if _dimensions(p) < 2], 0.0),
+        )
     ]
 
 
@@ -37,7 +56,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) as the recipe says; `recipe` must be resolved."""
     assert recipe.learning_rate is not None
     return AdamW(
-        parameter_groups(model, recipe.weight_decay),
+        parameter_groups(model, recipe.weight_decay, recipe.head_learning_rate),
         lr=recipe.learning_rate,
         betas=(recipe.adam_beta1, recipe.adam_beta2),
         eps=recipe.adam_epsilon,

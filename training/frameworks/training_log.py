@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dataset_builder.file_writing import errors_about, new_file
+
 COLUMNS = (
     "step",
     "epoch",
@@ -97,7 +99,7 @@ class TrainingLog:
     def _append(self, row: dict[str, float]) -> None:
         self.rows.append(row)
         if self.path is not None:
-            with open(self.path, "a", newline="", encoding="utf-8") as sink:
+            with errors_about(self.path), open(self.path, "a", newline="", encoding="utf-8") as sink:
                 csv.DictWriter(sink, COLUMNS, lineterminator="\n").writerow(row)
         if self._tensorboard_folder is not None:
             self._to_tensorboard(row)
@@ -116,12 +118,10 @@ class TrainingLog:
     def _rewrite(self) -> None:
         if self.path is None:
             return
-        unfinished = self.path.with_suffix(".unfinished")
-        with open(unfinished, "w", newline="", encoding="utf-8") as sink:
+        with new_file(self.path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as sink:
             writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(unfinished, self.path)
 
 
 def read_training_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:

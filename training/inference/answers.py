@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from dataset_builder.file_writing import new_file
 from training.system.output_names import check_file_name
 
 from .ordering import OrderedStory
@@ -69,17 +70,8 @@ def write_file(answers: Iterable[OrderedStory], path: str) -> None:
     `error`; the lists are JSON.
     """
     write = _WRITERS[format_of(path)]
-    folder, name = os.path.split(os.path.abspath(path))
-    unfinished = os.path.join(folder, f".{name}.unfinished-{os.getpid()}")
-    try:
-        write(answers, unfinished)
-        os.replace(unfinished, path)
-    except OSError as error:
-        if error.strerror and error.filename in (None, unfinished):  # nobody knows the temporary name
-            raise OSError(error.errno, error.strerror, path) from error
-        raise
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
+    with new_file(path) as unfinished:
+        write(answers, str(unfinished))
 
 
 def _write_lines(output_format: str) -> Callable[[Iterable[OrderedStory], str], None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dataset_builder.file_writing import settle, staged
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer
-from training.models.repository import staged
 
 from .onnx_model import FILES, INPUTS, WEIGHTS_KEY, OnnxModel, weights_hash
 
@@ -66,7 +65,7 @@ def export_onnx(model: SentenceOrderingModel, tokenizer: Any, folder: Path, *, q
         if quantize:
             _quantize(path, staging / Path(FILES["onnx-int8"]).name)
         for made in sorted(staging.iterdir()):
-            os.replace(made, folder / "onnx" / made.name)
+            settle(made, folder / "onnx" / made.name)
             written.append(folder / "onnx" / made.name)
     if not quantize:  # one of other weights would be taken for this model's
         (folder / FILES["onnx-int8"]).unlink(missing_ok=True)

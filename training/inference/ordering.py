@@ -121,13 +121,15 @@ def _prepared(records: list[Story | BadRecord], story_tokenizer: StoryTokenizer)
     stories = [record for record in records if isinstance(record, Story)]
     try:
         tokenized: list[list[list[int]] | None] = list(
-            story_tokenizer.tokenize_stories([story.sentences for story in stories])
+            story_tokenizer.tokenize_stories([story.sentences for story in stories], longest=story_tokenizer.room)
         )
     except ValueError:  # one of them is no text: which one shows when they are taken one by one
         tokenized = [None] * len(stories)
     for place, story, ids in zip(places, stories, tokenized, strict=True):
         try:
-            shortened = story_tokenizer.shortened(story_tokenizer.tokenize(story.sentences) if ids is None else ids)
+            shortened = story_tokenizer.shortened(
+                story_tokenizer.tokenize(story.sentences, longest=story_tokenizer.room) if ids is None else ids
+            )
             fixed = FixedPoints.read(story.fixed_points, len(story.sentences))
         except ValueError as error:
             portion.errors[place] = str(BadRecord(story.file, story.row, str(error)))

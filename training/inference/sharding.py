@@ -15,6 +15,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
+from dataset_builder.file_writing import UNFINISHED
 from dataset_builder.story import BadRecord, Story
 from modeling_sentence_ordering import SentenceOrderingModel
 from training.models.repository import read_json, write_json
@@ -47,9 +48,7 @@ def open_shards(folder: Path, plan: Mapping[str, Any]) -> None:
     if PLAN not in names:
         if names:
             raise ValueError(f"--output {folder} is not empty and holds no shards: choose another folder")
-        own = folder / f".{PLAN}.unfinished-{os.getpid()}"  # all processes write it, and any of them may be the last
-        write_json(own, dict(plan))
-        os.replace(own, folder / PLAN)
+        write_json(folder / PLAN, dict(plan))  # all processes write it, and any of them may be the last
         return
     there = read_json(folder / PLAN)
     for name in plan:
@@ -116,7 +115,7 @@ def order_in_shards(
         mine, there = index % processes.world_size == processes.rank, path.exists()
         counted = _Counted(chain([first], shard))
         if mine and not there:
-            for stale in folder.glob(f".{path.name}.unfinished-*"):  # of a process that was killed
+            for stale in folder.glob(f".{path.name}.{UNFINISHED}-*"):  # of a process that was killed
                 stale.unlink(missing_ok=True)
             write_file(order(counted), str(path))
         deque(counted, maxlen=0)

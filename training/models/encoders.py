@@ -59,6 +59,7 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
     if name not in SCRATCH_ENCODERS and not Path(name).is_dir() and hub_id(name) is None:
         raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
     fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
+    fields["consistency"] = recipe.consistency
     if recipe.reading is not None:
         fields["reading"] = recipe.reading
     torch.manual_seed(recipe.seed)

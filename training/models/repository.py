@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dataset_builder.file_writing import settle, staged, write_text
 from dataset_builder.story import story_hash
 
 if TYPE_CHECKING:
@@ -30,20 +29,8 @@ STORIES_FILE = "stories.json"
 TENSORBOARD = "tensorboard"
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file under a temporary name first, so that the name never stands for half of it."""
-    unfinished = Path(f"{os.fspath(path)}.unfinished")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:  # nobody knows the temporary name, and a full disk does not even name that
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
-    """Writes a JSON file, see `write_text`."""
+    """Writes a JSON file."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -69,7 +56,7 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
         for path in staging.glob("*.safetensors"):
             shutil.copymode(staging / "config.json", path)  # safetensors lets nobody else read what it writes
         for name in sorted(new):
-            os.replace(staging / name, folder / name)
+            settle(staging / name, folder / name)
         for name in stale - new:
             (folder / name).unlink()
 
@@ -78,18 +65,7 @@ def save_config(model: SentenceOrderingModel, folder: Path) -> None:
     """Renews the config in a folder that has the model already, and nothing else there."""
     with staged(folder) as staging:
         model.config.save_pretrained(staging)
-        os.replace(staging / "config.json", folder / "config.json")
-
-
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A folder inside of this one, to write to before the names there are taken; it is gone at the end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".unfinished-"))
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        settle(staging / "config.json", folder / "config.json")
 
 
 def write_recipe(folder: Path, values: Mapping[str, Any]) -> None:

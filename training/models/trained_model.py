@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
+from modeling_sentence_ordering.repository_sentence_ordering import refuse_adapter
 from training.system.device import fastest_device
 from training.system.hub_errors import first_line, is_unreachable
 
@@ -65,6 +66,7 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
     elif folder.exists() or hub_id(name_or_path) is None:
         raise ValueError(f"--model {name_or_path}: no such folder, and no id of a repository on the Hub either")
     try:
+        refuse_adapter(name_or_path)
         config = SentenceOrderingConfig.from_pretrained(name_or_path)
         if config.backbone_config is None:
             raise ValueError("it is not a sentence ordering model")
@@ -77,7 +79,7 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
         StoryTokenizer(tokenizer, model.config)  # refuses a tokenizer of another model
         model = model.eval().to(fastest_device())
         return model.bfloat16() if bf16 else model, tokenizer
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, SafetensorError) as error:
         message = f"--model {name_or_path} cannot be loaded: {first_line(error)}"
         if is_unreachable(error):
             raise OSError(message) from error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import site
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 _CHECK = """
@@ -23,22 +23,29 @@ assert sorted(answer["order"]) == [0, 1]
 """
 
 
-def foreign_code(folder: Path) -> list[str]:
-    """Code in a model's folder that is not, byte for byte, what this version of the package puts there.
+# All that the process gets of the environment: where programs are, and how they compute. Tokens, passwords and the
+# person's folder, where others keep theirs, are not among it.
+_PASSED_ON = (
+    "PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE",
+    "WINDIR", "COMSPEC", "PATHEXT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+)  # fmt: skip
+
+
+def clean_environment(home: str) -> dict[str, str]:
+    """The environment of a process that may run code of others.
 
     Args:
-        folder: the model's.
-
-    Returns:
-        Paths inside of the folder: of another version, changed by someone, or of another's making altogether.
+        home: an empty folder, in the place of the person's.
     """
-    package = find_spec("modeling_sentence_ordering")  # not imported: data sets are pushed without torch
-    assert package is not None and package.origin is not None
-    own = Path(package.origin).parent
-    known = {path.name: path.read_bytes() for path in own.glob("*.py")}
-    return sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.py") if known.get(path.name) != path.read_bytes()
-    )
+    return {
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        **dict.fromkeys(("HOME", "USERPROFILE", "HF_HOME", "HF_MODULES_CACHE"), home),
+        "PYTHONUSERBASE": site.getuserbase(),  # packages that were installed for this person alone
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
 
 
 def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None:
@@ -52,16 +59,10 @@ def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None
         ValueError: with the last line of what went wrong.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
-        environment = {
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "HF_MODULES_CACHE": elsewhere,
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
         done = subprocess.run(
             [sys.executable, "-c", _CHECK, str(folder.resolve())],
             cwd=elsewhere,
-            env=environment,
+            env=clean_environment(elsewhere),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

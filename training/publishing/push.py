@@ -20,7 +20,8 @@ from model_card.renewal import is_edited, write_card
 from training.models import repository
 from training.system.hub_errors import TRIES, first_line, persistently
 
-from .clean_process import check_in_clean_process, foreign_code
+from .checks import check_code, listing
+from .clean_process import check_in_clean_process
 from .pushed_files import CARD, MODEL_FOLDER, copy_to_push, operations, stale_files
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def push_folder(
             _check_model(model, folder, publication.trust_remote_code, report)
             if repo_type == "model":
                 _add_card(staging, repo_id)
-            report(f"uploading to {repo_id}")
+            report(f"uploading to {repo_id}: {listing(staging)}")
             commit = push.upload(staging)
     except KeyboardInterrupt:
         raise PushInterrupted(f"interrupted: {push.state()}") from None
@@ -222,11 +223,7 @@ def push_model(
 def _check_model(model: Path, name: Path, trusted: bool, report: Callable[[str], None]) -> None:
     """Loads a model that is to be pushed; a data set has none, and a Space may name one that is on the Hub."""
     if model.is_dir():
-        if not trusted and (unknown := foreign_code(model)):
-            raise ValueError(
-                f"{name} holds code that is not of this version of the package ({', '.join(unknown[:3])}), and seeing "
-                "whether the model loads would run it: read it, then add --trust_remote_code"
-            )
+        check_code(model, name, trusted=trusted)
         report("checking that the model loads in a process without this package")
         check_in_clean_process(model, name)
 

@@ -14,6 +14,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from training.models import repository
 
+from .checks import check_files
+
 CARD = "README.md"
 # Where the model lies in a Space that has it with it.
 MODEL_FOLDER = "model"
@@ -41,7 +43,12 @@ CommitOperation = CommitOperationAdd | CommitOperationDelete
 
 @contextmanager
 def copy_to_push(folder: Path) -> Iterator[Path]:
-    """A copy of what is to be pushed and of nothing else, in which the card may be changed; the rest are links."""
+    """A copy of what is to be pushed and of nothing else, in which the card may be changed; the rest are links.
+
+    Raises:
+        ValueError: if there is something in the folder that must not leave this machine, see `check_files`.
+    """
+    check_files(folder, KEPT_BACK)
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent) / "repository"
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*KEPT_BACK), copy_function=_link_or_copy)

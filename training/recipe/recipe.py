@@ -76,6 +76,13 @@ class Recipe:
             choices=list(READINGS),
         ),
     )
+    consistency: float = field(
+        default=0.0,
+        metadata=_of(
+            "Weight of a term that makes two shuffles of a story agree (R-Drop): each story is shown twice in a step. "
+            "Needs --objective pairwise; 0 for none."
+        ),
+    )
     encoder_config: str | None = field(
         default=None,
         metadata=_of('Fields of the cnn or rnn encoder as JSON, such as \'{"num_filters": 128, "filter_size": 7}\'.'),
@@ -84,6 +91,10 @@ class Recipe:
 
     learning_rate: float | None = field(
         default=None, metadata=_of("Highest learning rate; 3e-5, and 1e-3 for 'cnn' and 'rnn', if not given.")
+    )
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata=_of("Highest learning rate of what is not the encoder; the same as the encoder's, if not given."),
     )
     per_device_train_batch_size: int = field(default=16, metadata=_of("Stories in one forward pass of training."))
     per_device_train_batch_tokens: int | None = field(
@@ -260,6 +271,8 @@ class Recipe:
                 raise RecipeError(f"--{name} must be {meaning}, not {value}")
         if self.fp16 and self.bf16:
             raise RecipeError("--fp16 and --bf16 are two ways to compute in half precision: take one of them")
+        if self.consistency and self.objective != "pairwise":
+            raise RecipeError(f"--consistency {self.consistency} needs --objective pairwise, not {self.objective}")
         if self.fsdp and self.encoder in SCRATCH_ENCODERS:
             raise RecipeError(f"--fsdp shares out the layers of a pretrained encoder; {self.encoder!r} fits on any GPU")
         if self.max_steps == 0 or self.max_steps < -1:
@@ -287,6 +300,8 @@ _INFINITY = float("inf")
 _ABOVE_0, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("learning_rate", _ABOVE_0, _INFINITY, "above 0"),
+    ("head_learning_rate", _ABOVE_0, _INFINITY, "above 0"),
+    ("consistency", 0, _INFINITY, "0 or more"),
     ("per_device_train_batch_size", 1, _INFINITY, "at least 1"),
     ("per_device_train_batch_tokens", 1, _INFINITY, "at least 1"),
     ("per_device_eval_batch_size", 1, _INFINITY, "at least 1"),

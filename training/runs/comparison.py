@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.file_writing import write_text
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import TrainingFailed, read_training_log
 from training.models import repository
@@ -205,9 +206,7 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
         shutil.rmtree(folder)
     recipe_file = folder.parent / f".{run.name}.yaml"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    repository.write_text(
-        recipe_file, yaml.safe_dump({key: value for key, value in values.items() if value is not None})
-    )
+    write_text(recipe_file, yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
     log_file = folder.parent / f"{run.name}.log"
     with open(log_file, "w", encoding="utf-8") as log:
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
+from dataset_builder.file_writing import write_text
 from model_card.plots import plot_loss_curves
 from training.models import repository
 
@@ -93,8 +94,8 @@ def write_tables(outcomes: Sequence[Mapping[str, Any]], output_dir: Path) -> str
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    repository.write_text(output_dir / "comparison.md", table + "\n")
-    repository.write_text(output_dir / "comparison.csv", text.getvalue())
+    write_text(output_dir / "comparison.md", table + "\n")
+    write_text(output_dir / "comparison.csv", text.getvalue())
     environment = outcomes[0]["results"].get("environment", {})
     repository.write_json(output_dir / "comparison.json", {"environment": environment, "runs": rows})
     curves = {

@@ -19,6 +19,7 @@ from dataset_builder.build import build_dataset
 from dataset_builder.loading import load_all
 from dataset_builder.readers import read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
+from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.batches import Draw, evaluation_batches
 from training.data.stories import (
@@ -113,7 +114,7 @@ def test_fresh_shuffles_differ_from_epoch_to_epoch_and_fixed_ones_do_not(tokeniz
         same = sum(a == b for a, b in zip(fresh[one], fresh[other], strict=True))
         assert same < 0.25 * len(tokenized)  # a story of three sentences has six orders
     fixed = labels_by_epoch(tokenized, fresh=False)
-    of_data_set = [tokenized.evaluation_labels(index) for index in range(len(tokenized))]
+    of_data_set = [tokenized.dataset_labels(index) for index in range(len(tokenized))]
     assert fixed[0] == fixed[1] == fixed[2] == of_data_set != fresh[0]
     assert labels_by_epoch(tokenized) == fresh
     assert labels_by_epoch(tokenized, seed=43)[0] != fresh[0]
@@ -129,24 +130,34 @@ def test_every_order_of_a_story_is_as_likely_as_any_other(tokenized: TokenizedSt
     assert min(counts.values()) > 140  # of 200 expected; less is four standard deviations off
 
 
-def test_the_evaluation_shuffle_is_that_of_the_data_set(
+def test_the_shuffle_of_the_data_set_is_what_build_writes(
     home: Path, tokenized: TokenizedStories, tmp_path: Path
 ) -> None:
-    """What `sentence-ordering build` writes as `shuffled` is what a model is evaluated on, whichever seed."""
     for seed in (42, 7):
         build_dataset([str(home / "stories.jsonl")], tmp_path / f"built-{seed}", seed=seed)
         some = TokenizedStories(tokenized.stories, tokenized.story_tokenizer, seed)
-        evaluated = EvaluationStories(some)
         index_of = {story["storyid"]: index for index, story in enumerate(some.stories)}
-        found = 0
-        for path in (tmp_path / f"built-{seed}" / "shuffled").glob("*.parquet"):
-            for row in Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache")):
-                shown = evaluated[index_of[row["storyid"]]]
-                assert shown.labels == row["labels"]
-                assert shown.sentence_ids == some.story_tokenizer.tokenize(row["sentences"])
-                assert shown.num_stories is None
-                found += 1
-        assert found == len(some)
+        files = (tmp_path / f"built-{seed}" / "shuffled").glob("*.parquet")
+        rows = [row for path in files for row in Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))]
+        assert len(rows) == len(some)
+        assert all(some.dataset_labels(index_of[row["storyid"]]) == row["labels"] for row in rows)
+
+
+def test_a_story_is_evaluated_in_the_arrangement_of_its_texts(tokenized: TokenizedStories) -> None:
+    evaluated = EvaluationStories(tokenized)
+    for index, story in enumerate(tokenized.stories):
+        shown, ids = evaluated[index], tokenized.sentence_ids(index)
+        assert shown.labels == arrangement(story["sentences"], 0)
+        assert shown.sentence_ids == [ids[label] for label in shown.labels]
+        assert shown.num_stories is None
+
+
+def test_the_order_of_identical_sentences_does_not_tell_the_true_one(story_tokenizer: StoryTokenizer) -> None:
+    rows = [{"storyid": f"{number}", "sentences": ["Ok.", f"No {number}.", "Ok."]} for number in range(40)]
+    tokenized = TokenizedStories(rows, story_tokenizer)
+    places = [tokenized.evaluation_labels(index) for index in range(40)]
+    first = sum(labels.index(0) < labels.index(2) for labels in places)
+    assert 8 < first < 32
 
 
 def test_the_collator_pads_as_the_story_tokenizer_does(

@@ -34,6 +34,15 @@ def test_weights_decay_and_biases_and_norms_do_not(model: SentenceOrderingModel)
     assert "head.weight" in names_decayed
 
 
+def test_the_head_has_a_learning_rate_of_its_own(model: SentenceOrderingModel, make_recipe: MakeRecipe) -> None:
+    optimizer = build_optimizer(model, make_recipe(learning_rate=1e-4, head_learning_rate=5e-4))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: 5e-4 if name.startswith("head.") else 1e-4 for name, _ in model.named_parameters()} == rates
+    decays = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays["head.bias"] == 0.0 < decays["head.weight"]
+
+
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
 def test_the_optimizer_is_adamw_with_the_numbers_of_the_recipe(
     optim: str, model: SentenceOrderingModel, make_recipe: MakeRecipe

@@ -32,8 +32,12 @@ RECIPE: dict[str, Any] = {
     "load_best_model_at_end": False,
 }
 
-# Objectives, with a norm at which some steps are clipped and some are not.
-MAX_GRAD_NORM = {"mse": 60.0, "pairwise": 0.9}
+# Each with a norm at which some steps are clipped and some are not.
+RECIPES: dict[str, dict[str, Any]] = {
+    "mse": {"objective": "mse", "max_grad_norm": 60.0},
+    "pairwise": {"objective": "pairwise", "max_grad_norm": 0.9},
+    "consistency": {"objective": "pairwise", "max_grad_norm": 0.9, "consistency": 1.0, "head_learning_rate": 2e-3},
+}
 
 Trained = tuple[TrainingRun, list[Weights]]
 
@@ -72,10 +76,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("encoders") / "dropout", 0.1)
 
 
-@pytest.fixture(scope="module", params=MAX_GRAD_NORM)
+@pytest.fixture(scope="module", params=RECIPES)
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Trained:
-    fields = {"objective": request.param, "max_grad_norm": MAX_GRAD_NORM[request.param]}
-    run = sample_run(tmp_path_factory.mktemp(REFERENCE), encoder, REFERENCE, **fields)
+    run = sample_run(tmp_path_factory.mktemp(REFERENCE), encoder, REFERENCE, **RECIPES[request.param])
     return run, train(run)
 
 
@@ -84,7 +87,8 @@ def test_every_step_gives_the_weights_of_trainer(
     framework: str, reference: Trained, encoder: Path, tmp_path: Path
 ) -> None:
     recipe = reference[0].recipe
-    run = sample_run(tmp_path, encoder, framework, objective=recipe.objective, max_grad_norm=recipe.max_grad_norm)
+    fields = ("objective", "max_grad_norm", "consistency", "head_learning_rate")
+    run = sample_run(tmp_path, encoder, framework, **{name: getattr(recipe, name) for name in fields})
     steps = train(run)
     assert_same_steps(steps, reference[1], TOLERANCE)
     assert difference(weights(run), weights(reference[0]))[0] <= TOLERANCE

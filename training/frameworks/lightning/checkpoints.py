@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 
+from dataset_builder.file_writing import new_file
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer, save_tokenizer
 from training.models.repository import save_model
 
@@ -93,18 +94,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Saves to a local path."""
-        unfinished = Path(f"{os.fspath(path)}.unfinished")
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(unfinished, "wb") as sink:
-                torch.save(checkpoint, sink)
-            os.replace(unfinished, path)
-        except RuntimeError as error:  # torch closes its archive, fails at that, too, and tells only of that
-            if isinstance(error.__context__, OSError):
-                raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
-            raise
-        finally:
-            unfinished.unlink(missing_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path) as unfinished, open(unfinished, "wb") as sink:
+            torch.save(checkpoint, sink)
 
 
 class HubFolderCallback(Callback):

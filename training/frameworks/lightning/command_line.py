@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
-from training.models.repository import write_text
+from dataset_builder.file_writing import write_text
 from training.system.console import TRACEBACK_VARIABLE, complain
 from training.system.device import steady_memory
 from training.system.interrupts import exit_with

@@ -50,6 +50,7 @@ class StoryDataModule(LightningDataModule):
         per_device_train_batch_tokens: tokens of such a pass, instead of a number of stories.
         per_device_eval_batch_size: stories in one forward pass of evaluation, on each device.
         shuffle_sentences: `"fresh"` or `"fixed"`.
+        consistency: with more than 0, a training batch shows each story in two shuffles, for the consistency term.
         train_sampling_strategy: `"group_by_length"` or `"random"`.
         dataloader_num_workers: processes that prepare batches.
         seed: decides the order of stories and the shuffles of sentences.
@@ -72,6 +73,7 @@ class StoryDataModule(LightningDataModule):
         per_device_train_batch_tokens: int | None = None,
         per_device_eval_batch_size: int = 64,
         shuffle_sentences: str = "fresh",
+        consistency: float = 0.0,
         train_sampling_strategy: str = "group_by_length",
         dataloader_num_workers: int = 0,
         seed: int = 42,

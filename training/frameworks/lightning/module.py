@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import zip_longest
@@ -31,7 +32,7 @@ from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
-from .checkpoints import RECORD, model_from_record, model_record
+from .checkpoints import RECORD, model_from_record, model_record, read_checkpoint
 
 
 class SentenceOrderingModule(LightningModule):
@@ -45,6 +46,7 @@ class SentenceOrderingModule(LightningModule):
             change it. None only for `load_from_checkpoint`.
         tokenizer: the model's.
         learning_rate: highest learning rate.
+        head_learning_rate: that of the parameters outside of the encoder, the same if None.
         lr_scheduler_type: its course over all steps that the Trainer is going to make.
         warmup_steps: steps of warm-up; below 1 it is a share of all steps.
         optim: `"adamw_torch_fused"` or `"adamw_torch"`.
@@ -67,6 +69,7 @@ class SentenceOrderingModule(LightningModule):
         tokenizer: Any = None,
         *,
         learning_rate: float = 3e-5,
+        head_learning_rate: float | None = None,
         lr_scheduler_type: str = "linear",
         warmup_steps: float = 0.1,
         optim: str = "adamw_torch_fused",
@@ -79,6 +82,7 @@ class SentenceOrderingModule(LightningModule):
         super().__init__()
         fields = {
             "learning_rate": learning_rate,
+            "head_learning_rate": head_learning_rate,
             "lr_scheduler_type": lr_scheduler_type,
             "warmup_steps": warmup_steps,
             "optim": optim,
@@ -107,6 +111,19 @@ class SentenceOrderingModule(LightningModule):
             ValueError: if it is no sentence ordering model.
         """
         return cls(*load_trained_model(folder), **fields)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **options: Any) -> Any:
+        """As in Lightning, which by default reads a checkpoint from a URL as a pickle that may run code: here not.
+
+        Raises:
+            ValueError: if the checkpoint names a function to build the module with, which ours never do.
+        """
+        if isinstance(checkpoint_path, (str, os.PathLike)) and os.path.isfile(checkpoint_path):
+            fields = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+            if private := sorted(str(name) for name in fields if str(name).startswith("_")):
+                raise ValueError(f"{checkpoint_path} names code to build the module with ({private[0]})")
+        return super().load_from_checkpoint(checkpoint_path, *arguments, **{"weights_only": True, **options})
 
     @classmethod
     def build(

@@ -7,9 +7,7 @@ before: killed in between, they leave a mixture.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,13 +19,13 @@ from torch.optim import Optimizer
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
+from dataset_builder.file_writing import UNFINISHED, new_folder
 from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
 from training.frameworks.run import TrainingRun
 from training.models.repository import read_json, write_json
 
 from .callbacks import StepSchedule
 
-_UNFINISHED = ".unfinished-"
 _STATE_FILE = "poutyne_state.json"
 _OPTIMIZER_FILE = "optimizer.pt"
 
@@ -75,26 +73,18 @@ class Checkpoints:
         self.optimizer = optimizer
         self.schedule = schedule
         self._resumed_from: Path | None = None
-        for leftover in run.checkpoints.glob(f"{_UNFINISHED}*"):
+        for leftover in run.checkpoints.glob(f".*{UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint that is also a folder for the Hub, and removes those that are too many."""
         folder = self._folder(progress.step)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_UNFINISHED))
-        try:
+        with new_folder(folder, replaces=True) as staging:  # one is there if a run was resumed from further back
             self.run.model.save_pretrained(staging)
             save_tokenizer(self.run.tokenizer, staging)
             states = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
             torch.save(states, staging / _OPTIMIZER_FILE)
             write_json(staging / _STATE_FILE, dataclasses.asdict(progress))
-            if folder.exists():  # of a run that was resumed from further back
-                os.replace(folder, Path(tempfile.mkdtemp(dir=folder.parent, prefix=_UNFINISHED)))
-            os.replace(staging, folder)
-        finally:
-            for leftover in folder.parent.glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
         best = self.best(progress)
         rotate_checkpoints(
             str(folder.parent),

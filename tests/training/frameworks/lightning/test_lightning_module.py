@@ -166,7 +166,7 @@ def test_a_checkpoint_is_all_that_is_needed(fitted: Fitted, home: Path, tmp_path
     torch.save({"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2.6.6"}, other)
     with pytest.raises(ValueError, match="other.ckpt is not a whole checkpoint"):
         checkpoint_to_folder(other, tmp_path / "folder")
-    with pytest.raises(ValueError, match="not one of a SentenceOrderingModule"):
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
         SentenceOrderingModule.load_from_checkpoint(other)
 
 
