@@ -19,7 +19,7 @@ from modeling_sentence_ordering import StoryTokenizer
 from training.data.recipe_stories import open_stories
 from training.data.stories import TokenizedStories
 from training.evaluation.analysis import analyse
-from training.evaluation.calibration import Neighbours, calibration_error, fit_temperature, neighbours
+from training.evaluation.calibration import JudgedPairs, calibration_error, fit_temperature, judged_pairs
 from training.evaluation.metrics import ordering_metrics
 from training.evaluation.predictions import Predictions, predict
 from training.models.repository import read_json, write_json
@@ -109,7 +109,7 @@ def figures(predictions: Predictions) -> dict[str, Any]:
 
 
 def calibration_figures(predictions: Predictions, temperature: float | None) -> dict[str, float]:
-    """How far the probabilities of neighbours are off.
+    """The errors of the probabilities of pairs.
 
     Args:
         predictions: of the stories that the temperature was fitted on, or of others.
@@ -121,7 +121,7 @@ def calibration_figures(predictions: Predictions, temperature: float | None) -> 
     """
     found = {}
     if temperature is not None:
-        found["calibration_error"] = calibration_error(neighbours(predictions), temperature)
+        found["calibration_error"] = calibration_error(judged_pairs(predictions), temperature)
     halves = [_some(predictions, np.arange(len(predictions.labels)) % 2 == half) for half in (0, 1)]
     scaled = []  # differences in units of the temperature that each half is judged with
     for half, other in zip(halves, reversed(halves), strict=True):
@@ -130,14 +130,12 @@ def calibration_figures(predictions: Predictions, temperature: float | None) -> 
             return found
         scaled.append(half.differences / fitted)
     right = np.concatenate([half.right for half in halves])
-    found["calibration_error_cross_fitted"] = calibration_error(Neighbours(np.concatenate(scaled), right), 1.0)
+    found["calibration_error_cross_fitted"] = calibration_error(JudgedPairs(np.concatenate(scaled), right), 1.0)
     return found
 
 
-def _some(predictions: Predictions, chosen: np.ndarray) -> Neighbours:
-    return neighbours(
-        Predictions(predictions.scores[chosen], predictions.labels[chosen], predictions.sentence_mask[chosen])
-    )
+def _some(predictions: Predictions, chosen: np.ndarray) -> JudgedPairs:
+    return judged_pairs(predictions.chosen(chosen.nonzero()[0]))
 
 
 def judge_arrangements(

@@ -1,4 +1,4 @@
-"""Two small encoders that are trained from scratch: `cnn` and `rnn`."""
+"""Encoders: two small ones that are trained from scratch, `cnn` and `rnn`, and how a model is made around one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoModel, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from .configuration_sentence_ordering import ConvolutionalEncoderConfig, RecurrentEncoderConfig
+from .configuration_sentence_ordering import (
+    SCRATCH_ENCODERS,
+    ConvolutionalEncoderConfig,
+    RecurrentEncoderConfig,
+    SentenceOrderingConfig,
+)
+from .repository_sentence_ordering import (
+    input_limit,
+    load_encoder_config,
+    load_tokenizer,
+    portable_tokenizer_class,
+    with_marker,
+)
 
 
 class ConvolutionalEncoder(nn.Module):
@@ -130,3 +142,72 @@ def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
         return {}
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
+
+
+def load_encoder(name_or_path: str, tokenizer: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """A pretrained encoder, and its tokenizer with the marker in it; loaded if None.
+
+    Raises:
+        ValueError: for models that cannot order sentences.
+        OSError: if there is no such model, or it has no safetensors file.
+    """
+    options = {**options, "trust_remote_code": bool(options.get("trust_remote_code"))}  # None would ask
+    shared = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
+    config = load_encoder_config(name_or_path, **shared)
+    tokenizer = load_tokenizer(name_or_path, **shared) if tokenizer is None else with_marker(tokenizer)
+    return AutoModel.from_pretrained(name_or_path, config=config, use_safetensors=True, **options), tokenizer
+
+
+def scratch_config(name: str, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingConfig:
+    """The config of a new model around `cnn` or `rnn`; `fields` are the encoder's as well.
+
+    Raises:
+        ValueError: without a tokenizer, and for unknown fields.
+    """
+    if tokenizer is None:
+        raise ValueError(f"the {name} encoder is trained from scratch and needs a tokenizer: pass tokenizer=…")
+    config_class = SCRATCH_ENCODERS[name]
+    own = set(SentenceOrderingConfig().to_dict())
+    encoder_fields = {key: fields.pop(key) for key in list(fields) if key not in own}
+    unknown = set(encoder_fields) - set(config_class().to_dict())
+    if unknown:
+        raise ValueError(f"the {name} encoder has no {', '.join(sorted(unknown))}")
+    tokenizer = with_marker(tokenizer)
+    encoder = config_class(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **encoder_fields)
+    return _config_for(encoder, tokenizer, tokenizer.sep_token_id, None, {"reading": config_class.reading, **fields})
+
+
+def config_around(encoder: PreTrainedModel, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingConfig:
+    """The config of a new model around a pretrained encoder, whose embeddings grow if the tokenizer has grown.
+
+    Raises:
+        ValueError: for unknown fields, or more tokens than the encoder takes.
+    """
+    if len(tokenizer) > encoder.get_input_embeddings().num_embeddings:
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    separator = fields.pop("separator_token_id", None)
+    limit = input_limit(encoder, tokenizer)
+    wanted = fields.get("max_input_tokens")
+    if limit is not None and wanted is not None and wanted > limit:
+        raise ValueError(f"max_input_tokens is {wanted}, but this encoder takes {limit} tokens at most")
+    return _config_for(encoder.config, tokenizer, separator, limit, fields)
+
+
+def _config_for(
+    encoder: PretrainedConfig, tokenizer: Any, separator: int | None, limit: int | None, fields: dict[str, Any]
+) -> SentenceOrderingConfig:
+    unknown = set(fields) - set(SentenceOrderingConfig().to_dict())
+    if unknown:
+        raise ValueError(f"a sentence ordering model has no {', '.join(sorted(unknown))}")
+    return SentenceOrderingConfig(
+        backbone_config=encoder,
+        marker_token_id=tokenizer.cls_token_id,
+        attn_implementation=encoder._attn_implementation,
+        **{
+            "separator_token_id": separator,
+            "max_input_tokens": limit,
+            "pad_token_id": tokenizer.pad_token_id,
+            "tokenizer_class": portable_tokenizer_class(tokenizer),
+            **fields,
+        },
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 # Not all are used here. When transformers saves a model loaded with `trust_remote_code`, it copies the files that this
@@ -25,30 +25,28 @@ from .arrangement_sentence_ordering import arrangements  # noqa: F401
 from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
 from .decoding_sentence_ordering import decoded_ranks
-from .encoders_sentence_ordering import build_encoder
+from .encoders_sentence_ordering import (
+    build_encoder,
+    config_around,
+    load_encoder,
+    scratch_config,
+)
 from .encoding_sentence_ordering import StoryTokenizer  # noqa: F401
 from .fixed_points_sentence_ordering import FixedPoints  # noqa: F401
 from .handler import EndpointHandler  # noqa: F401
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, check_head, compute_metrics, objective_loss
+from .objectives_sentence_ordering import OBJECTIVES, PADDING, check_head, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .reading_sentence_ordering import (
     ContextLayer,
     PairHead,
     ScoreHead,
-    find_markers,
     init_layer,
     judge_sentences,
+    locate_sentences,
     read_sentences,
 )
-from .repository_sentence_ordering import (
-    input_limit,
-    load_encoder_config,
-    load_token_classifier,
-    load_tokenizer,
-    portable_tokenizer_class,
-    with_marker,
-)
+from .repository_sentence_ordering import load_token_classifier, load_tokenizer, with_marker
 from .scoring_sentence_ordering import score_stories  # noqa: F401
 from .sharing_sentence_ordering import add_tokenizer, complete_card, upload
 
@@ -60,7 +58,7 @@ class SentenceOrderingOutput(ModelOutput):
     Attributes:
         loss: scalar, the objective averaged over the stories that have a label; only with labels.
         logits: `(batch, max_sentences)`, float32 (float64 of a float64 model): the score of each sentence in input
-            order, 0 where a story has no such sentence.
+            order, -100 where a story has no such sentence, as `Trainer` pads predictions.
         sentence_mask: `(batch, max_sentences)`, bool: true where there is a sentence with a score.
         pair_logits: `(batch, max_sentences, max_sentences)`, float32 (float64 of a float64 model): [b, i, j] is the
             logit of «sentence i stands before sentence j», 0 on the diagonal and where a story has no such sentence;
@@ -97,6 +95,11 @@ class SentenceOrderingModel(PreTrainedModel):
     _keep_in_fp32_modules = ["head"]
 
     def __init__(self, config: SentenceOrderingConfig) -> None:
+        if not isinstance(config, PretrainedConfig):
+            raise TypeError(
+                f"SentenceOrderingModel takes a config, not {config!r}. SentenceOrderingModel.from_encoder(name) makes "
+                "a new model around an encoder, SentenceOrderingModel.from_pretrained(name) loads a trained one"
+            )
         super().__init__(config)
         if config.backbone_config is None:
             raise ValueError("the config has no backbone_config; make a model with SentenceOrderingModel.from_encoder")
@@ -109,6 +112,9 @@ class SentenceOrderingModel(PreTrainedModel):
         width, pairs = config.output_size, config.head == "pairs"
         self.context = nn.ModuleList(ContextLayer(width, config.head_dropout) for _ in range(config.context_layers))
         self.head: Any = PairHead(width, config.pair_size) if pairs else ScoreHead(width, 1)
+        # For `device_map="auto"`. An encoder that does not say how it may be split stays in one piece.
+        is_splittable = getattr(self.encoder, "_no_split_modules", None) is not None
+        self._no_split_modules = [] if is_splittable else [type(self.encoder).__name__]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -125,21 +131,16 @@ class SentenceOrderingModel(PreTrainedModel):
         """Replaces the encoder's token embedding."""
         self.encoder.set_input_embeddings(value)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As in transformers; the encoder's config, from which it is built again, learns of the new size as well."""
-        embedding: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
-        self.config.backbone_config.vocab_size = embedding.num_embeddings
-        return embedding
-
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         marker_positions: Tensor | None = None,
         labels: Tensor | None = None,
         num_stories: Tensor | float | None = None,
         is_twin: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -152,32 +153,44 @@ class SentenceOrderingModel(PreTrainedModel):
             token_type_ids: `(batch, tokens)`, for encoders that have them; not needed.
             marker_positions: `(batch, max_sentences)`, int64, where each sentence's marker stands, -1 where a story
                 has no such sentence. Without it the markers are searched for, which waits for the device.
-            labels: `(batch, max_sentences)`, int64, the original index (0 … N-1) of each sentence, -100 for padding.
+            labels: `(batch, max_sentences)`, int64, the original index (0 … N-1) of each sentence, -100 for padding; or
+                `(batch, tokens)`, the index at each marker and -100 elsewhere.
             num_stories: see `objective_loss`.
             is_twin: `(batch,)`, bool, the row is another shuffle of the story in the row before it; for the
                 consistency term in training.
-            output_attentions: return the encoder's attention weights.
-            output_hidden_states: return the encoder's hidden states.
+            inputs_embeds: `(batch, tokens, embedding width)`, token embeddings instead of `input_ids`. Markers are
+                found by their embedding, so that prompts of PEFT may stand before them.
+            output_attentions: return the encoder's attention weights; the config's setting if None.
+            output_hidden_states: return the encoder's hidden states; the config's setting if None.
             return_dict: return a tuple if false.
 
         Raises:
-            ValueError: if labels and marker positions differ in shape.
+            ValueError: if labels and markers do not belong together, there are no markers, or the attention
+                implementation returns no weights.
         """
+        shown = inputs_embeds if input_ids is None else input_ids
+        if shown is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("pass either input_ids or inputs_embeds")
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if marker_positions is None:
-            width = None if labels is None else labels.shape[-1]
-            marker_positions = find_markers(input_ids, attention_mask, self.config.marker_token_id, width)
-        options: dict[str, Any] = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        options = {name: value for name, value in options.items() if value is not None}
-        if token_type_ids is not None:
-            options["token_type_ids"] = token_type_ids
-        encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **options)
+            attention_mask = torch.ones(shown.shape[:2], dtype=torch.long, device=shown.device)
+        content = attention_mask.bool()
+        marker_positions, labels = locate_sentences(
+            lambda: self._is_token(self.config.marker_token_id, shown) & content,
+            marker_positions,
+            labels,
+            content.shape,
+            is_exact=input_ids is not None,
+        )
+        encoded = self._encode(
+            {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids},
+            attention_mask,
+            self.config.output_attentions if output_attentions is None else output_attentions,
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        )
 
         sentence_mask = marker_positions >= 0
-        content = attention_mask.bool()
         if self.config.separator_token_id is not None:
-            content = content & (input_ids != self.config.separator_token_id)
+            content = content & ~self._is_token(self.config.separator_token_id, shown)
         bidirectional = bool(getattr(self.config.backbone_config, "bidirectional", False))
         vectors = read_sentences(
             encoded.last_hidden_state,
@@ -193,6 +206,7 @@ class SentenceOrderingModel(PreTrainedModel):
         if labels is not None:
             if pair_logits is not None and not self.training:
                 ranks = decoded_ranks(pair_logits, logits, sentence_mask).to(logits)
+                ranks = torch.where(sentence_mask, ranks, PADDING)
             loss = objective_loss(
                 logits,
                 labels,
@@ -214,6 +228,26 @@ class SentenceOrderingModel(PreTrainedModel):
             attentions=getattr(encoded, "attentions", None),
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _is_token(self, token_id: int | None, shown: Tensor) -> Tensor:
+        """Where a token stands, `(batch, tokens)`, in ids or in embeddings."""
+        if shown.dim() == 2:
+            return shown == (-1 if token_id is None else token_id)
+        embedding = self.get_input_embeddings()(torch.tensor([token_id], device=shown.device))
+        return (shown == embedding.to(shown.dtype)).all(dim=-1)
+
+    def _encode(self, inputs: dict[str, Any], attention_mask: Tensor, attentions: bool, hidden_states: bool) -> Any:
+        options = {name: value for name, value in inputs.items() if value is not None}
+        options |= {"output_attentions": True} if attentions else {}
+        options |= {"output_hidden_states": True} if hidden_states else {}
+        encoded = self.encoder(attention_mask=attention_mask, **options)
+        if attentions and any(weights is None for weights in encoded.attentions or [None]):
+            implementation = self.config.backbone_config._attn_implementation
+            raise ValueError(
+                f"the attention implementation {implementation!r} does not return attention weights: load the model "
+                'with attn_implementation="eager"'
+            )
+        return encoded
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers; the tokenizer of the repository that the model was loaded from is saved as well.
@@ -245,19 +279,11 @@ class SentenceOrderingModel(PreTrainedModel):
         complete_card(working_dir, self.config, repo_id)
         return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
 
+    compute_metrics = staticmethod(compute_metrics)
+
     def data_collator(self, tokenizer: Any, **options: Any) -> DataCollatorForSentenceOrdering:
-        """The collator that makes batches for this model.
-
-        Args:
-            tokenizer: the model's.
-            **options: fields of [`DataCollatorForSentenceOrdering`], such as `shuffle`.
-        """
+        """The collator for this model; the options are fields of [`DataCollatorForSentenceOrdering`]."""
         return DataCollatorForSentenceOrdering(tokenizer, self.config, **options)
-
-    @staticmethod
-    def compute_metrics(prediction: Any) -> dict[str, float]:
-        """The metrics for `Trainer(compute_metrics=model.compute_metrics)`, see `compute_metrics`."""
-        return compute_metrics(prediction)
 
     @staticmethod
     def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
@@ -290,17 +316,8 @@ class SentenceOrderingModel(PreTrainedModel):
             OSError: if there is no such model, or it has no safetensors file.
         """
         if name_or_path in SCRATCH_ENCODERS:
-            return cls._from_scratch(name_or_path, tokenizer, config).eval()
-        encoder_kwargs = dict(encoder_kwargs or {})
-        encoder_kwargs["trust_remote_code"] = bool(encoder_kwargs.get("trust_remote_code"))  # None would ask
-        shared = {
-            key: value for key, value in encoder_kwargs.items() if key in ("revision", "token", "trust_remote_code")
-        }
-        backbone_config = load_encoder_config(name_or_path, **shared)
-        tokenizer = load_tokenizer(name_or_path, **shared) if tokenizer is None else with_marker(tokenizer)
-        encoder = AutoModel.from_pretrained(
-            name_or_path, config=backbone_config, use_safetensors=True, **encoder_kwargs
-        )
+            return cls(scratch_config(name_or_path, tokenizer, config)).eval()
+        encoder, tokenizer = load_encoder(name_or_path, tokenizer, encoder_kwargs or {})
         config.setdefault("base_model", name_or_path)
         # A separator that is the marker, too, would be one sentence more.
         separator = tokenizer.sep_token_id
@@ -335,55 +352,12 @@ class SentenceOrderingModel(PreTrainedModel):
         return model.eval()
 
     @classmethod
-    def _from_scratch(cls, name: str, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingModel:
-        if tokenizer is None:
-            raise ValueError(f"the {name} encoder is trained from scratch and needs a tokenizer: pass tokenizer=…")
-        config_class = SCRATCH_ENCODERS[name]
-        own = set(SentenceOrderingConfig().to_dict())
-        encoder_fields = {key: fields.pop(key) for key in list(fields) if key not in own}
-        unknown = set(encoder_fields) - set(config_class().to_dict())
-        if unknown:
-            raise ValueError(f"the {name} encoder has no {', '.join(sorted(unknown))}")
-        tokenizer = with_marker(tokenizer)
-        backbone_config = config_class(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **encoder_fields)
-        fields.setdefault("reading", backbone_config.reading)
-        return cls(cls._config_for(backbone_config, tokenizer, tokenizer.sep_token_id, None, fields))
-
-    @classmethod
     def _around(cls, encoder: PreTrainedModel, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingModel:
-        if len(tokenizer) > encoder.get_input_embeddings().num_embeddings:
-            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        separator = fields.pop("separator_token_id", None)
-        limit = input_limit(encoder, tokenizer)
-        wanted = fields.get("max_input_tokens")
-        if limit is not None and wanted is not None and wanted > limit:
-            raise ValueError(f"max_input_tokens is {wanted}, but this encoder takes {limit} tokens at most")
-        model = cls(cls._config_for(encoder.config, tokenizer, separator, limit, fields))
+        model = cls(config_around(encoder, tokenizer, fields))
         missing, _ = model.encoder.load_state_dict(encoder.state_dict(), strict=False)
         if missing:
             raise ValueError(f"the encoder's checkpoint has no weights for {', '.join(missing[:3])}")
         return model
-
-    @staticmethod
-    def _config_for(
-        backbone: PretrainedConfig, tokenizer: Any, separator: int | None, limit: int | None, fields: dict[str, Any]
-    ) -> SentenceOrderingConfig:
-        known = set(SentenceOrderingConfig().to_dict())
-        unknown = set(fields) - known
-        if unknown:
-            raise ValueError(f"a sentence ordering model has no {', '.join(sorted(unknown))}")
-        return SentenceOrderingConfig(
-            backbone_config=backbone,
-            marker_token_id=tokenizer.cls_token_id,
-            attn_implementation=backbone._attn_implementation,
-            **{
-                "separator_token_id": separator,
-                "max_input_tokens": limit,
-                "pad_token_id": tokenizer.pad_token_id,
-                "tokenizer_class": portable_tokenizer_class(tokenizer),
-                **fields,
-            },
-        )
 
 
 SentenceOrderingModel.register_for_auto_class("AutoModel")

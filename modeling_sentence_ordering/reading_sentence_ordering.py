@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from .objectives_sentence_ordering import PADDING
 
 
 class ScoreHead(nn.Linear):
@@ -21,21 +25,80 @@ class ScoreHead(nn.Linear):
             return nn.functional.linear(input.to(dtype), self.weight.to(dtype), bias)
 
 
-def find_markers(input_ids: Tensor, attention_mask: Tensor, marker_token_id: int | None, width: int | None) -> Tensor:
-    """Marker positions `(batch, width)`, -1 where there are fewer; `width` is the most there are, if None.
+def locate_sentences(
+    find: Callable[[], Tensor],
+    marker_positions: Tensor | None,
+    labels: Tensor | None,
+    shape: torch.Size,
+    *,
+    is_exact: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Where the markers stand, and the label of each sentence.
+
+    Args:
+        find: gives `(batch, tokens)`, bool, true at markers; called only if needed, since it waits for the device.
+        marker_positions: `(batch, max_sentences)`, -1 for no sentence; or None.
+        labels: `(batch, max_sentences)` or `(batch, tokens)`, -100 for padding; or None.
+        shape: `(batch, tokens)`.
+        is_exact: the positions hold. If false, a prompt may have been put before the tokens that they were made for:
+            where as many markers are found, these hold.
+
+    Returns:
+        Marker positions and labels, both `(batch, max_sentences)`; None for missing labels.
 
     Raises:
-        ValueError: if there are more.
+        ValueError: if markers are searched for and there is at most one in each row, or a row has labels that do not
+            belong to its markers.
     """
-    markers = (input_ids == marker_token_id) & attention_mask.bool()
-    counts = markers.sum(dim=1, keepdim=True)
-    if width is None:
-        width = int(counts.max()) if len(counts) else 0
-    elif int(counts.max()) > width:
-        raise ValueError(f"a story has {int(counts.max())} markers but labels for {width} sentences")
+    markers = find() if marker_positions is None or not is_exact else None
+    if marker_positions is not None:
+        if markers is not None and torch.equal(markers.sum(dim=1), (marker_positions >= 0).sum(dim=1)):
+            marker_positions = _positions(markers, marker_positions.shape[1])
+        if labels is not None and labels.shape == shape != marker_positions.shape:
+            labels = _at_markers(labels, marker_positions)
+        return marker_positions, labels
+    assert markers is not None
+    counts = markers.sum(dim=1)
+    most = int(counts.max()) if len(counts) else 0
+    if labels is None:
+        if most < 2 and len(counts):
+            raise ValueError(
+                "no row has more than one sentence marker, so there is nothing to order: put the token "
+                "config.marker_token_id before each sentence, as the sentence-ordering pipeline and "
+                "model.data_collator(tokenizer) do. For token features call model.encoder"
+            )
+        return _positions(markers, most), None
+    if labels.dim() != 2 or len(labels) != len(counts):
+        raise ValueError(f"labels must be (batch, max_sentences) for a batch of {len(counts)}, not {labels.shape}")
+    per_token = labels.shape == shape
+    if per_token:
+        misplaced = (labels != PADDING) & ~markers
+        labels = torch.where(misplaced.any(dim=1, keepdim=True), 0, labels)  # as many labels as tokens: refused
+    given = (labels != PADDING).sum(dim=1)
+    wrong = (given > 0) & (given != counts)
+    if bool(wrong.any()) or (not per_token and labels.shape[1] < most):
+        row = int(wrong.int().argmax() if bool(wrong.any()) else counts.argmax())
+        raise ValueError(
+            f"story {row} of the batch has {int(counts[row])} sentence markers, but its labels do not belong to them. "
+            "Labels are the original index of each sentence in input order, (batch, max_sentences) with -100 for "
+            "padding; or (batch, tokens) with the index at each marker and -100 elsewhere. The marker is the token "
+            "config.marker_token_id"
+        )
+    positions = _positions(markers, most if per_token else labels.shape[1])
+    return positions, _at_markers(labels, positions) if per_token else labels
+
+
+def _positions(markers: Tensor, width: int) -> Tensor:
+    """`(batch, width)`, where each row is true, -1 where there are fewer."""
     positions = markers.int().argsort(dim=1, descending=True, stable=True)[:, :width]
     positions = nn.functional.pad(positions, (0, width - positions.shape[1]))
-    return torch.where(torch.arange(width, device=counts.device) < counts, positions, -1)
+    is_there = torch.arange(width, device=markers.device) < markers.sum(dim=1, keepdim=True)
+    return torch.where(is_there, positions, -1)
+
+
+def _at_markers(labels: Tensor, positions: Tensor) -> Tensor:
+    """`(batch, max_sentences)` of labels `(batch, tokens)`."""
+    return torch.where(positions >= 0, labels.gather(1, positions.clamp(min=0)), PADDING)
 
 
 def read_sentences(
@@ -164,7 +227,7 @@ class PairHead(nn.Module):
 
 
 def judge_sentences(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kind: str) -> tuple[Tensor, Tensor | None]:
-    """What a head says of the sentences, in float32 at least, 0 where a sentence is missing.
+    """What a head says of the sentences, in float32 at least.
 
     The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast here
     as well, for heads that were replaced.
@@ -176,7 +239,8 @@ def judge_sentences(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kin
         kind: which of the two, `"score"` or `"pairs"`.
 
     Returns:
-        Scores, `(batch, sentences)`, and the pair logits, `(batch, sentences, sentences)` or None.
+        Scores, `(batch, sentences)`, -100 where a sentence is missing, and the pair logits,
+        `(batch, sentences, sentences)`, 0 where one is missing, or None.
     """
     dtype = torch.promote_types(vectors.dtype, torch.float32)
     with torch.autocast(device_type=vectors.device.type, enabled=False):
@@ -184,7 +248,7 @@ def judge_sentences(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kin
     judged = judged.to(torch.promote_types(judged.dtype, torch.float32))
     if kind == "pairs":
         return scores_of_pairs(judged, sentence_mask)
-    return torch.where(sentence_mask, judged.squeeze(-1), 0.0), None
+    return torch.where(sentence_mask, judged.squeeze(-1), PADDING), None
 
 
 def scores_of_pairs(pair_logits: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,11 +263,12 @@ def scores_of_pairs(pair_logits: Tensor, sentence_mask: Tensor) -> tuple[Tensor,
         sentence_mask: `(batch, sentences)`, bool.
 
     Returns:
-        The scores, `(batch, sentences)`, and the pair logits, both 0 where a sentence is missing.
+        The scores, `(batch, sentences)`, -100 where a sentence is missing, and the pair logits, 0 where one is.
     """
     both = sentence_mask.unsqueeze(2) & sentence_mask.unsqueeze(1)
     pair_logits = torch.where(both, pair_logits, torch.zeros_like(pair_logits))
-    return -pair_logits.sum(dim=2) / sentence_mask.sum(dim=1, keepdim=True).clamp(min=1), pair_logits
+    scores = -pair_logits.sum(dim=2) / sentence_mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.where(sentence_mask, scores, PADDING), pair_logits
 
 
 def init_layer(module: nn.Module, std: float) -> None:

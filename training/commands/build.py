@@ -17,7 +17,7 @@ from model_card.renewal import BEGIN, END, HINT, write_card
 from training.publishing.push import Publication, PushFailed, check_publication, push_folder
 from training.system.console import PROGRAM, say
 from training.system.hub_errors import first_line, persistently
-from training.system.output_names import check_folder_name
+from training.system.output_names import check_apart, check_folder_name
 
 from .parsing import OneLineErrors, complete_help
 from .push import add_push_arguments, publication, say_where
@@ -65,6 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     options = command_parser().parse_args(list(arguments))
     where = publication(options)
     check_folder_name("--output_dir", options.output_dir)
+    check_apart("--output_dir", options.output_dir, data=options.data)
     _check(options)
     repo_id = None if where is None else _checked_target(where, options)
     built = build_dataset(

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
 from training.data.recipe_stories import open_stories
 from training.recipe.recipe import FRAMEWORKS, Recipe, RecipeError
-from training.runs.comparison import RUNS, ComparedEncoder, check_encoders, plan_runs, run_comparison
+from training.runs.comparison import RUNS, ComparedEncoder, ComparedRun, check_encoders, plan_runs, run_comparison
 from training.runs.comparison_tables import write_tables
 from training.system.console import PROGRAM, say, show
+from training.system.output_names import check_apart
 from training.system.processes import Processes
+from training.system.run_lock import only_run_in
 
 from .parsing import complete_help
 from .train import RecipeParser
@@ -75,9 +78,20 @@ def run(arguments: Sequence[str]) -> int:
     if not recipe.data or not recipe.output_dir.strip():
         raise RecipeError(f"--{'data' if not recipe.data else 'output_dir'} is missing")
     encoders = [ComparedEncoder.parse(text) for text in options["encoders"]]
+    check_apart(
+        "--output_dir",
+        recipe.output_dir,
+        data=recipe.sources,
+        models=[each.name for each in encoders if each.name not in SCRATCH_ENCODERS],
+    )
     output_dir = Path(recipe.output_dir)
     recipe = dataclasses.replace(recipe, data=[_absolute(source) for source in recipe.data])
     runs = plan_runs(recipe, options["frameworks"], encoders, options["seeds"], output_dir)
+    with only_run_in("--output_dir", output_dir):
+        return _compare(recipe, runs, output_dir)
+
+
+def _compare(recipe: Recipe, runs: list[ComparedRun], output_dir: Path) -> int:
     open_stories(recipe)  # before anything is written, and not by each run for itself: data that cannot be read
     check_encoders(runs)
     outcomes = run_comparison(runs, output_dir, lambda line: say(line, sys.stderr))

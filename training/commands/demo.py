@@ -12,7 +12,7 @@ from dataset_builder.sources import SAMPLE_FILE
 from dataset_builder.splitting import split_rows
 from training.demo.space import model_name, write_space
 from training.system.console import PROGRAM, say
-from training.system.output_names import check_folder_name
+from training.system.output_names import check_apart, check_folder_name
 
 from .parsing import OneLineErrors, complete_help
 
@@ -57,6 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.port is not None:
             raise ValueError("--port is for a page that is shown, and --export shows none: leave one of them out")
         check_folder_name("--export", options.export)
+        check_apart("--export", options.export, models=[options.model])
         _export(options.model, Path(options.export), options.trust_remote_code)
         return 0
     if find_spec("gradio") is None:

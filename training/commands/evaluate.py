@@ -13,14 +13,14 @@ from dataset_builder.loading import load_all, load_stories
 from dataset_builder.story import story_hash
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.stories import TokenizedStories, sentences_of
-from training.evaluation.calibration import calibration_error, neighbours
+from training.evaluation.calibration import calibration_error, judged_pairs
 from training.evaluation.metrics import METRIC_NAMES
 from training.evaluation.predictions import judge, predict
 from training.models import repository
 from training.models.trained_model import load_trained_model
 from training.system.console import PROGRAM, note, say, show
 from training.system.device import steady_memory
-from training.system.output_names import check_file_name
+from training.system.output_names import check_apart, check_file_name
 
 from .parsing import OneLineErrors, complete_help
 
@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"--{name} must be at least 1, not {value}")
     if options.output_json is not None:
         check_file_name("--output_json", options.output_json)
+        check_apart("--output_json", options.output_json, data=options.data, models=[options.model])
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if options.split == "all":
@@ -103,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     metrics = judge(predictions, model.config)
     if model.config.confidence_temperature is not None:
-        metrics["calibration_error"] = calibration_error(neighbours(predictions), model.config.confidence_temperature)
+        metrics["calibration_error"] = calibration_error(judged_pairs(predictions), model.config.confidence_temperature)
     seen = count_training_stories(options.model, stories)
     if seen is not None:
         metrics["training_stories"] = seen

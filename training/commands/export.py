@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.system.console import PROGRAM, say
-from training.system.output_names import check_folder_name
+from training.system.output_names import check_apart, check_folder_name
 
 from .parsing import OneLineErrors, complete_help
 
@@ -48,6 +48,8 @@ def run(arguments: Sequence[str]) -> int:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder} is a file, where a folder is to be written")
     is_own = is_folder and folder.resolve() == Path(options.model).resolve()
+    if not is_own:
+        check_apart("--output", str(folder), models=[options.model])
     if not is_own and folder.exists() and any(folder.iterdir()):
         what = "holds a model already" if (folder / "config.json").exists() else "is not empty"
         raise ValueError(f"--output {folder} {what}: choose another folder")

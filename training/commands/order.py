@@ -19,6 +19,7 @@ from dataset_builder.story_files import files_in_folder, format_of_name
 from training.inference.answers import format_of, write_file, write_stream
 from training.inference.ordering import OrderedStory, order_stories
 from training.system.console import PROGRAM, complain, drop_output, note, say
+from training.system.output_names import check_apart
 
 from .parsing import OneLineErrors, complete_help
 
@@ -99,6 +100,9 @@ def run(arguments: Sequence[str]) -> int:
             raise ValueError(f"--{name} must be at least 1, not {value}")
     if options.bf16 and options.backend != "torch":
         raise ValueError(f"--bf16 is for --backend torch, not {options.backend}: what was exported has its own numbers")
+    if options.output is not None:
+        given = "-" if options.input is None else options.input  # standard input may be a file, too
+        check_apart("--output", options.output, data=[given], models=[options.model])
     counter = _Counter()
     in_shards = options.shard_size is not None or os.path.isdir(options.input or "")
     next_line = (_write_shards if in_shards else _write_answers)(options, counter)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from dataset_builder.file_writing import new_folder, write_text
-from training.evaluation import metrics
+from modeling_sentence_ordering import objectives_sentence_ordering as metrics
 from training.publishing.checks import check_code
 from training.publishing.pushed_files import CARD, MODEL_FOLDER, copy_to_push
 
@@ -34,7 +34,6 @@ import json
 from pathlib import Path
 
 from demo_page import Model, serve
-from metrics import story_metrics
 
 HERE = Path(__file__).parent
 MODEL = {model}
@@ -45,6 +44,12 @@ def load():
 
     # Runs the code in the model's repository; pass revision="<commit>" as well if it is not yours.
     return pipeline("sentence-ordering", model=MODEL, trust_remote_code=True)
+
+
+def story_metrics(scores, labels):
+    import metrics  # imports torch
+
+    return metrics.story_metrics(scores, labels)
 
 
 if __name__ == "__main__":

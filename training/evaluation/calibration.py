@@ -1,7 +1,7 @@
-"""How sure an order is: one temperature, fitted on validation stories, and how far its probabilities are off.
+"""How sure an order is: one temperature, fitted on validation stories, and the error of its probabilities.
 
-What is calibrated is what a reader sees: of each pair of neighbours in the order found, the probability that it stands
-the right way round.
+Calibrated are the probabilities of pairs that an answer may show. With `head="score"` these are the pairs of neighbours
+in the predicted order, with `head="pairs"` all pairs.
 """
 
 from __future__ import annotations
@@ -17,26 +17,40 @@ from scipy.special import expit
 from .predictions import Predictions
 
 BINS = 10
-"""Bins of the calibration error, of equal width from 0.5 to 1: neighbours stand as their scores say, so that no
-probability is below one half."""
+"""Bins of the calibration error, of equal width from 0.5 to 1: of each pair the likelier order is judged."""
 # Bounds of the temperature: beyond them every probability is 1/2, or 1, in all its digits.
 _LOWEST, _HIGHEST = 1e-6, 1e6
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """Pairs of neighbours in the orders found.
+class JudgedPairs:
+    """Pairs of sentences, each in the order that the model prefers.
 
     Attributes:
-        differences: `(pairs,)`, float64, the later sentence's score minus the earlier one's, 0 or more.
-        right: `(pairs,)`, bool, whether the earlier one does come first.
+        differences: `(pairs,)`, float64, the log-odds of this order before they are divided by the temperature, 0 or
+            more: the later sentence's score minus the earlier one's, or the absolute value of the pair logit.
+        right: `(pairs,)`, bool, whether it is the true order.
     """
 
     differences: npt.NDArray[np.float64]
     right: npt.NDArray[np.bool_]
 
 
-def neighbours(predictions: Predictions) -> Neighbours:
+def judged_pairs(predictions: Predictions) -> JudgedPairs:
+    """The pairs of an evaluation whose probabilities are calibrated: all that have a logit, or else the neighbours."""
+    if predictions.pair_logits is None:
+        return neighbours(predictions)
+    differences, right = [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    for stories, places in predictions.by_count():
+        labels = predictions.labels[stories[:, None], places]
+        first, second = np.triu_indices(places.shape[1], 1)
+        logits = predictions.pair_logits_of(stories, places)[:, first, second].astype(np.float64)
+        differences.append(np.abs(logits).ravel())
+        right.append(((labels[:, first] < labels[:, second]) == (logits > 0)).ravel())
+    return JudgedPairs(np.concatenate(differences), np.concatenate(right))
+
+
+def neighbours(predictions: Predictions) -> JudgedPairs:
     """All pairs of neighbours of an evaluation; sentences without a score or label are left out."""
     there = predictions.sentence_mask & (predictions.labels >= 0)
     scores = np.where(there, predictions.scores.astype(np.float64), np.inf)
@@ -44,10 +58,10 @@ def neighbours(predictions: Predictions) -> Neighbours:
     scores, labels = (np.take_along_axis(values, order, axis=1) for values in (scores, predictions.labels))
     pairs = np.isfinite(scores[:, 1:])  # what is left out stands behind everything else
     earlier = np.where(pairs, scores[:, :-1], 0.0)
-    return Neighbours((scores[:, 1:] - earlier)[pairs], (labels[:, :-1] < labels[:, 1:])[pairs])
+    return JudgedPairs((scores[:, 1:] - earlier)[pairs], (labels[:, :-1] < labels[:, 1:])[pairs])
 
 
-def fit_temperature(pairs: Neighbours) -> float | None:
+def fit_temperature(pairs: JudgedPairs) -> float | None:
     """The temperature by which σ(difference / temperature) fits best whether pairs are right.
 
     Maximum likelihood of a logistic regression without intercept, with Platt's targets (1999, "Probabilistic Outputs
@@ -75,8 +89,8 @@ def fit_temperature(pairs: Neighbours) -> float | None:
     return 1 / float(brentq(slope, 1 / _HIGHEST, 1 / _LOWEST, xtol=1e-12, rtol=1e-10))
 
 
-def calibration_error(pairs: Neighbours, temperature: float) -> float:
-    """Expected calibration error of pairs of neighbours, 0 to 0.5.
+def calibration_error(pairs: JudgedPairs, temperature: float) -> float:
+    """Expected calibration error of pairs, 0 to 0.5.
 
     Naeini, Cooper & Hauskrecht, 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI), with
     `BINS`: in each bin the difference between the mean probability and the share of pairs that are right, averaged
@@ -98,7 +112,7 @@ def calibrated(predictions: dict[str, Predictions]) -> dict[str, Any] | None:
         `temperature`, the `pairs` it is fitted on, and `calibration_error` for each split; None without validation
         stories to fit it on.
     """
-    pairs = {split: neighbours(found) for split, found in predictions.items()}
+    pairs = {split: judged_pairs(found) for split, found in predictions.items()}
     temperature = fit_temperature(pairs["validation"]) if "validation" in pairs else None
     if temperature is None:
         return None

@@ -1,6 +1,6 @@
-"""How well sentences were put in order: the one place that computes the metrics, for every framework alike.
+"""How well sentences were put in order: metrics of whole evaluation sets as NumPy arrays, checked and counted.
 
-Everything works on arrays of whole evaluation sets; nothing here imports torch.
+The metrics of each story are those of `modeling_sentence_ordering.story_metrics`.
 
 A story's *scores* put its sentences in order, lowest first. Where scores tie, no order is preferred: each metric is
 its expected value over all ways to break the ties, each equally likely. So no metric depends on the order in which
@@ -27,6 +27,10 @@ METRIC_NAMES: tuple[str, ...] = (
     "sentences",
 )
 """The keys of an evaluation's JSON, in its order. ``loss`` is the model's own and is not computed here."""
+
+LOGGED_METRICS: tuple[str, ...] = ("loss", "accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")
+"""What an evaluation during training logs, in every framework. Numbers of stories are not metrics: a search that adds
+up all metrics would add them as well."""
 
 PRIMARY_METRIC = "kendalls_tau"
 """The metric that decides which checkpoint is the best."""
@@ -156,54 +160,10 @@ def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
 def _story_metrics(
     scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], survives: npt.NDArray[np.bool_]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    # From here on the input order is forgotten: rank i of a row is its i-th surviving sentence in true order.
-    in_true_order = np.argsort(np.where(survives, labels, np.iinfo(np.int64).max), axis=1)
-    counts = survives.sum(axis=1)
-    scores = np.take_along_axis(np.where(survives, scores, np.inf), in_true_order, axis=1)[:, : max(counts, default=0)]
-    accuracy, pmr = _expected_matches(scores, counts)
-    metrics = {"accuracy": accuracy, "kendalls_tau": _expected_tau(scores, counts), "pmr": pmr}
-    return {name: np.where(counts >= 2, values, np.nan) for name, values in metrics.items()}
+    # Defined where it travels with the model: `compute_metrics` of a model on the Hub gives the same numbers.
+    from modeling_sentence_ordering.objectives_sentence_ordering import story_metrics
 
-
-def _expected_tau(scores: npt.NDArray[np.float64], counts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """Kendall's tau per story. A tied pair is as often concordant as discordant, so it adds nothing.
-
-    Args:
-        scores: (stories, n), in true order, the last n - counts of each row infinite.
-        counts: (stories,), number of sentences.
-    """
-    # One step per distance in true order instead of one array of all pairs: memory stays that of the scores.
-    difference = np.zeros(len(scores), np.int64)
-    for distance in range(1, scores.shape[1]):
-        earlier, later = scores[:, :-distance], scores[:, distance:]
-        difference += np.count_nonzero((later > earlier) & (later < np.inf), axis=1)
-        difference -= np.count_nonzero(later < earlier, axis=1)
-    return difference / np.maximum(counts * (counts - 1) / 2, 1)
-
-
-def _expected_matches(
-    scores: npt.NDArray[np.float64], counts: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Accuracy and perfect match ratio per story; arguments as for :func:`_expected_tau`.
-
-    Equal scores share the ranks first ... last. Each of the sentences is equally likely to get each of these ranks,
-    and one of their (last - first + 1)! arrangements is the true one if all of their true ranks lie there.
-    """
-    ranks = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    true_rank = np.argsort(scores, axis=1)  # of the sentence which the scores put at each rank, ties in any order
-    ordered = np.take_along_axis(scores, true_rank, axis=1)
-    differs = ordered[:, 1:] != ordered[:, :-1]
-    edge = np.ones((len(scores), min(1, scores.shape[1])), bool)
-    first = np.maximum.accumulate(np.where(np.hstack([edge, differs]), ranks, 0), axis=1)
-    last_or_end = np.where(np.hstack([differs, edge]), ranks, scores.shape[1])
-    last = np.minimum.accumulate(last_or_end[:, ::-1], axis=1)[:, ::-1]
-
-    sentence = ranks < counts[:, None]
-    possible = sentence & (first <= true_rank) & (true_rank <= last)
-    accuracy = np.where(possible, 1 / (last - first + 1), 0).sum(axis=1) / np.maximum(counts, 1)
-    # 1 / size! is the product of 1 / (1st, 2nd, ... place within its group).
-    pmr = np.where(possible, 1 / (ranks - first + 1), ~sentence).prod(axis=1)
-    return accuracy, pmr
+    return {name: values.numpy() for name, values in story_metrics(scores, labels, survives).items()}
 
 
 def rank_counts(

@@ -41,7 +41,26 @@ class Predictions:
     scores: np.ndarray
     labels: np.ndarray
     sentence_mask: np.ndarray
-    pair_logits: Sequence[np.ndarray] | None = None
+    pair_logits: Sequence[np.ndarray] | np.ndarray | None = None
+
+    @classmethod
+    def of_batch(cls, output: Any, labels: Tensor) -> Predictions:
+        """A model's output for a batch with these labels, both `(batch, max_sentences)`."""
+        pairs = None if output.pair_logits is None else list(output.pair_logits.cpu().numpy())
+        scores, known, mask = (tensor.cpu().numpy() for tensor in (output.logits, labels, output.sentence_mask))
+        return cls(scores, known, mask, pairs)
+
+    @classmethod
+    def joined(cls, batches: Sequence[Predictions]) -> Predictions:
+        """The stories of all batches, one after the other, padded to the longest."""
+        scores, labels, mask = (
+            _concatenated([getattr(batch, name) for batch in batches], padding)
+            for name, padding in (("scores", 0), ("labels", LABEL_PADDING), ("sentence_mask", False))
+        )
+        pairs = None
+        if batches[0].pair_logits is not None:
+            pairs = [logits for batch in batches if batch.pair_logits is not None for logits in batch.pair_logits]
+        return cls(scores, labels, mask, pairs)
 
     def take(self, indices: list[int], output: Any, labels: Tensor) -> None:
         """Copies a model's output for some stories, of `(batch, max_sentences)` labels.
@@ -57,6 +76,11 @@ class Predictions:
             for index, logits in zip(indices, output.pair_logits.cpu().numpy(), strict=True):
                 size = len(self.pair_logits[index])
                 self.pair_logits[index][:] = logits[:size, :size]
+
+    def chosen(self, stories: np.ndarray) -> Predictions:
+        """Some stories, by their indices `(chosen,)`."""
+        pairs = None if self.pair_logits is None else [self.pair_logits[story] for story in stories]
+        return Predictions(self.scores[stories], self.labels[stories], self.sentence_mask[stories], pairs)
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -93,6 +117,14 @@ class Predictions:
         )
 
 
+def _concatenated(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:
+    """Arrays `(batch, max_sentences)` of batches, one below the other."""
+    width = max(batch.shape[1] for batch in batches)
+    return np.concatenate(
+        [np.pad(batch, ((0, 0), (0, width - batch.shape[1])), constant_values=padding) for batch in batches]
+    )
+
+
 def _room_for_pairs(num_sentences: np.ndarray, dtype: Any) -> list[np.ndarray]:
     """A square of zeros for each story, all of them in one piece of memory."""
     sizes = num_sentences.astype(np.int64)
@@ -127,7 +159,8 @@ def predict(
         processes: who share the work, all with the same model; not where arrangements are averaged.
     """
     width = int(stories.num_sentences.max(initial=0))
-    scores = np.zeros((len(stories), width), dtype=np.float64 if model.dtype == torch.float64 else np.float32)
+    dtype = np.float64 if model.dtype == torch.float64 else np.float32
+    scores = np.full((len(stories), width), LABEL_PADDING, dtype=dtype)  # as the model pads a batch
     labels = np.full((len(stories), width), LABEL_PADDING, dtype=np.int64)
     mask = np.zeros((len(stories), width), dtype=bool)
     was_training = model.training

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builder.file_writing import errors_about, new_file
+from training.evaluation.metrics import LOGGED_METRICS
 
 COLUMNS = (
     "step",
@@ -17,10 +18,7 @@ COLUMNS = (
     "loss",
     "learning_rate",
     "grad_norm",
-    "eval_loss",
-    "eval_accuracy",
-    "eval_kendalls_tau",
-    "eval_pmr",
+    *(f"eval_{name}" for name in LOGGED_METRICS),
 )
 
 
@@ -82,9 +80,8 @@ class TrainingLog:
             )
 
     def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
-        """Records an evaluation on the validation stories; `metrics` has loss, accuracy, kendalls_tau and pmr."""
-        names = ("loss", "accuracy", "kendalls_tau", "pmr")
-        self._append({"step": step, "epoch": epoch, **{f"eval_{name}": metrics[name] for name in names}})
+        """Records an evaluation on the validation stories; `metrics` has all of `LOGGED_METRICS`."""
+        self._append({"step": step, "epoch": epoch, **{f"eval_{name}": metrics[name] for name in LOGGED_METRICS}})
         if self._report is not None:
             self._report(
                 f"epoch {epoch:.2f}, step {step}: validation tau {metrics['kendalls_tau']:.3f}, "

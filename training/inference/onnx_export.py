@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dataset_builder.file_writing import settle, staged
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer
 
-from .onnx_model import FILES, INPUTS, WEIGHTS_KEY, OnnxModel, weights_hash
+from .onnx_model import FILES, INPUTS, WEIGHTS_KEY, OnnxModel, output_names, weights_hash
 
 OPSET = 18
 # Largest difference of a score between ONNX Runtime and torch that passes for the same, in float32.
@@ -40,7 +40,8 @@ def export_onnx(model: SentenceOrderingModel, tokenizer: Any, folder: Path, *, q
     """Writes a model as ONNX, with dynamic axes, and checks that it gives the same scores.
 
     The graph takes `input_ids`, `attention_mask` `(batch, tokens)` and `marker_positions` `(batch, sentences)`, all
-    int64, as `StoryTokenizer.collate` gives them, and returns `logits` `(batch, sentences)`, float32.
+    int64, as `StoryTokenizer.collate` gives them, and returns `logits` `(batch, sentences)`, float32; of a model with
+    `head="pairs"` also `pair_logits` `(batch, sentences, sentences)`.
 
     Args:
         model: in eval mode, float32.
@@ -72,18 +73,16 @@ def export_onnx(model: SentenceOrderingModel, tokenizer: Any, folder: Path, *, q
     return written
 
 
-class _Scores(nn.Module):
-    """The model as a function from tensors to one tensor."""
+class _Outputs(nn.Module):
+    """The model as a function from tensors to tensors."""
 
     def __init__(self, model: SentenceOrderingModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, marker_positions: Tensor) -> Tensor:
-        logits: Tensor = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, marker_positions=marker_positions
-        ).logits
-        return logits
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, marker_positions: Tensor) -> tuple[Tensor, ...]:
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, marker_positions=marker_positions)
+        return tuple(output[name] for name in output_names(self.model.config))
 
 
 def _export(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, path: Path, folder: Path) -> None:
@@ -96,12 +95,12 @@ def _export(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, path:
     try:
         with _quiet():
             program = torch.onnx.export(
-                _Scores(model),
+                _Outputs(model),
                 tuple(batch[name] for name in INPUTS),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(INPUTS),
-                output_names=["logits"],
+                output_names=list(output_names(model.config)),
                 dynamic_shapes=shapes,
                 verbose=False,
             )
@@ -139,9 +138,11 @@ def check_scores(model: SentenceOrderingModel, exported: OnnxModel, story_tokeni
     for stories in _EXAMPLES:
         inputs = _collated(story_tokenizer, stories)
         with torch.inference_mode():
-            difference = (model(**inputs).logits - exported(**inputs).logits).abs().max().item()
-        if not difference <= TOLERANCE:
-            raise ExportFailed(f"scores of the exported model differ by {difference:.2g} from torch's: it was not kept")
+            expected, found = model(**inputs), exported(**inputs)
+        for name in output_names(model.config):
+            difference = (expected[name] - found[name]).abs().max().item()
+            if not difference <= TOLERANCE:
+                raise ExportFailed(f"the {name} of ONNX differ by {difference:.2g} from torch's: it was not kept")
 
 
 def _collated(story_tokenizer: StoryTokenizer, stories: tuple[list[str], ...]) -> dict[str, Tensor]:

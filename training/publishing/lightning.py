@@ -52,11 +52,11 @@ class PushToHubCallback(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, SentenceOrderingModule)
-        metrics = {name.removeprefix("eval_"): value.item() for name, value in trainer.callback_metrics.items()}
+        metrics = {name.removeprefix("val_"): value.item() for name, value in trainer.callback_metrics.items()}
         model, tokenizer = pl_module.model, pl_module.tokenizer
         kept = trainer.checkpoint_callback
         if self.weights == "best" and isinstance(kept, ModelCheckpoint) and kept.monitor and kept.best_model_path:
             # The other metrics of that moment are not kept anywhere.
-            metrics = {kept.monitor.removeprefix("eval_"): float(kept.best_model_score or 0)}
+            metrics = {kept.monitor.removeprefix("val_"): float(kept.best_model_score or 0)}
             model, tokenizer = model_of_checkpoint(kept.best_model_path)
         self.pushed = push_model(model, tokenizer, self.publication, framework="PyTorch Lightning", metrics=metrics)

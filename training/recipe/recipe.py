@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modeling_sentence_ordering.configuration_sentence_ordering import READINGS, SCRATCH_ENCODERS, TARGET_SCALES
+from modeling_sentence_ordering.configuration_sentence_ordering import HEADS, READINGS, SCRATCH_ENCODERS, TARGET_SCALES
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 
 # Fields that say where a run stood, and have no part in the model that it makes.
@@ -75,6 +75,21 @@ class Recipe:
             "maximum, or the last state; 'marker' for pretrained encoders, if not given.",
             choices=list(READINGS),
         ),
+    )
+    head: str | None = field(
+        default=None,
+        metadata=_of(
+            "What the model decides: a score for each sentence, or each pair of sentences; 'score' if not given. "
+            "'pairs' needs an objective other than mse.",
+            choices=list(HEADS),
+        ),
+    )
+    pair_size: int | None = field(
+        default=None, metadata=_of("Width of the two projections with --head pairs; 128 if not given.")
+    )
+    context_layers: int | None = field(
+        default=None,
+        metadata=_of("Transformer layers over the sentences' vectors before the head; 0 if not given."),
     )
     consistency: float = field(
         default=0.0,
@@ -218,6 +233,11 @@ class Recipe:
         return dataclasses.replace(self, gradient_accumulation_steps=self.gradient_accumulation_steps * world_size)
 
     @property
+    def sources(self) -> list[str]:
+        """Whatever stories are read from."""
+        return [*self.data, *(self.validation_data or [])]
+
+    @property
     def encoder_name(self) -> str:
         """The encoder's name without folders, for plots, cards and tables."""
         return _without_folders(self.encoder)
@@ -271,6 +291,8 @@ class Recipe:
                 raise RecipeError(f"--{name} must be {meaning}, not {value}")
         if self.fp16 and self.bf16:
             raise RecipeError("--fp16 and --bf16 are two ways to compute in half precision: take one of them")
+        if self.head == "pairs" and self.objective == "mse":
+            raise RecipeError("--head pairs cannot be trained with --objective mse: use --objective pairwise")
         if self.consistency and self.objective != "pairwise":
             raise RecipeError(f"--consistency {self.consistency} needs --objective pairwise, not {self.objective}")
         if self.fsdp and self.encoder in SCRATCH_ENCODERS:
@@ -316,6 +338,8 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**32 - 1, "between 0 and 4294967295"),
     ("data_seed", 0, 2**32 - 1, "between 0 and 4294967295"),
     ("shuffle_buffer_size", 1, _INFINITY, "at least 1"),
+    ("pair_size", 1, _INFINITY, "at least 1"),
+    ("context_layers", 0, _INFINITY, "0 or more"),
     ("vocab_size", 64, _INFINITY, "at least 64"),
     ("eval_steps", 1, _INFINITY, "at least 1"),
     ("logging_steps", 1, _INFINITY, "at least 1"),

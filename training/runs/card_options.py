@@ -45,7 +45,7 @@ class CardOptions:
 
     def stated_for(self, recipe: Recipe) -> CardOptions:
         """The same, with what is known of the bundled stories and of encoders that bring no rights of others."""
-        sample = all(source == "sample" for source in [*recipe.data, *(recipe.validation_data or [])])
+        sample = all(source == "sample" for source in recipe.sources)
         free = sample and recipe.encoder in _APACHE_ENCODERS
         return CardOptions(
             license=self.license or (SAMPLE_LICENCE if sample else None),

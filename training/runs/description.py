@@ -72,7 +72,7 @@ def _facts(run: Described, results: Mapping[str, Any], options: CardOptions) -> 
     from model_card.facts import Example, ModelFacts
 
     recipe, split, analysis = run.recipe, run.judged_split, results.get("analysis")
-    sources = [*recipe.data, *(recipe.validation_data or [])]
+    sources = recipe.sources
     examples = []
     if split is not None and analysis is not None and may_be_quoted(sources, license=options.license):
         examples = [

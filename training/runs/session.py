@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,27 +22,16 @@ from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingLog, read_training_log
 from training.models import repository
 from training.models.encoders import build_model, checkpoint_activations
-from training.recipe.file import read_recipe_file
-from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
+from training.recipe.recipe import Recipe, RecipeError, shareable
 from training.system.device import fastest_device
 from training.system.processes import Processes
 
 from .card_options import CardOptions
 from .description import describe, environment
+from .run_folder import check_paths, check_same_stories, checkpoint_to_resume, clear_folder, run_folder
 from .trained_on import MOST_HASHES, TrainedOn, record_stream, record_table
 
 Report = Callable[[str], None]
-# What a run that is resumed may do in another way than before: none of it changes the model.
-_MAY_DIFFER = (
-    "per_device_eval_batch_size",
-    "dataloader_num_workers",
-    "gradient_checkpointing",
-    "attn_implementation",
-    "torch_compile",
-    "eval_on_start",
-    "logging_steps",
-    "save_total_limit",
-)
 
 
 @dataclass
@@ -97,23 +85,32 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
         TrainingFailed: if the loss is not finite.
     """
     recipe.check()
+    check_paths(recipe)
     framework = load_framework(recipe.framework)
     processes = Processes.from_environment()
     refuse_unsupported(recipe, framework, processes)
     recipe = resolved_for(recipe, framework)
-    with processes.joined():
-        session, results = _trained(recipe, framework, processes, report if processes.is_first else _say_nothing)
     if not processes.is_first:
-        return results
+        with processes.joined():
+            return _trained(recipe, framework, processes, _say_nothing)[1]
+    with run_folder(recipe):
+        with processes.joined():
+            session, results = _trained(recipe, framework, processes, report)
+        _finish(session, results, card or CardOptions())
+    return results
+
+
+def _finish(session: _Session, results: dict[str, Any], card: CardOptions) -> None:
+    """What the first process does alone: how sure the model is, its description, and an example."""
+    recipe, processes = session.recipe, session.processes
     session.recipe = recipe.for_one_process(processes.world_size)
     _calibrate(session, results)
     results["environment"] = environment(session.model)
     if session.judged_split is not None:
         results["analysis"] = analyse(session.predictions[session.judged_split])
-    session.report(describe(session, results, (card or CardOptions()).stated_for(recipe)))
+    session.report(describe(session, results, card.stated_for(recipe)))
     _show_example(session)
-    report(f"\nnext: sentence-ordering order --model {session.folder} YOUR_STORIES.txt")
-    return results
+    session.report(f"\nnext: sentence-ordering order --model {session.folder} YOUR_STORIES.txt")
 
 
 def _trained(
@@ -121,10 +118,10 @@ def _trained(
 ) -> tuple[_Session, dict[str, Any]]:
     """What all processes do: the model, trained and saved, and what it is worth."""
     folder = Path(recipe.output_dir)
-    resume_from = processes.of_first(lambda: _checkpoint_to_resume(folder, recipe, framework, processes))
+    resume_from = processes.of_first(lambda: checkpoint_to_resume(folder, recipe, framework, processes, report))
     session = processes.one_first(lambda: _open(recipe, folder, resume_from, report, processes))
     if processes.is_first:
-        _make_folder(folder, recipe)
+        clear_folder(folder, recipe, resume_from)
     results = _before_training(session, resume_from)
     results["training"] = _train(session, framework, resume_from)
     session.model.to(fastest_device()).eval()
@@ -142,76 +139,6 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-def _checkpoint_to_resume(folder: Path, recipe: Recipe, framework: Framework, processes: Processes) -> Path | None:
-    """The checkpoint to go on from, if any.
-
-    Raises:
-        RecipeError: if there is none, or something is in the folder that the recipe does not say may be replaced.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"--output_dir {folder} is a file")
-    checkpoints = folder / repository.CHECKPOINTS
-    if recipe.resume_from_checkpoint is not None:
-        wanted = recipe.resume_from_checkpoint
-        checkpoint = framework.last_checkpoint(checkpoints) if wanted == "last" else Path(wanted)
-        if checkpoint is None:
-            raise RecipeError(f"there is no whole checkpoint in {checkpoints} to resume from")
-        framework.checkpoint_step(checkpoint)  # refuses what is none
-        _check_same_recipe(folder / repository.RECIPE_FILE, recipe.for_one_process(processes.world_size))
-        return checkpoint
-    if folder.exists() and any(folder.iterdir()) and not recipe.overwrite_output_dir:
-        raise RecipeError(
-            f"--output_dir {folder} is not empty: choose another, or --overwrite_output_dir to replace what is "
-            "there, or --resume_from_checkpoint to go on"
-        )
-    return None
-
-
-def _check_same_recipe(path: Path, recipe: Recipe) -> None:
-    """Refuses to go on by another recipe: the one that is published would then not make the model beside it.
-
-    Raises:
-        RecipeError: naming the first field that differs.
-    """
-    if not path.exists():
-        return
-    before, now = with_later_fields(read_recipe_file(path)), shareable(recipe)
-    for name in now | before:
-        if before.get(name) != now.get(name) and name not in _MAY_DIFFER:
-            raise RecipeError(
-                f"--resume_from_checkpoint goes on by the recipe of the run, {path}: --{name} is "
-                f"{before.get(name)} there and {now.get(name)} here"
-            )
-
-
-def _check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
-    """Refuses to go on with other stories under the names that the recipe gives.
-
-    Raises:
-        RecipeError: naming the splits that differ.
-    """
-    path = checkpoint.parent / repository.STORIES_FILE
-    before = repository.read_json(path) if path.exists() else digests
-    differ = [split for split in before | digests if before.get(split) != digests.get(split)]
-    if differ:
-        raise RecipeError(
-            f"--resume_from_checkpoint goes on with the stories of the run, but its {' and '.join(differ)} stories "
-            f"are not those of {checkpoint}: the data have changed. Restore them, or begin a new run"
-        )
-
-
-def _make_folder(folder: Path, recipe: Recipe) -> None:
-    """The output folder, without what an earlier run left for itself in it; not before the new run can begin."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"--output_dir {folder} cannot be made: {error.strerror}"
-        raise (RecipeError if isinstance(error, (FileExistsError, NotADirectoryError)) else OSError)(message) from None
-    if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
-        for name in (repository.CHECKPOINTS, repository.TENSORBOARD):
-            shutil.rmtree(folder / name, ignore_errors=True)
-
-
 def _open(recipe: Recipe, folder: Path, resume_from: Path | None, report: Report, processes: Processes) -> _Session:
     stories = open_stories(recipe)
     if stories.stream is None and "train" not in stories.splits:
@@ -220,7 +147,7 @@ def _open(recipe: Recipe, folder: Path, resume_from: Path | None, report: Report
         raise RecipeError("--early_stopping_patience needs validation stories: --validation_data, or data with such")
     digests = stories.digests() if processes.is_first else {}
     if resume_from is not None and processes.is_first:
-        _check_same_stories(resume_from, digests)
+        check_same_stories(resume_from, digests)
     model, tokenizer = build_model(recipe, stories.sentences)
     if recipe.gradient_checkpointing:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterable
 from contextlib import suppress
 
 
@@ -32,3 +34,63 @@ def check_folder_name(flag: str, path: str) -> None:
     """
     if not path.strip():
         raise ValueError(f"{flag} {path!r} is no name of a folder")
+
+
+def check_apart(flag: str, output: str, *, data: Iterable[str] = (), models: Iterable[str] = ()) -> None:
+    """Refuses an output that would replace what is read, or be taken for a part of it the next time.
+
+    Links and hard links are seen through. What is not here (ids on the Hub, `sample`) is passed over.
+
+    Args:
+        flag: of the output.
+        output: a file or a folder, there or not.
+        data: files and folders that stories are read from; the output may not be one of them, nor a file in one.
+        models: folders of models and encoders; the output may not be one of them, nor anything in one.
+
+    Raises:
+        ValueError: naming both.
+    """
+    for path in data:
+        if _is_same(output, path):
+            raise ValueError(f"{flag} {output} is the input {path} itself: choose another name")
+        if (
+            os.path.isdir(path)
+            and not os.path.isdir(output)
+            and os.path.splitext(output)[1]
+            and _folder(output) == _real(path)
+        ):
+            raise ValueError(f"{flag} {output} is in {path}, whose files are the input: choose another folder")
+    for path in models:
+        if os.path.isdir(path) and _is_inside(output, path):
+            raise ValueError(f"{flag} {output} is in {path}, which holds the model: choose another folder")
+
+
+def check_not_overwritten(flag: str, output: str, inputs: Iterable[str]) -> None:
+    """Refuses to read something from a folder that is to be replaced.
+
+    Raises:
+        ValueError: naming both.
+    """
+    for path in inputs:
+        if os.path.exists(path) and _is_inside(path, output):
+            raise ValueError(f"{path} is in {flag} {output}, which is to be replaced: choose another folder")
+
+
+def _is_same(output: str, path: str) -> bool:
+    with suppress(OSError):
+        there = os.stat(output)
+        is_kept = stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode)
+        return is_kept and os.path.samestat(there, os.fstat(0) if path == "-" else os.stat(path))
+    return False
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return os.path.commonpath([_real(path), _real(folder)]) == _real(folder)
+
+
+def _real(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _folder(path: str) -> str:
+    return os.path.dirname(_real(path))

@@ -140,10 +140,14 @@ BAD: list[tuple[str, str, list[str]]] = [
         ["other-weights", "weights lack"],
     ),
     # Where to write
-    ("train: folder is a file", "train --encoder {encoder} --data {data} --output_dir {data}", ["is a file"]),
+    ("train: folder is a file", "train --encoder {encoder} --data sample --output_dir {data}", ["is a file"]),
     ("train: folder in a file", "train --encoder {encoder} --data {data} --output_dir {data}/sub", ["cannot be made"]),
     ("train: folder in use", "train --encoder {encoder} --data {data} --output_dir {files}", ["is not empty"]),
-    ("train: nothing to resume", READING + "{data} --resume_from_checkpoint", ["no whole checkpoint"]),
+    (
+        "train: nothing to resume",
+        "train --encoder {encoder} --data {data} --output_dir {files} --resume_from_checkpoint",
+        ["no whole checkpoint"],
+    ),
     (
         "order: format that is not written",
         "order --model {model} {data} --output {files}/x.tsv",

@@ -61,10 +61,10 @@ USES: dict[str, tuple[str, Callable[[Path, Path, Path], Any]]] = {
     "push": ("model", _push),
     "train": ("encoder", _build),
     "train further": ("model", _build),
-    "from_folder": ("model", lambda folder, *_: SentenceOrderingModule.from_folder(str(folder))),
+    "module": ("model", lambda folder, *_: SentenceOrderingModule(str(folder))),
     "build": ("encoder", lambda folder, *_: SentenceOrderingModule.build(str(folder))),
 }
-SLOW = ("evaluate", "export", "demo", "from_folder", "build", "train further")
+SLOW = ("evaluate", "export", "demo", "module", "build", "train further")
 WHOLE = {
     "train": command("train --encoder {folder} --data {data} --output_dir {out} --max_steps 1 --bf16 false"),
     "compare": command("compare --encoders {folder} --data {data} --output_dir {out} --max_steps 1 --bf16 false"),

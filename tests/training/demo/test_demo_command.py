@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from dataset_builder.loading import load_stories
+from modeling_sentence_ordering import objectives_sentence_ordering
 from tests.hub_server import Hub
 from tests.hub_server.cards import check_card
 from tests.training.conftest import Trained, run_command
 from tests.training.told import assert_tells_nothing
 from training.commands.demo import EXAMPLES, examples
 from training.demo.space import GRADIO_VERSION, write_space
-from training.evaluation import metrics
 
 ROOT = Path(__file__).parents[3]
 
@@ -114,7 +114,7 @@ def test_a_space_is_whole_and_tells_nothing_of_this_machine(trained: Trained, tm
     assert {"config.json", "model.safetensors", "pipeline_sentence_ordering.py"} <= set(model)
     assert not any(name.startswith(("checkpoints", "tensorboard")) for name in model)
     # One formula: the Space has our own.
-    assert files["metrics.py"] == Path(metrics.__file__).read_bytes()
+    assert files["metrics.py"] == Path(objectives_sentence_ordering.__file__).read_bytes()
     card = files["README.md"].decode()
     assert check_card(card, "space") == ([], [])
     assert front_matter(card)["sdk_version"] == GRADIO_VERSION and "models" not in front_matter(card)

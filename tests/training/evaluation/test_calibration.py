@@ -17,23 +17,23 @@ from hypothesis import strategies as st
 from modeling_sentence_ordering import SentenceOrderingPipeline, confidence
 from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
-from training.evaluation.calibration import Neighbours, calibrated, calibration_error, fit_temperature, neighbours
+from training.evaluation.calibration import JudgedPairs, calibrated, calibration_error, fit_temperature, neighbours
 from training.evaluation.predictions import Predictions
 from training.models.trained_model import load_trained_model
 
 STORIES = made_up_stories(5, shortest=2, longest=5, seed=6)
 
 
-def drawn(temperature: float, count: int = 40_000, seed: int = 0) -> Neighbours:
+def drawn(temperature: float, count: int = 40_000, seed: int = 0) -> JudgedPairs:
     """Pairs that are right as often as the temperature says."""
     generator = np.random.default_rng(seed)
     differences = generator.exponential(1.5, count)
-    return Neighbours(differences, generator.random(count) < 1 / (1 + np.exp(-differences / temperature)))
+    return JudgedPairs(differences, generator.random(count) < 1 / (1 + np.exp(-differences / temperature)))
 
 
-def pairs(*values: tuple[float, bool]) -> Neighbours:
+def pairs(*values: tuple[float, bool]) -> JudgedPairs:
     differences, right = zip(*values, strict=True)
-    return Neighbours(np.array(differences, float), np.array(right, bool))
+    return JudgedPairs(np.array(differences, float), np.array(right, bool))
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
@@ -66,8 +66,8 @@ def test_no_few_stories_make_it_certain_and_none_tell_nothing() -> None:
     assert fit_temperature(pairs((1.0, False), (2.0, False), (0.5, True))) == 1e6
     assert fit_temperature(pairs((1e-9, True), (1e-9, True))) == 1e-6
     assert fit_temperature(pairs((0.0, True), (0.0, False))) is None
-    assert fit_temperature(Neighbours(np.zeros(0), np.zeros(0, bool))) is None
-    assert calibration_error(Neighbours(np.zeros(0), np.zeros(0, bool)), 1.0) == 0
+    assert fit_temperature(JudgedPairs(np.zeros(0), np.zeros(0, bool))) is None
+    assert calibration_error(JudgedPairs(np.zeros(0), np.zeros(0, bool)), 1.0) == 0
 
 
 @settings(deadline=None)

@@ -37,6 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mse": {"objective": "mse", "max_grad_norm": 60.0},
     "pairwise": {"objective": "pairwise", "max_grad_norm": 0.9},
     "consistency": {"objective": "pairwise", "max_grad_norm": 0.9, "consistency": 1.0, "head_learning_rate": 2e-3},
+    "pairs": {"objective": "pairwise", "max_grad_norm": 0.9, "head": "pairs", "pair_size": 4, "context_layers": 1},
 }
 
 Trained = tuple[TrainingRun, list[Weights]]
@@ -87,7 +88,7 @@ def test_every_step_gives_the_weights_of_trainer(
     framework: str, reference: Trained, encoder: Path, tmp_path: Path
 ) -> None:
     recipe = reference[0].recipe
-    fields = ("objective", "max_grad_norm", "consistency", "head_learning_rate")
+    fields = ("objective", "max_grad_norm", "consistency", "head_learning_rate", "head", "pair_size", "context_layers")
     run = sample_run(tmp_path, encoder, framework, **{name: getattr(recipe, name) for name in fields})
     steps = train(run)
     assert_same_steps(steps, reference[1], TOLERANCE)

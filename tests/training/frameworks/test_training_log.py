@@ -10,7 +10,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from training.frameworks.training_log import COLUMNS, TrainingFailed, TrainingLog, read_training_log
 
-METRICS = {"loss": 2.0, "accuracy": 0.5, "kendalls_tau": 0.25, "pmr": 0.125, "mean_logits": 9.0}
+METRICS = {
+    "loss": 2.0,
+    "accuracy": 0.5,
+    "kendalls_tau": 0.25,
+    "pmr": 0.125,
+    "mean_logits": 9.0,
+    "std_logits": 0.5,
+    "stories": 4,
+}
 
 
 def test_rows_are_in_the_file_as_soon_as_they_are_known(tmp_path: Path) -> None:
@@ -19,9 +27,9 @@ def test_rows_are_in_the_file_as_soon_as_they_are_known(tmp_path: Path) -> None:
     log = TrainingLog(path, report=said.append)
     assert path.read_bytes() == (",".join(COLUMNS) + "\n").encode()
     log.training(10, 0.5, 3.0, 1e-4, 1.5)
-    assert path.read_bytes().splitlines()[1:] == [b"10,0.5,3.0,0.0001,1.5,,,,"]
+    assert path.read_bytes().splitlines()[1:] == [b"10,0.5,3.0,0.0001,1.5,,,,,,"]
     log.evaluation(20, 1.0, METRICS)
-    assert path.read_bytes().splitlines()[2:] == [b"20,1.0,,,,2.0,0.5,0.25,0.125"]
+    assert path.read_bytes().splitlines()[2:] == [b"20,1.0,,,,2.0,0.5,0.25,0.125,9.0,0.5"]
     log.training(30, 1.5, 2.0, 1e-5, None)
     assert said == ["epoch 1.00, step 20: validation tau 0.250, accuracy 0.500, pmr 0.125, loss 2.000"]
     assert read_training_log(path) == log.rows
@@ -78,3 +86,5 @@ def test_the_file_is_what_a_spreadsheet_reads(tmp_path: Path) -> None:
         (row,) = csv.DictReader(source)
     assert list(row) == list(COLUMNS)
     assert row["eval_kendalls_tau"] == "0.25"
+    assert (row["eval_mean_logits"], row["eval_std_logits"]) == ("9.0", "0.5"), "a collapse shows in them"
+    assert "eval_stories" not in row

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from dataset_builder.story import Story
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
-from tests.modeling_sentence_ordering.small_encoders import ENCODERS, make_batch, word_tokenizer, write_encoder
+from tests.modeling_sentence_ordering.small_encoders import ENCODERS, STORIES, make_batch, word_tokenizer, write_encoder
 from tests.training.conftest import Trained, run_command
-from training.inference.onnx_export import ExportFailed, export_onnx
+from training.inference.onnx_export import ExportFailed, check_scores, export_onnx
 from training.inference.onnx_model import OnnxModel, load_onnx_model
+from training.inference.ordering import order_stories
 
 ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 
@@ -101,6 +103,27 @@ def test_every_encoder_gives_its_scores_or_says_why_not(name: str, tmp_path: Pat
     found = OnnxModel(path, model.config)(**inputs)
     assert torch.equal(found.sentence_mask, expected.sentence_mask)
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
+
+
+def test_pair_logits_are_exported_and_decoded_as_with_torch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer()
+    fields: dict[str, Any] = {"head": "pairs", "pair_size": 4, "context_layers": 1, "objective": "pairwise"}
+    model = SentenceOrderingModel.from_encoder("cnn", tokenizer=tokenizer, initializer_range=0.1, **fields)
+    (path,) = export_onnx(model, tokenizer, tmp_path)
+    exported, story_tokenizer = OnnxModel(path, model.config), StoryTokenizer(tokenizer, model.config)
+    inputs = make_batch(story_tokenizer)
+    inputs.pop("labels")
+    with torch.inference_mode():
+        torch.testing.assert_close(exported(**inputs).pair_logits, model(**inputs).pair_logits, atol=1e-4, rtol=0)
+    stories = [Story(tuple(sentences), str(i)) for i, sentences in enumerate([*STORIES, STORIES[0] * 4])]
+    models: list[Any] = [model, exported]
+    one, other = ([answer.order for answer in order_stories(way, tokenizer, stories)] for way in models)
+    assert one == other
+    with torch.no_grad():
+        model.head.query.weight.neg_()
+    with pytest.raises(ExportFailed, match="logits"):
+        check_scores(model, exported, story_tokenizer)
 
 
 def test_a_file_of_other_weights_is_not_used(exported: Path, tmp_path: Path) -> None:

@@ -243,4 +243,5 @@ def test_what_is_published_says_everything_that_decides_the_model() -> None:
     assert Recipe(**values, output_dir="out") == recipe
     assert set(values) >= {spec.name for spec in dataclasses.fields(Recipe)} - {
         "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "encoder_config", "reading",
-        "head_learning_rate", "attn_implementation", "per_device_train_batch_tokens"}  # fmt: skip
+        "head_learning_rate", "attn_implementation", "per_device_train_batch_tokens",
+        "head", "pair_size", "context_layers"}  # fmt: skip

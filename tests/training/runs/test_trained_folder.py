@@ -27,7 +27,7 @@ from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPi
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.stories import TokenizedStories
-from training.evaluation.calibration import calibration_error, fit_temperature, neighbours
+from training.evaluation.calibration import calibration_error, fit_temperature, judged_pairs
 from training.evaluation.predictions import predict
 from training.frameworks.training_log import COLUMNS
 from training.models.trained_model import load_trained_model
@@ -139,7 +139,7 @@ def test_how_sure_the_model_is_was_fitted_on_the_validation_stories(trained: Tra
     model, tokenizer = load_trained_model(str(trained.folder))
     assert model.config.confidence_temperature == calibration["temperature"]
     for split in ("validation", "test"):
-        pairs = neighbours(predict(model, TokenizedStories(stories[split], StoryTokenizer(tokenizer, model.config))))
+        pairs = judged_pairs(predict(model, TokenizedStories(stories[split], StoryTokenizer(tokenizer, model.config))))
         assert calibration["calibration_error"][split] == pytest.approx(
             calibration_error(pairs, calibration["temperature"]), abs=1e-6
         )

@@ -125,7 +125,6 @@ def test_a_killed_run_that_is_resumed_makes_the_model_of_one_that_was_not(
 
 def test_what_is_no_checkpoint_cannot_be_resumed_from(home: Path, tmp_path: Path, trained: Trained) -> None:
     for flags, complaint in (
-        ([], "there is no whole checkpoint"),
         ([str(tmp_path)], "is not a whole checkpoint"),
         ([str(trained.folder)], "is not a whole checkpoint"),
     ):

@@ -47,10 +47,13 @@ class PredictionWriter(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         """Called by Lightning in each process with its share of the predictions."""
-        stories = cast(Any, trainer).datamodule.splits["test"].stories
+        stories = cast(Any, trainer).datamodule.shown_stories()
         indices = [index for loader in batch_indices for batch in loader for index in batch]
         answers = [answer for batch in predictions for answer in batch]
-        rows = [{"storyid": stories[i]["storyid"], **answer} for i, answer in zip(indices, answers, strict=True)]
+        rows = [
+            {"storyid": stories[i].get("storyid", str(i)), "order": answer["order"], "scores": answer["scores"]}
+            for i, answer in zip(indices, answers, strict=True)
+        ]
         number = f".{trainer.global_rank}" if trainer.world_size > 1 else ""
         write_text(f"{self.output}{number}", "".join(f"{json.dumps(row)}\n" for row in rows))
 

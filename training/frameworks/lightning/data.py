@@ -1,4 +1,4 @@
-"""Any of our sources of stories as a `LightningDataModule`, right under several processes and after resuming."""
+"""Stories as a `LightningDataModule`: from sources or a data set, also with several processes and after resuming."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
+from datasets import Dataset, DatasetDict
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from modeling_sentence_ordering import StoryTokenizer
-from training.data.batches import BatchShare, evaluation_share
-from training.data.recipe_stories import open_stories, stories_digest
-from training.data.stories import (
-    EvaluationStories,
-    StoryCollator,
-    StoryLoader,
-    TokenizedStories,
-    evaluation_loader,
-    training_loader,
+from dataset_builder.rows import stories_of_rows
+from modeling_sentence_ordering import (
+    DataCollatorForSentenceOrdering,
+    SentenceOrderingConfig,
+    StoryTokenizer,
 )
+from training.data.batches import evaluation_share
+from training.data.recipe_stories import open_stories, stories_digest
+from training.data.stories import TokenizedStories, evaluation_loader, sentences_of, training_loader
 from training.data.streaming import StreamedStories
-from training.evaluation.metrics import LABEL_PADDING
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
+
+from .loaders import FixedLoader, ResumableLoader, ShownStories, collate_sentences
 
 # The splits that each of Lightning's stages reads.
 _SPLITS = {
@@ -37,34 +36,43 @@ _SPLITS = {
 
 
 class StoryDataModule(LightningDataModule):
-    """Stories to train, validate and test on. The tokenizer is that of the module they are used with.
+    """Stories to train, validate, test and predict on.
 
-    The arguments are fields of the `Recipe`, and mean what they mean there.
+    The keyword arguments are fields of the `Recipe` with the same meaning.
 
     Args:
-        data: sources, as `sentence-ordering train --data` takes them.
-        validation_data: stories to validate on; then all of `data` is trained on.
-        streaming: read `data`, which are then Parquet files, while they are trained on.
-        shuffle_buffer_size: stories among which one is shuffled then.
+        data: one of
+            - sources as `sentence-ordering train --data` takes them, such as `"sample"` or a list of files;
+            - a `DatasetDict` with some of the splits `train`, `validation`, `test` and `predict`;
+            - a `Dataset`, which is all of the training stories for `fit`, and the stories to order for `predict`.
+            A data set has the column `sentences`, and optionally `labels`, the original index of each sentence.
+            Without labels the sentences are in their true order. To predict, no order is needed: the sentences are
+            shown as they are. The stories to predict are those of the split `predict`, or of `test`.
+        tokenizer: the model's tokenizer, or `model.data_collator(tokenizer)`, which also knows how many tokens the
+            encoder takes. Not needed with a `Trainer`: then it is that of the module.
+        validation_data: sources to validate on; then all of `data` is trained on.
+        streaming: read `data`, which are then Parquet files, during training.
+        shuffle_buffer_size: number of stories among which one is shuffled then.
         per_device_train_batch_size: stories in one forward pass of training, on each device.
-        per_device_train_batch_tokens: tokens of such a pass, instead of a number of stories.
+        per_device_train_batch_tokens: tokens of a forward pass, instead of a number of stories.
         per_device_eval_batch_size: stories in one forward pass of evaluation, on each device.
         shuffle_sentences: `"fresh"` or `"fixed"`.
         consistency: with more than 0, a training batch shows each story in two shuffles, for the consistency term.
         train_sampling_strategy: `"group_by_length"` or `"random"`.
         dataloader_num_workers: processes that prepare batches.
         seed: decides the order of stories and the shuffles of sentences.
-        data_seed: seed of the split and of the evaluation's shuffles.
-        test_size: share held out where the data bring no splits.
+        data_seed: seed of the split and of the shuffles in evaluation.
+        test_size: share held out where the data have no splits.
         validation_size: share of that which is for validation.
 
     Attributes:
-        splits: the tokenized stories of each split that `setup` was asked for, but for those that are streamed.
+        splits: the tokenized stories of each split that `setup` was asked for, except those that are streamed.
     """
 
     def __init__(
         self,
-        data: list[str],
+        data: Any,
+        tokenizer: Any = None,
         *,
         validation_data: list[str] | None = None,
         streaming: bool = False,
@@ -82,7 +90,13 @@ class StoryDataModule(LightningDataModule):
         validation_size: float = 0.3,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.given = given_splits(data)
+        if self.given is None:
+            data = [data] if isinstance(data, str) else list(data)
+            self.save_hyperparameters(ignore=["tokenizer"])
+        else:
+            self.save_hyperparameters(ignore=["data", "tokenizer"])
+        self.tokenizer = tokenizer
         self.splits: dict[str, TokenizedStories] = {}
         self._streamed: StreamedStories | None = None
         self._loads = True
@@ -96,7 +110,8 @@ class StoryDataModule(LightningDataModule):
         cls, splits: Mapping[str, TokenizedStories], recipe: Recipe, streamed: StreamedStories | None = None
     ) -> StoryDataModule:
         """Stories that are tokenized already, or streamed to be trained on, in batches as the recipe says."""
-        module = cls(**{name: getattr(recipe, name) for name in inspect.signature(cls).parameters})
+        fields = [name for name in inspect.signature(cls).parameters if name != "tokenizer"]
+        module = cls(**{name: getattr(recipe, name) for name in fields})
         module.splits = dict(splits)
         module._streamed = streamed
         module._loads = False
@@ -108,29 +123,36 @@ class StoryDataModule(LightningDataModule):
         return Recipe(**self.hparams)
 
     def prepare_data(self) -> None:
-        """Downloads, reads and tokenizes into the cache; called in one process, it leaves no trace on `self`."""
-        if self._loads:
-            story_tokenizer = self._tokenizer_of_module()
-            open_stories(self.recipe).tokenized(story_tokenizer, self.hparams["data_seed"])
+        """Downloads, reads and tokenizes into the cache; called in one process, it sets nothing on `self`."""
+        if self._loads and self.given is None:
+            open_stories(self.recipe).tokenized(self._tokenizer_in_use(), self.hparams["data_seed"])
 
     def setup(self, stage: str | None = None) -> None:
         """The splits that a stage needs, from the cache; called in every process."""
         self._place, self._digest = {}, None
-        if not self._loads:
+        if not self._loads or (self.given is not None and stage == "predict"):
             return
-        if self._story_tokenizer is not self._tokenizer_of_module():
-            self._story_tokenizer, self.splits = self._tokenizer_of_module(), {}  # another model has other ids
+        story_tokenizer = self._tokenizer_in_use()
+        if self._story_tokenizer is not story_tokenizer:
+            self._story_tokenizer, self.splits = story_tokenizer, {}  # another model has other ids
         wanted = {split for name, splits in _SPLITS.items() if stage in (None, name) for split in splits}
         missing = wanted - self.splits.keys()
-        if missing:
-            stories, data_seed = open_stories(self.recipe), self.hparams["data_seed"]
-            self.splits |= stories.tokenized(self._story_tokenizer, data_seed, missing)
+        data_seed = self.hparams["data_seed"]
+        if self.given is not None:
+            for name in missing & self.given.keys():
+                self.splits[name] = TokenizedStories(self.given[name], story_tokenizer, data_seed)
+        elif missing:
+            stories = open_stories(self.recipe)
+            self.splits |= stories.tokenized(story_tokenizer, data_seed, missing)
             if stories.stream is not None:
-                self._streamed = StreamedStories(stories.stream, self._story_tokenizer)
+                self._streamed = StreamedStories(stories.stream, story_tokenizer)
 
     def training_sentences(self) -> Iterator[list[str]]:
         """The sentences of each training story; nothing is read before the first is asked for."""
-        yield from open_stories(self.recipe).sentences
+        if self.given is None:
+            yield from open_stories(self.recipe).sentences
+        elif "train" in self.given:
+            yield from sentences_of(self.given["train"])
 
     def train_dataloader(self) -> ResumableLoader:
         """This process's share of the recipe's batches, from where a checkpoint was written on.
@@ -140,8 +162,8 @@ class StoryDataModule(LightningDataModule):
         """
         if self._place.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
             raise ValueError("the checkpoint was written in training on other stories: the data have changed")
-        trainer = self._attached_trainer()
-        recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=trainer.accumulate_grad_batches)
+        batches_per_step = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=batches_per_step)
         stories = self._split("train") if self._streamed is None else self._streamed
         self._training_loader = ResumableLoader(training_loader(stories, recipe, self._processes))
         if self._place:
@@ -158,14 +180,23 @@ class StoryDataModule(LightningDataModule):
         return self._evaluation_share("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The test stories in their own order, so that the predictions come out in it, too."""
-        stories = self._split("test")
+        """The stories to order, in their own order and as they are shown to the model, `{"sentences": [...]}`."""
         return DataLoader(
-            EvaluationStories(stories),
+            self.shown_stories(),
             batch_size=self.hparams["per_device_eval_batch_size"],
-            collate_fn=StoryCollator(stories.story_tokenizer),
+            collate_fn=collate_sentences,
             num_workers=self.hparams["dataloader_num_workers"],
         )
+
+    def shown_stories(self) -> Any:
+        """The stories that `predict` orders: rows with `sentences`, by index."""
+        if self.given is None:
+            return ShownStories(self._split("test"))
+        only = list(self.given) if len(self.given) == 1 else []
+        for name in ("predict", "test", *only):
+            if name in self.given:
+                return self.given[name]
+        raise ValueError(f"the data have no split 'predict' or 'test'; they have {', '.join(self.given)}")
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands in its epoch.
@@ -203,8 +234,8 @@ class StoryDataModule(LightningDataModule):
 
     @property
     def _processes(self) -> Processes:
-        trainer = self._attached_trainer()
-        return Processes(trainer.global_rank, trainer.world_size)
+        trainer = self.trainer
+        return Processes() if trainer is None else Processes(trainer.global_rank, trainer.world_size)
 
     def _split(self, name: str) -> TokenizedStories:
         if name not in self.splits:
@@ -212,78 +243,45 @@ class StoryDataModule(LightningDataModule):
             raise ValueError(f"the data have no {name} stories; there is {there}")
         return self.splits[name]
 
-    def _attached_trainer(self) -> Any:
-        if self.trainer is None:
-            raise ValueError("a StoryDataModule is used by a Trainer: trainer.fit(module, datamodule=stories)")
-        return self.trainer
+    def _tokenizer_in_use(self) -> StoryTokenizer:
+        """That of the module, which knows the model, or outside of a `Trainer` the one given here."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        if module is not None:
+            return module.story_tokenizer  # type: ignore[return-value]
+        if self._story_tokenizer is None and self.tokenizer is None:
+            raise ValueError(
+                "without a Trainer the stories need a tokenizer: StoryDataModule(data, model.data_collator(tokenizer))"
+            )
+        return self._story_tokenizer or as_story_tokenizer(self.tokenizer)
 
-    def _tokenizer_of_module(self) -> StoryTokenizer:
-        return self._attached_trainer().lightning_module.story_tokenizer
 
+def given_splits(data: Any) -> dict[str, Dataset] | None:
+    """The splits of data that are loaded already; None for sources.
 
-class ResumableLoader:
-    """Training batches that go on where a checkpoint was written, in the middle of an epoch, too.
-
-    No `DataLoader` itself: Lightning would put a sampler of its own into it under several processes.
+    Raises:
+        ValueError: if there are no stories in them.
     """
-
-    def __init__(self, loader: StoryLoader) -> None:
-        assert isinstance(loader.batch_sampler, BatchShare)
-        self.batch_sampler = loader.batch_sampler
-        self._loader = loader
-        self._given = 0
-        self._epoch = 0
-        self._place = {"epoch": 0, "batches": 0}
-
-    def __len__(self) -> int:
-        """Batches in a whole epoch."""
-        return len(self.batch_sampler)
-
-    def __iter__(self) -> Iterator[Any]:
-        """The rest of the epoch that was resumed, all of any other.
-
-        Nothing happens before the first batch is asked for: Lightning makes an iterator before it says which epoch
-        it is, and makes another if the epoch that was resumed had no batch left.
-        """
-        self._epoch = self.batch_sampler.sampler.epoch
-        resumed = self._epoch == self._place["epoch"]
-        self._given = self.batch_sampler.first = self._place["batches"] if resumed else 0
-        self._place = {"epoch": 0, "batches": 0}
-        for batch in self._loader:
-            self._given += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches have been given out."""
-        return {"epoch": self._epoch, "batches": self._given}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Where the next iteration begins, unless `set_epoch` has said or says that it is another epoch."""
-        self._place = state
-        self._epoch, self._given = state["epoch"], state["batches"]
-        if self.batch_sampler.sampler.epoch == 0:
-            self.batch_sampler.set_epoch(state["epoch"])
+    if isinstance(data, Dataset):
+        data = {"train": data}
+    elif isinstance(data, str) or not isinstance(data, (DatasetDict, Mapping)):
+        if not isinstance(data, (str, list, tuple)):
+            raise ValueError(
+                f"data is a source, a list of sources, a Dataset or a DatasetDict, not {type(data).__name__}"
+            )
+        return None
+    return {name: stories_of_rows(rows) for name, rows in data.items()}
 
 
-class FixedLoader:
-    """Batches for evaluation; no `DataLoader`, for the reason that `ResumableLoader` has.
-
-    Args:
-        loader: this process's batches.
-        counting: how many of them count, see `evaluation_share`. Sentences of the others have no labels.
-    """
-
-    def __init__(self, loader: DataLoader[Any], counting: int) -> None:
-        self._loader = loader
-        self._counting = counting
-
-    def __len__(self) -> int:
-        """Batches."""
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        """The batches."""
-        for place, batch in enumerate(self._loader):
-            if place >= self._counting:
-                batch["labels"] = torch.full_like(batch["labels"], LABEL_PADDING)
-            yield batch
+def as_story_tokenizer(tokenizer: Any) -> StoryTokenizer:
+    """Makes a `StoryTokenizer` of a collator or a tokenizer that has the marker."""
+    if isinstance(tokenizer, StoryTokenizer):
+        return tokenizer
+    if isinstance(tokenizer, DataCollatorForSentenceOrdering):
+        return StoryTokenizer(tokenizer.tokenizer, tokenizer.config)
+    separator, longest = tokenizer.sep_token_id, tokenizer.model_max_length
+    config = SentenceOrderingConfig(
+        marker_token_id=tokenizer.cls_token_id,
+        separator_token_id=None if separator == tokenizer.cls_token_id else separator,
+        max_input_tokens=longest if longest < 10**9 else None,  # transformers' placeholder for no limit is 10**30
+    )
+    return StoryTokenizer(tokenizer, config)

@@ -213,7 +213,7 @@ def quiet_lightning() -> Iterator[None]:
 def _early_stopping(recipe: Recipe) -> EarlyStopping:
     name = recipe.metric_for_best_model
     return EarlyStopping(
-        f"eval_{name}",
+        f"val_{name}",
         patience=recipe.early_stopping_patience,
         mode="max" if GREATER_IS_BETTER[name] else "min",
         check_on_train_epoch_end=False,

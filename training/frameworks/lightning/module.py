@@ -1,53 +1,59 @@
-"""`SentenceOrderingModel` as a `LightningModule`: the same loss, metrics, optimizer and seeds as everywhere else."""
+"""`SentenceOrderingModel` as a `LightningModule`: loss, metrics, optimizer and seeds of the recipe."""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from modeling_sentence_ordering import (
     SentenceOrderingModel,
     SentenceOrderingOutput,
+    SentenceOrderingPipeline,
     StoryTokenizer,
     in_order,
 )
-from training.evaluation.metrics import LABEL_PADDING
-from training.evaluation.predictions import Predictions, judge
+from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from training.evaluation.metrics import LOGGED_METRICS
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
 from training.models.encoders import build_model
-from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
 from .checkpoints import RECORD, model_from_record, model_record, read_checkpoint
+from .schedules import leave_added_groups, restart
+from .scored_stories import ScoredStories
 
 
 class SentenceOrderingModule(LightningModule):
     """A model with its tokenizer, to train with Lightning.
 
-    The keyword arguments are fields of the `Recipe`, and mean what they mean there. The rest of a recipe is the
-    Trainer's (`max_steps`, `accumulate_grad_batches`, `gradient_clip_val`, `precision`) or the data module's.
+    The keyword arguments are fields of the `Recipe` with the same meaning. Other fields of a recipe are arguments of
+    the `Trainer` (`max_steps`, `accumulate_grad_batches`, `gradient_clip_val`, `precision`) or of the data module.
+
+    Logged are `train_loss` and `grad_norm`, and the metrics of an evaluation as `val_kendalls_tau`, `val_loss`, … and
+    `test_kendalls_tau`, ….
 
     Args:
-        model: the model; put into train mode, since `from_pretrained` leaves it in eval mode and Lightning does not
+        model: the model; an encoder as `sentence-ordering train --encoder` takes it; or the folder or id of a trained
+            model. It is put into train mode, since `from_pretrained` leaves it in eval mode and Lightning does not
             change it. None only for `load_from_checkpoint`.
-        tokenizer: the model's.
+        tokenizer: the model's; not needed where `model` is a name.
         learning_rate: highest learning rate.
         head_learning_rate: that of the parameters outside of the encoder, the same if None.
-        lr_scheduler_type: its course over all steps that the Trainer is going to make.
+        lr_scheduler_type: schedule of the learning rate over all steps of the Trainer. With `max_time` alone the number
+            of steps is unknown: use `"constant"`, or `"constant_with_warmup"` with `warmup_steps` of at least 1.
         warmup_steps: steps of warm-up; below 1 it is a share of all steps.
         optim: `"adamw_torch_fused"` or `"adamw_torch"`.
         weight_decay: weight decay, not of biases and norms.
@@ -65,7 +71,7 @@ class SentenceOrderingModule(LightningModule):
 
     def __init__(
         self,
-        model: SentenceOrderingModel | None = None,
+        model: SentenceOrderingModel | str | None = None,
         tokenizer: Any = None,
         *,
         learning_rate: float = 3e-5,
@@ -94,7 +100,9 @@ class SentenceOrderingModule(LightningModule):
         }
         self.save_hyperparameters(fields)
         self.gradient_norm: Tensor | None = None
-        self._evaluated: list[_Scores] = []
+        self._scored = ScoredStories()
+        if isinstance(model, str):
+            model, tokenizer = _built(Recipe(encoder=model, seed=seed), ())
         if model is not None:
             self._take(model, tokenizer)
 
@@ -102,15 +110,6 @@ class SentenceOrderingModule(LightningModule):
     def around(cls, model: SentenceOrderingModel, tokenizer: Any, recipe: Recipe) -> SentenceOrderingModule:
         """A module that trains a model as a recipe says, which must be resolved."""
         return cls(model, tokenizer, **{name: getattr(recipe, name) for name in recipe_fields()})
-
-    @classmethod
-    def from_folder(cls, folder: str, **fields: Any) -> SentenceOrderingModule:
-        """A trained model, to go on training: a folder as `train` writes it, or an id on the Hub.
-
-        Raises:
-            ValueError: if it is no sentence ordering model.
-        """
-        return cls(*load_trained_model(folder), **fields)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **options: Any) -> Any:
@@ -138,16 +137,16 @@ class SentenceOrderingModule(LightningModule):
         seed: int = 42,
         **fields: Any,
     ) -> SentenceOrderingModule:
-        """A new model around an encoder, or a trained model to go on with.
+        """A new model around an encoder, or a trained model to train further.
 
         Args:
             encoder: an encoder as `sentence-ordering train` takes it, or the folder or id of a trained model.
-            stories: sentences to train a tokenizer on; read for the `cnn` and `rnn` encoders only.
-            objective: training objective; a trained model goes on with it, too.
-            target_scale: what `mse` regresses on.
+            stories: sentences to train a tokenizer on; read only for the `cnn` and `rnn` encoders.
+            objective: training objective, also of a trained model.
+            target_scale: target of `mse`.
             encoder_config: fields of a `cnn` or `rnn` encoder as JSON.
             learning_rate: if None, 3e-5, and 1e-3 for `cnn` and `rnn`.
-            seed: decides the weights that are new, and dropout.
+            seed: decides the new weights, and dropout.
             **fields: further arguments of the module.
 
         Raises:
@@ -162,8 +161,14 @@ class SentenceOrderingModule(LightningModule):
             seed=seed,
             bf16=False,
         ).resolved()
-        model, tokenizer = build_model(recipe, stories)
+        model, tokenizer = _built(recipe, stories)
         return cls(model, tokenizer, learning_rate=recipe.learning_rate or 0.0, seed=seed, **fields)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, under the name that Lightning's `BackboneFinetuning` looks for."""
+        encoder: nn.Module = self.model.encoder
+        return encoder
 
     @property
     def recipe(self) -> Recipe:
@@ -178,8 +183,21 @@ class SentenceOrderingModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The model's own loss."""
         loss = self.model(**batch).loss
-        self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch["input_ids"]))
-        return loss
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["input_ids"]))
+        return loss * self._share_of_step(batch_idx)
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """1, and more in a step at the end of an epoch for which fewer batches are left than are accumulated.
+
+        Lightning divides its loss by the number of all the same.
+        """
+        size = self.trainer.accumulate_grad_batches
+        left_over = int(self.trainer.num_training_batches) % size if size > 1 and self._is_counted else 0
+        return size / left_over if left_over and batch_idx >= self.trainer.num_training_batches - left_over else 1.0
+
+    @property
+    def _is_counted(self) -> bool:
+        return self.trainer.num_training_batches != float("inf")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds dropout before the first forward pass of a step; each process has its own."""
@@ -187,13 +205,38 @@ class SentenceOrderingModule(LightningModule):
             seed_step(self.recipe, self.trainer.global_step, self.global_rank)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The recipe's optimizer, and its schedule, which moves on with every step of the optimizer."""
-        steps = self.trainer.estimated_stepping_batches
+        """The recipe's optimizer and its schedule, which moves with every step of the optimizer.
+
+        Raises:
+            ValueError: if the schedule needs to know the number of steps, and the Trainer has none.
+        """
+        recipe, steps = self.recipe, self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise ValueError("the learning rate's schedule needs an end: give the Trainer max_steps or max_epochs")
-        optimizer = build_optimizer(self.model, self.recipe)
-        schedule = build_schedule(optimizer, self.recipe, int(steps))
+            kind = recipe.lr_scheduler_type
+            if kind != "constant" and not (kind == "constant_with_warmup" and recipe.warmup_steps >= 1):
+                raise ValueError(
+                    f"lr_scheduler_type={kind!r} with warmup_steps={recipe.warmup_steps} needs to know the number of "
+                    "steps: give the Trainer max_steps or max_epochs, or take 'constant', or 'constant_with_warmup' "
+                    "with warmup_steps of at least 1"
+                )
+            steps = 0
+        optimizer = build_optimizer(self.model, recipe)
+        schedule = build_schedule(optimizer, recipe, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Brings the schedule up to date with what callbacks have changed since it was built."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LambdaLR):
+                if self.trainer.global_step == 0:
+                    restart(config.scheduler, self.hparams["learning_rate"], self.hparams["head_learning_rate"])
+                leave_added_groups(config.scheduler)
+
+    def on_train_epoch_start(self) -> None:
+        """Leaves parameter groups that a callback has added to that callback."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LambdaLR):
+                leave_added_groups(config.scheduler)
 
     def configure_gradient_clipping(
         self,
@@ -212,8 +255,8 @@ class SentenceOrderingModule(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            # Of a fused optimizer Lightning leaves that to the step itself, which would be too late.
+        if scaler is not None and optimizer.defaults.get("fused"):
+            # For a fused optimizer Lightning leaves that to the step itself, which is too late.
             scaler.unscale_(optimizer)
         limit = gradient_clip_val or float("inf")
         if isinstance(strategy, FSDPStrategy):  # who has only a part of each gradient
@@ -224,33 +267,55 @@ class SentenceOrderingModule(LightningModule):
         self.log("grad_norm", self.gradient_norm)
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the stories of the last evaluation."""
-        self._evaluated = []
+        """Starts a new evaluation."""
+        self._scored = ScoredStories()
 
     def on_test_epoch_start(self) -> None:
-        """Forgets the stories of the last evaluation."""
-        self._evaluated = []
+        """Starts a new evaluation."""
+        self._scored = ScoredStories()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Scores the stories of a batch; they are judged when all are there."""
-        self._evaluated.append(self._score(batch))
+        """Scores the stories of a batch; the metrics are computed over all of them at the end."""
+        self._scored.add(self.model, batch)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Scores the stories of a batch; they are judged when all are there."""
-        self._evaluated.append(self._score(batch))
+        """Scores the stories of a batch; the metrics are computed over all of them at the end."""
+        self._scored.add(self.model, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the metrics as `eval_kendalls_tau` and so on."""
-        self._log_metrics("eval")
+        """Logs the metrics as `val_kendalls_tau` and so on."""
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics as `test_kendalls_tau` and so on."""
         self._log_metrics("test")
 
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> list[dict[str, list[Any]]]:
-        """For each story `order`, the input indices of its sentences in story order, and `scores`, one for each."""
-        scores, _, mask = self._score(batch)
-        answers = [in_order([""] * int(there.sum()), row.tolist()) for row, there in zip(scores, mask, strict=True)]
+    def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
+        """Orders stories; no labels are needed.
+
+        Args:
+            batch: `{"sentences": [...]}` or a list of stories, each a list of sentences, as `StoryDataModule` and
+                `DataLoader(stories, collate_fn=list)` give them; or tensors, as a data collator makes them.
+
+        Returns:
+            For each story what the pipeline answers: `sentences` in order, `order` (indices into the story as given),
+            `scores`, and where the model has them `confidence` and `truncated`. Without texts, only `order` and
+            `scores`.
+        """
+        if isinstance(batch, dict) and "input_ids" in batch:
+            return self._orders(batch)
+        stories = batch["sentences"] if isinstance(batch, dict) else batch
+        pipeline = SentenceOrderingPipeline(model=self.model, tokenizer=self.tokenizer, device=self.device)
+        ordered: list[dict[str, Any]] = pipeline([list(story) for story in stories])
+        return ordered
+
+    def _orders(self, batch: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """Order and scores of stories that are tokenized already."""
+        output = self.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        answers = []
+        for index, (scores, count) in enumerate(zip(output.logits, output.sentence_mask.sum(dim=1), strict=True)):
+            pairs = None if output.pair_logits is None else output.pair_logits[index][:count, :count].cpu()
+            answers.append(in_order([f"{i:9}" for i in range(count)], scores.tolist(), pair_logits=pairs))
         return [{"order": answer["order"], "scores": answer["scores"]} for answer in answers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -278,46 +343,30 @@ class SentenceOrderingModule(LightningModule):
         self.tokenizer = tokenizer
         self.story_tokenizer = StoryTokenizer(tokenizer, model.config)
 
-    def _score(self, batch: dict[str, Tensor]) -> _Scores:
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        output = self.model(**inputs)
-        return output.logits.cpu().numpy(), batch["labels"].cpu().numpy(), output.sentence_mask.cpu().numpy()
-
     def _log_metrics(self, prefix: str) -> None:
-        batches, self._evaluated = self._of_all_processes(self._evaluated), []
-        batches = [batch for batch in batches if (batch[1] != LABEL_PADDING).any()]
-        scores, labels, mask = zip(*batches, strict=True)
-        everything = Predictions(_joined(scores, 0), _joined(labels, LABEL_PADDING), _joined(mask, False))
-        metrics = judge(everything, self.model.config)
+        metrics = self._scored.metrics(self.model.config, Processes(self.trainer.global_rank, self.trainer.world_size))
+        self._scored = ScoredStories()
         several = self.trainer.world_size > 1  # all have the same values; Lightning asks for a mean of them
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device if several else "cpu"}
         # In double precision, or two evaluations that differ in the eighth digit would count as equal.
-        values = {f"{prefix}_{name}": torch.tensor(value, **options) for name, value in metrics.items()}
+        values = {f"{prefix}_{name}": torch.tensor(metrics[name], **options) for name in LOGGED_METRICS}
         self.log_dict(values, sync_dist=several)
-
-    def _of_all_processes(self, batches: list[_Scores]) -> list[_Scores]:
-        """The batches of all processes in the order of the one loader that they were shared out from."""
-        shares = Processes(self.trainer.global_rank, self.trainer.world_size).gathered(batches)
-        return [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
 
     @cached_property
     def _record(self) -> dict[str, Any]:
         return model_record(self.model, self.tokenizer)
 
 
-# Of the stories of a batch: scores, labels and sentence mask, `(batch, max_sentences)` each, see `Predictions`.
-_Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
+def _built(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
+    if recipe.encoder in SCRATCH_ENCODERS and stories == ():
+        raise ValueError(
+            f"the encoder {recipe.encoder!r} trains its tokenizer on your stories: "
+            f"SentenceOrderingModule.build({recipe.encoder!r}, stories=…)"
+        )
+    return build_model(recipe, stories)
 
 
 def recipe_fields() -> list[str]:
     """The fields of the recipe that `SentenceOrderingModule` takes."""
     arguments = inspect.signature(SentenceOrderingModule).parameters.values()
     return [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
-
-
-def _joined(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:
-    """Arrays `(batch, max_sentences)` of batches, one below the other."""
-    width = max(batch.shape[1] for batch in batches)
-    return np.concatenate(
-        [np.pad(batch, ((0, 0), (0, width - batch.shape[1])), constant_values=padding) for batch in batches]
-    )

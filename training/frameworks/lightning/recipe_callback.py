@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from training.evaluation.metrics import GREATER_IS_BETTER
+from training.evaluation.metrics import GREATER_IS_BETTER, LOGGED_METRICS
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.run import TrainingRun
 
@@ -71,7 +71,7 @@ class RecipeCallback(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the evaluation, sees whether it is the best, and saves."""
         step = trainer.global_step
-        metrics = {name: trainer.callback_metrics[f"eval_{name}"].item() for name in GREATER_IS_BETTER}
+        metrics = {name: trainer.callback_metrics[f"val_{name}"].item() for name in LOGGED_METRICS}
         self._run.log.evaluation(step, _epochs_done(trainer), metrics)
         name = self._run.recipe.metric_for_best_model
         sign = 1 if GREATER_IS_BETTER[name] else -1

@@ -29,9 +29,11 @@ def ordering_metric(config: SentenceOrderingConfig, names: tuple[str, ...] = MET
     """
 
     def function(outputs: dict[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
-        return judge(Predictions(outputs["logits"], labels, outputs["sentence_mask"]), config)
+        found = Predictions(outputs["logits"], labels, outputs["sentence_mask"], outputs.get("pair_logits"))
+        return judge(found, config)
 
-    return EpochMetric(function, names, output_keys=("logits", "sentence_mask"))
+    pairs = ("pair_logits",) if config.head == "pairs" else ()
+    return EpochMetric(function, names, output_keys=("logits", "sentence_mask", *pairs))
 
 
 def build_experiment(

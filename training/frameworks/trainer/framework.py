@@ -25,7 +25,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
 from training.data.batches import evaluation_batches
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
-from training.evaluation.predictions import Predictions, judge, predict
+from training.evaluation.metrics import LOGGED_METRICS
+from training.evaluation.predictions import judge, predict
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from training.frameworks.run import TrainingRun
@@ -34,6 +35,18 @@ from training.recipe.recipe import Recipe
 
 REFUSED: Mapping[str, str] = {}
 PROCESSES = True
+
+
+class OneDeviceArguments(TrainingArguments):
+    """Arguments for one GPU, or for the processes that `torchrun` starts.
+
+    Without them `Trainer` would use `DataParallel` on several GPUs, which cuts batches up, and with them the loss.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process."""
+        return min(1, int(super().n_gpu))
 
 
 class StoryTrainer(Trainer):
@@ -73,16 +86,10 @@ class StoryTrainer(Trainer):
         predictions = predict(self.model, stories, batch_size=batch_size, long_texts=False, processes=run.processes)
         # In the order in which the other frameworks have them: the last digits of a mean depend on it.
         in_order = np.concatenate(evaluation_batches(stories.lengths, batch_size))
-        rows = (predictions.scores[in_order], predictions.labels[in_order], predictions.sentence_mask[in_order])
-        metrics = judge(Predictions(*rows), run.model.config)
+        metrics = judge(predictions.chosen(in_order), run.model.config)
         return EvalLoopOutput(
-            None, None, {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}, len(stories)
+            None, None, {f"{metric_key_prefix}_{name}": metrics[name] for name in LOGGED_METRICS}, len(stories)
         )
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        # Each step has a seed of its own: what the other processes drew last is nothing to keep.
-        if self._run.processes.is_first:
-            super()._save_rng_state(output_dir)
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """One batch, forward and backward."""
@@ -142,7 +149,7 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
     evaluates = run.validation is not None and recipe.eval_strategy != "no"
     keeps_best = evaluates and recipe.load_best_model_at_end
     on_cpu = run.model.device.type == "cpu" and not torch.cuda.is_available()
-    arguments = TrainingArguments(
+    return OneDeviceArguments(
         output_dir=str(run.checkpoints),
         per_device_train_batch_size=recipe.per_device_train_batch_size,
         per_device_eval_batch_size=recipe.per_device_eval_batch_size,
@@ -173,9 +180,6 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
     )
-    # One GPU, or as many processes as `torchrun` starts: DataParallel would cut batches up, and with them the loss.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
 
 
 def fully_sharded(run: TrainingRun) -> dict[str, Any]:

@@ -24,13 +24,13 @@ def config(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {
             "class_path": "ModelCheckpoint",
             "init_args": {
-                "monitor": "eval_kendalls_tau",
+                "monitor": "val_kendalls_tau",
                 "mode": "max",
                 "dirpath": str(tmp_path / "kept"),
                 "filename": "best",
             },
         },
-        {"class_path": "EarlyStopping", "init_args": {"monitor": "eval_kendalls_tau", "mode": "max"}},
+        {"class_path": "EarlyStopping", "init_args": {"monitor": "val_kendalls_tau", "mode": "max"}},
         {"class_path": "LearningRateMonitor"},
         {"class_path": "training.frameworks.lightning.checkpoints.HubFolderCallback"},
         {
@@ -67,7 +67,7 @@ def test_fit_validate_test_and_predict(config: Path, tmp_path: Path, capsys: pyt
 
     checkpoint = ["--config", str(config), "--ckpt_path", str(tmp_path / "kept" / "best.ckpt")]
     assert main(["validate", *checkpoint]) == 0
-    assert "eval_kendalls_tau" in capsys.readouterr().out
+    assert "val_kendalls_tau" in capsys.readouterr().out
     assert main(["test", *checkpoint]) == 0
     assert "test_kendalls_tau" in capsys.readouterr().out
     assert main(["predict", *checkpoint]) == 0

@@ -27,6 +27,7 @@ from torch.amp import GradScaler
 
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.framework_runs import assert_same_weights
+from training.evaluation.metrics import LOGGED_METRICS
 from training.evaluation.predictions import evaluate
 from training.frameworks.lightning.checkpoints import HubFolderCallback, checkpoint_to_folder
 from training.frameworks.lightning.data import StoryDataModule
@@ -112,8 +113,8 @@ def fitted(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     folder = tmp_path_factory.mktemp("fitted")
     encoder = write_encoder(folder / "encoder", "bert", initializer_range=0.1)
     module = SentenceOrderingModule.build(str(encoder), learning_rate=5e-3)
-    kept = ModelCheckpoint(folder / "kept", "{step}", monitor="eval_loss", save_top_k=2)
-    callbacks = [kept, EarlyStopping("eval_loss", patience=2), LearningRateMonitor("step"), HubFolderCallback()]
+    kept = ModelCheckpoint(folder / "kept", "{step}", monitor="val_loss", save_top_k=2)
+    callbacks = [kept, EarlyStopping("val_loss", patience=2), LearningRateMonitor("step"), HubFolderCallback()]
     loggers = [CSVLogger(folder, "csv", ""), TensorBoardLogger(str(folder), "tensorboard", "")]
     options = {"max_epochs": 4, "accumulate_grad_batches": 3, "callbacks": callbacks, "logger": loggers}
     trainer = make_trainer(folder, **options)
@@ -128,11 +129,11 @@ def test_loggers_get_losses_rates_norms_and_metrics(fitted: Fitted) -> None:
     rates = [float(row["lr-AdamW/pg1"]) for row in rows if row["lr-AdamW/pg1"]]
     # Three batches to a step, 2 steps to an epoch; one step of warm-up. A rate is logged with the first batch.
     assert rates[::3] == pytest.approx([0.0] + [5e-3 * left / 7 for left in range(7, 0, -1)])
-    assert len([row for row in rows if row["loss"]]) == len([row for row in rows if row["grad_norm"]]) == 8
-    taus = [float(row["eval_kendalls_tau"]) for row in rows if row["eval_kendalls_tau"]]
+    assert len([row for row in rows if row["train_loss"]]) == len([row for row in rows if row["grad_norm"]]) == 8
+    taus = [float(row["val_kendalls_tau"]) for row in rows if row["val_kendalls_tau"]]
     assert len(taus) == 4 and all(-1 <= tau <= 1 for tau in taus)
     events = EventAccumulator(str(fitted.folder / "tensorboard")).Reload()
-    assert [event.value for event in events.Scalars("eval_kendalls_tau")] == pytest.approx(taus)
+    assert [event.value for event in events.Scalars("val_kendalls_tau")] == pytest.approx(taus)
 
 
 def test_a_hub_folder_stands_beside_each_checkpoint(fitted: Fitted, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_checkpoint_is_all_that_is_needed(fitted: Fitted, home: Path, tmp_path
     story = ["It rained.", "Tom baked a cake."]
     assert loaded.story_tokenizer.tokenize(story) == fitted.module.story_tokenizer.tokenize(story)
     metrics = make_trainer(tmp_path).validate(loaded, datamodule=make_stories(home), verbose=False)[0]
-    assert metrics["eval_loss"] == fitted.kept.best_model_score
+    assert metrics["val_loss"] == fitted.kept.best_model_score
     other = tmp_path / "other.ckpt"
     torch.save({"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2.6.6"}, other)
     with pytest.raises(ValueError, match="other.ckpt is not a whole checkpoint"):
@@ -172,15 +173,15 @@ def test_a_checkpoint_is_all_that_is_needed(fitted: Fitted, home: Path, tmp_path
 
 def test_a_hub_folder_goes_on_training(fitted: Fitted, home: Path, tmp_path: Path) -> None:
     folder = fitted.kept.best_model_path.removesuffix(".ckpt")
-    for module in (SentenceOrderingModule.from_folder(folder, seed=1), SentenceOrderingModule.build(folder, seed=1)):
+    for module in (SentenceOrderingModule(folder, seed=1), SentenceOrderingModule.build(folder, seed=1)):
         assert_same_weights(module.model, load_trained_model(folder)[0])
         assert all(part.training for part in module.modules())
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
     make_trainer(tmp_path, max_epochs=1).fit(module, datamodule=make_stories(home))
     with pytest.raises(AssertionError, match="differs"):
         assert_same_weights(module.model, before)
-    with pytest.raises(ValueError, match="cannot be loaded|no config.json"):
-        SentenceOrderingModule.from_folder(str(tmp_path))
+    with pytest.raises(ValueError, match="cannot use the encoder"):
+        SentenceOrderingModule(str(tmp_path))
 
 
 @pytest.mark.parametrize("when", [{"every_n_train_steps": 2}, {"save_on_train_epoch_end": True}])
@@ -210,10 +211,11 @@ def test_lightning_resumes_where_it_was(home: Path, tmp_path: Path, when: dict[s
 def test_evaluates_as_the_evaluation_outside_does(home: Path, tmp_path: Path) -> None:
     """And in double precision, so that no difference between two evaluations is lost."""
     module, stories, trainer = build(home), make_stories(home), make_trainer(tmp_path)
-    for run, split, prefix in [(trainer.validate, "validation", "eval"), (trainer.test, "test", "test")]:
+    for run, split, prefix in [(trainer.validate, "validation", "val"), (trainer.test, "test", "test")]:
         (metrics,) = run(module, datamodule=stories, verbose=False)
         expected = evaluate(module.model, stories.splits[split], batch_size=3)
-        assert metrics == pytest.approx({f"{prefix}_{name}": value for name, value in expected.items()})
+        logged = {f"{prefix}_{name}": expected[name] for name in LOGGED_METRICS}
+        assert metrics == pytest.approx(logged)
     assert trainer.callback_metrics["test_loss"].dtype == torch.float64
 
 
@@ -270,8 +272,8 @@ def test_two_processes_do_what_one_does(home: Path, tmp_path: Path) -> None:
     two, one = (torch.load(tmp_path / name) for name in ("two", "one"))
     assert_same_weights(two["weights"], one["weights"], atol=2e-5)
     assert not torch.equal(one["weights"]["head.weight"], build(home, "calm-bert").model.head.weight)
-    assert two["metrics"]["eval_stories"] == 4
-    names = {name for name in one["metrics"] if name.startswith("eval_")}
+    names = {name for name in one["metrics"] if name.startswith("val_")}
+    assert names == {f"val_{name}" for name in LOGGED_METRICS}, "counts are not metrics"
     assert {name: two["metrics"][name] for name in names} == pytest.approx(
         {name: one["metrics"][name] for name in names}, rel=1e-4
     )

@@ -115,8 +115,8 @@ def test_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(
 
 def test_a_run_that_was_stopped_early_stays_so(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taus = iter([0.3, 0.2, 0.1])
-    metrics = ("accuracy", "pmr", "loss")
-    judged = "training.frameworks.lightning.module.judge"
+    metrics = ("accuracy", "pmr", "loss", "mean_logits", "std_logits")
+    judged = "training.frameworks.lightning.scored_stories.judge"
     monkeypatch.setattr(judged, lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)})
     fields = {"early_stopping_patience": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 20}
     whole = lightning_run(tmp_path / "whole", home, save_total_limit=9, **fields)
@@ -130,9 +130,9 @@ def test_a_run_that_was_stopped_early_stays_so(home: Path, tmp_path: Path, monke
 
 def test_keeps_the_best_checkpoint_and_the_latest(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taus = iter([0.1, 0.3, 0.2, 0.3, 0.1])
-    metrics = ("accuracy", "pmr", "loss")
+    metrics = ("accuracy", "pmr", "loss", "mean_logits", "std_logits")
     monkeypatch.setattr(
-        "training.frameworks.lightning.module.judge",
+        "training.frameworks.lightning.scored_stories.judge",
         lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)},
     )
     fields = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 10, "save_total_limit": 2}
@@ -146,9 +146,9 @@ def test_keeps_the_best_checkpoint_and_the_latest(home: Path, tmp_path: Path, mo
 
 def test_a_best_checkpoint_that_is_gone_is_missed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taus = iter([0.3, 0.2, 0.1])
-    metrics = ("accuracy", "pmr", "loss")
+    metrics = ("accuracy", "pmr", "loss", "mean_logits", "std_logits")
     monkeypatch.setattr(
-        "training.frameworks.lightning.module.judge",
+        "training.frameworks.lightning.scored_stories.judge",
         lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)},
     )
     fields = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 6}
@@ -166,7 +166,7 @@ def test_a_checkpoint_holds_nothing_but_plain_values(home: Path, tmp_path: Path)
     content = torch.load(run.checkpoints / "checkpoint-2.ckpt", weights_only=True)
     assert content["global_step"] == 2
     assert content["hyper_parameters"]["learning_rate"] == run.recipe.learning_rate
-    assert content["callbacks"]["EarlyStopping{'monitor': 'eval_kendalls_tau', 'mode': 'max'}"]["patience"] == 3
+    assert content["callbacks"]["EarlyStopping{'monitor': 'val_kendalls_tau', 'mode': 'max'}"]["patience"] == 3
 
 
 def test_what_is_cut_off_or_something_else_is_no_checkpoint(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""The scores of all stories of an evaluation, from whichever process scored them."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+
+from torch import Tensor
+
+from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel
+from training.evaluation.metrics import LABEL_PADDING
+from training.evaluation.predictions import Predictions, judge
+from training.system.processes import Processes
+
+
+class ScoredStories:
+    """Collects scores batch by batch, and computes the metrics over all of them."""
+
+    def __init__(self) -> None:
+        self._batches: list[Predictions] = []
+
+    def add(self, model: SentenceOrderingModel, batch: dict[str, Tensor]) -> None:
+        """Scores the stories of a batch."""
+        output = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        self._batches.append(Predictions.of_batch(output, batch["labels"]))
+
+    def metrics(self, config: SentenceOrderingConfig, processes: Processes) -> dict[str, float]:
+        """The metrics over the stories of all processes."""
+        # In the order of the one loader whose batches were distributed to the processes.
+        shares = processes.gathered(self._batches)
+        batches = [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
+        everything = Predictions.joined([batch for batch in batches if (batch.labels != LABEL_PADDING).any()])
+        return judge(everything, config)

@@ -1,0 +1,149 @@
+"""The folder of a training run: whether the run may use it, and where in it the run goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from training.frameworks.damage import newest_whole, what_is_wrong
+from training.frameworks.protocol import Framework
+from training.models import repository
+from training.recipe.file import read_recipe_file
+from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
+from training.system.output_names import check_apart, check_not_overwritten
+from training.system.processes import Processes
+from training.system.run_lock import only_run_in
+
+# What a run that is resumed may do in another way than before: none of it changes the model.
+_MAY_DIFFER = (
+    "per_device_eval_batch_size",
+    "dataloader_num_workers",
+    "gradient_checkpointing",
+    "attn_implementation",
+    "torch_compile",
+    "eval_on_start",
+    "logging_steps",
+    "save_total_limit",
+)
+# What a run may have left that was ended before it wrote its recipe.
+_BEFORE_RECIPE = {repository.CHECKPOINTS, repository.TENSORBOARD, repository.RESULTS_FILE, repository.LOG_FILE}
+
+
+def check_paths(recipe: Recipe) -> None:
+    """Refuses an output folder that holds what the run reads.
+
+    Raises:
+        ValueError: naming both.
+    """
+    encoders = [recipe.encoder] if recipe.encoder not in SCRATCH_ENCODERS else []
+    check_apart("--output_dir", recipe.output_dir, data=recipe.sources, models=encoders)
+    if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
+        check_not_overwritten("--output_dir", recipe.output_dir, [*recipe.sources, *encoders])
+
+
+@contextmanager
+def run_folder(recipe: Recipe) -> Iterator[None]:
+    """Makes the output folder, for this run alone; see `only_run_in`.
+
+    Raises:
+        FolderInUse: if another run is there.
+        RecipeError: if it is a file.
+        OSError: if it cannot be made.
+    """
+    folder = Path(recipe.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"--output_dir {folder} is a file")
+    lock = only_run_in("--output_dir", folder)
+    try:
+        lock.__enter__()
+    except OSError as error:
+        message = f"--output_dir {folder} cannot be made: {error.strerror}"
+        raise (RecipeError if isinstance(error, (FileExistsError, NotADirectoryError)) else OSError)(message) from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def checkpoint_to_resume(
+    folder: Path, recipe: Recipe, framework: Framework, processes: Processes, report: Callable[[str], None]
+) -> Path | None:
+    """The checkpoint to go on from, or None for a run that begins.
+
+    Raises:
+        RecipeError: if a named checkpoint is damaged, or something is in the folder that the recipe does not say may be
+            replaced.
+    """
+    wanted = recipe.resume_from_checkpoint
+    if wanted is None:
+        if any(folder.iterdir()) and not recipe.overwrite_output_dir:
+            raise RecipeError(
+                f"--output_dir {folder} is not empty: choose another, or --overwrite_output_dir to replace what is "
+                "there, or --resume_from_checkpoint to go on"
+            )
+        return None
+    if wanted != "last" and (wrong := what_is_wrong(framework, Path(wanted))) is not None:
+        raise RecipeError(wrong)
+    _check_same_recipe(folder / repository.RECIPE_FILE, recipe.for_one_process(processes.world_size))
+    if wanted != "last":
+        return Path(wanted)
+    checkpoint = newest_whole(framework, folder / repository.CHECKPOINTS, report)
+    if checkpoint is None:
+        _check_may_begin(folder)
+        report(f"there is no whole checkpoint in {folder / repository.CHECKPOINTS}: the run begins")
+    return checkpoint
+
+
+def _check_may_begin(folder: Path) -> None:
+    """Refuses to begin a run among files that are not of one."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    others = sorted(names - _BEFORE_RECIPE)
+    if others and repository.RECIPE_FILE not in names:
+        raise RecipeError(
+            f"--output_dir {folder} has no whole checkpoint to resume from, and is not the folder of a run: it holds "
+            f"{others[0]}; choose another folder"
+        )
+
+
+def _check_same_recipe(path: Path, recipe: Recipe) -> None:
+    """Refuses to go on by another recipe: the one that is published would then not make the model beside it.
+
+    Raises:
+        RecipeError: naming the first field that differs.
+    """
+    if not path.exists():
+        return
+    before, now = with_later_fields(read_recipe_file(path)), shareable(recipe)
+    for name in now | before:
+        if before.get(name) != now.get(name) and name not in _MAY_DIFFER:
+            raise RecipeError(
+                f"--resume_from_checkpoint goes on by the recipe of the run, {path}: --{name} is "
+                f"{before.get(name)} there and {now.get(name)} here"
+            )
+
+
+def check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
+    """Refuses to go on with other stories under the names that the recipe gives.
+
+    Raises:
+        RecipeError: naming the splits that differ.
+    """
+    path = checkpoint.parent / repository.STORIES_FILE
+    before = repository.read_json(path) if path.exists() else digests
+    differ = [split for split in before | digests if before.get(split) != digests.get(split)]
+    if differ:
+        raise RecipeError(
+            f"--resume_from_checkpoint goes on with the stories of the run, but its {' and '.join(differ)} stories "
+            f"are not those of {checkpoint}: the data have changed. Restore them, or begin a new run"
+        )
+
+
+def clear_folder(folder: Path, recipe: Recipe, resume_from: Path | None) -> None:
+    """Removes what an earlier run left for itself in the folder; not before the new run can begin."""
+    if resume_from is None:
+        shutil.rmtree(folder / repository.TENSORBOARD, ignore_errors=True)
+    if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
+        shutil.rmtree(folder / repository.CHECKPOINTS, ignore_errors=True)
