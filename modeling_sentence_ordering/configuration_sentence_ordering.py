@@ -136,6 +136,11 @@ SCRATCH_ENCODERS: dict[str, type[PretrainedConfig]] = {
 }
 
 
+def is_scratch_encoder(name_or_path: str) -> bool:
+    """Whether this is `"cnn"` or `"rnn"`, and not a folder of that name that holds a model."""
+    return name_or_path in SCRATCH_ENCODERS and not os.path.isfile(os.path.join(name_or_path, "config.json"))
+
+
 def _backbone_config(value: dict[str, Any] | PretrainedConfig | None) -> PretrainedConfig | None:
     if not isinstance(value, dict):
         return value
@@ -391,7 +396,7 @@ def hub_id(name_or_path: str | None) -> str | None:
     """`name_or_path` if it can only be the id of a repository on the Hub, None for a path of this machine."""
     if not name_or_path or os.path.exists(name_or_path) or not _HUB_ID.fullmatch(name_or_path):
         return None
-    return None if name_or_path in SCRATCH_ENCODERS else name_or_path
+    return None if is_scratch_encoder(name_or_path) else name_or_path
 
 
 SentenceOrderingConfig.register_for_auto_class("AutoConfig")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from dataset_builder.cache import writable_cache_folder
+from dataset_builder.cache import is_writable, writable_cache_folder
 
 
 def cached_map(stories: Dataset, function: Callable[..., Any], fingerprint: str, description: str) -> Dataset:
@@ -26,7 +26,7 @@ def cached_map(stories: Dataset, function: Callable[..., Any], fingerprint: str,
     """
     name = None
     folders = {os.path.dirname(file["filename"]) for file in stories.cache_files}
-    if any(not os.access(folder, os.W_OK) for folder in folders):
+    if not all(map(is_writable, folders)):
         name = os.path.join(writable_cache_folder(), f"cache-{fingerprint}.arrow")
 
     def mapped(from_cache: bool) -> Dataset:

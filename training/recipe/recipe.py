@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modeling_sentence_ordering.configuration_sentence_ordering import HEADS, READINGS, SCRATCH_ENCODERS, TARGET_SCALES
+from modeling_sentence_ordering.configuration_sentence_ordering import (
+    HEADS,
+    READINGS,
+    TARGET_SCALES,
+    is_scratch_encoder,
+)
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 
 # Fields that say where a run stood, and have no part in the model that it makes.
@@ -217,9 +222,16 @@ class Recipe:
     )
     overwrite_output_dir: bool = field(default=False, metadata=_of("Replace what is in the output folder."))
 
+    def __post_init__(self) -> None:
+        """A source that is given by itself is a list of one."""
+        for name in ("data", "validation_data"):
+            value = getattr(self, name)
+            if isinstance(value, (str, os.PathLike)):
+                setattr(self, name, [os.fspath(value)] if os.fspath(value) else [])
+
     def resolved(self) -> Recipe:
         """The same recipe with everything decided that this machine and the encoder decide."""
-        scratch = self.encoder in SCRATCH_ENCODERS
+        scratch = is_scratch_encoder(self.encoder)
         rate = self.learning_rate if self.learning_rate is not None else (1e-3 if scratch else 3e-5)
         bf16, fp16 = self.bf16, self.fp16
         if bf16 is None:
@@ -256,7 +268,7 @@ class Recipe:
             raise RecipeError(f"--encoder_config is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise RecipeError("--encoder_config must be a JSON object such as '{\"num_layers\": 2}'")
-        if self.encoder not in SCRATCH_ENCODERS:
+        if not is_scratch_encoder(self.encoder):
             raise RecipeError("--encoder_config is for the 'cnn' and 'rnn' encoders; others bring their config along")
         return fields
 
@@ -295,7 +307,7 @@ class Recipe:
             raise RecipeError("--head pairs cannot be trained with --objective mse: use --objective pairwise")
         if self.consistency and self.objective != "pairwise":
             raise RecipeError(f"--consistency {self.consistency} needs --objective pairwise, not {self.objective}")
-        if self.fsdp and self.encoder in SCRATCH_ENCODERS:
+        if self.fsdp and is_scratch_encoder(self.encoder):
             raise RecipeError(f"--fsdp shares out the layers of a pretrained encoder; {self.encoder!r} fits on any GPU")
         if self.max_steps == 0 or self.max_steps < -1:
             raise RecipeError(

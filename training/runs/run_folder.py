@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 from training.frameworks.damage import newest_whole, what_is_wrong
 from training.frameworks.protocol import Framework
 from training.models import repository
@@ -38,7 +38,7 @@ def check_paths(recipe: Recipe) -> None:
     Raises:
         ValueError: naming both.
     """
-    encoders = [recipe.encoder] if recipe.encoder not in SCRATCH_ENCODERS else []
+    encoders = [recipe.encoder] if not is_scratch_encoder(recipe.encoder) else []
     check_apart("--output_dir", recipe.output_dir, data=recipe.sources, models=encoders)
     if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
         check_not_overwritten("--output_dir", recipe.output_dir, [*recipe.sources, *encoders])
