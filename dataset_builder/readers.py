@@ -9,7 +9,7 @@ from typing import IO, Any
 from .formats import records_of
 from .records import story_from_record
 from .story import BadRecord, SingleSentence, Story
-from .story_files import did_you_mean, format_of_name
+from .story_files import did_you_mean, format_of_name, special_file
 
 
 def read_stories(
@@ -46,8 +46,7 @@ def read_stories(
     name = name or path
     file_format = file_format or format_of_name(name)
     if "://" not in path and not os.path.isfile(path):
-        what = "a folder, where a file is expected" if os.path.isdir(path) else f"no such file{did_you_mean(path)}"
-        raise ValueError(f"{path}: {what}")
+        _check_special(path, file_format)
     return _stories_of_file(path, name, file_format, as_given, on_error)
 
 
@@ -62,6 +61,19 @@ class Skipped:
         if not isinstance(error, SingleSentence):
             raise error
         self.count += 1
+
+
+def _check_special(path: str, file_format: str) -> None:
+    """Raises ValueError for what is not a file, unless it is a named pipe with a format that is read from the front."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: a folder, where a file is expected")
+    special = special_file(path)
+    if special is None:
+        raise ValueError(f"{path}: no such file{did_you_mean(path)}")
+    if special != "a named pipe":
+        raise ValueError(f"{path}: {special}, which cannot be read as a file of stories")
+    if file_format == "parquet":
+        raise ValueError(f"{path}: a named pipe, and Parquet is not read from its beginning: write it to a file first")
 
 
 def read_records(path: str, name: str) -> Iterator[tuple[int, dict[str, Any]] | BadRecord]:

@@ -15,7 +15,7 @@ from .formats import SUFFIXES
 from .readers import read_records, read_stories
 from .records import sentence_columns, story_from_record
 from .story import BadRecord, Story
-from .story_files import did_you_mean, files_in_folder, format_of_name, split_of_name, supported
+from .story_files import did_you_mean, files_in_folder, format_of_name, special_file, split_of_name, supported
 from .story_table import file_key
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def check_hub_id(source: str) -> None:
     Raises:
         ValueError: it says what was looked for.
     """
+    if (special := special_file(source)) is not None:
+        raise ValueError(f"{source}: {special}; these stories are read more than once: write them to a file first")
     hint = did_you_mean(source)
     if os.path.splitext(source)[1].lower() in SUFFIXES:
         raise ValueError(f"{source}: no such file{hint}")

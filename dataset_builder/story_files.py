@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 from pathlib import PurePath
 
 from .formats import SUFFIXES
@@ -65,6 +66,16 @@ def files_in_folder(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
+def special_file(path: str) -> str | None:
+    """What something is that is neither a file nor a folder, in words; None for these and for what is not there."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    kinds = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
+    return next((words for is_kind, words in (*kinds, (stat.S_ISBLK, "a device")) if is_kind(mode)), None)
+
+
 def nearest_name(path: str) -> str | None:
     """The path in the same folder whose name is closest to a missing one, if any is close."""
     folder, name = os.path.split(path)
@@ -78,5 +89,5 @@ def nearest_name(path: str) -> str | None:
 
 def did_you_mean(path: str) -> str:
     """A hint to put behind the message that a path does not exist; empty if there is nothing to hint at."""
-    near = nearest_name(path)
+    near = nearest_name(path) if not os.path.lexists(path) else None
     return f"; did you mean {near}?" if near else ""

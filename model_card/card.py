@@ -16,7 +16,7 @@ from .renewal import BEGIN, END, HINT, edited_section, write_card
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
-_MODEL = re.compile(r'(?<=pipeline\("sentence-ordering", model=)"[^"\n]*"')
+_MODEL = re.compile(r'(?:(?<=pipeline\("sentence-ordering", model=)|(?<=^repo = ))"[^"\n]*"', re.MULTILINE)
 
 
 def write_model_card(folder: Path, facts: ModelFacts) -> bool:

@@ -35,6 +35,8 @@ _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementati
 
 READINGS = ("marker", "marker_and_mean", "max", "last")
 TARGET_SCALES = ("index", "unit")
+# What a config tells of its encoder under the names that all configs of transformers have.
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 HEADS = ("score", "pairs")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -233,6 +235,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         if not type(self).__module__.startswith("transformers_modules."):
             # With this attribute `pipeline()` would ask for `trust_remote_code`, although the code is installed.
             kwargs.pop("custom_pipelines", None)
+        kwargs = {name: value for name, value in kwargs.items() if name not in _SIZES}
         self.backbone_config = _backbone_config(backbone_config)
         self.objective = objective
         self.target_scale = target_scale
@@ -258,12 +261,9 @@ class SentenceOrderingConfig(PretrainedConfig):
         name = "output_size" if hasattr(self.backbone_config, "output_size") else "hidden_size"
         return _from_encoder(self.backbone_config, name)
 
-    # What other libraries read from a config: DeepSpeed's "auto" values, PEFT's prompts. A setter only for what
-    # transformers sets: it resizes embeddings.
-
     @property
     def hidden_size(self) -> int:
-        """Width of the encoder's last hidden states; the same as `output_size`."""
+        """The same as `output_size`, under the name that DeepSpeed and PEFT read."""
         return self.output_size
 
     @property
@@ -281,7 +281,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         """Rows of the encoder's token embedding."""
         return _from_encoder(self.backbone_config, "vocab_size")
 
-    @vocab_size.setter
+    @vocab_size.setter  # transformers sets it when it resizes embeddings
     def vocab_size(self, value: int) -> None:
         if self.backbone_config is not None:
             self.backbone_config.vocab_size = value
@@ -304,6 +304,7 @@ class SentenceOrderingConfig(PretrainedConfig):
             if custom_pipelines is not None:
                 self.custom_pipelines = custom_pipelines
         output = without_references(output)
+        output |= {name: getattr(self, name) for name in _SIZES if hasattr(self, name)}  # PEFT reads them here
         output["auto_map"] = dict(AUTO_MAP)
         output["custom_pipelines"] = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
         for entry in (output, output.get("backbone_config")):
@@ -317,7 +318,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         full = self.to_dict()
         for key in ("auto_map", "custom_pipelines", "backbone_config"):
             output[key] = full[key]
-        return output
+        return {key: value for key, value in output.items() if key not in _SIZES}
 
 
 def whole_number(name: str, value: Any, *, at_least: int) -> int:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .configuration_sentence_ordering import SentenceOrderingConfig
+from .repository_sentence_ordering import rust_errors
 
 LONGEST_TEXT = 4096
 """Tokens that an encoder without a limit is shown at once of a text that is to be ordered."""
@@ -123,16 +124,17 @@ class StoryTokenizer:
     def _tokenize(self, sentences: list[str]) -> list[list[int]]:
         if not sentences:
             return []
-        encoded = self.tokenizer(
-            sentences,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # a sentence longer than the encoder's limit is our business, not a warning
-        )["input_ids"]
+        with rust_errors("the tokenizer fails on this text"):
+            encoded = self.tokenizer(
+                sentences,
+                add_special_tokens=False,
+                split_special_tokens=True,
+                padding=False,
+                truncation=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,  # a sentence longer than the encoder's limit is our business, not a warning
+            )["input_ids"]
         return [ids if self._special_ids.isdisjoint(ids) else self._without_special(ids) for ids in encoded]
 
     def _without_special(self, ids: list[int]) -> list[int]:

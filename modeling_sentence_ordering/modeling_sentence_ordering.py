@@ -122,6 +122,17 @@ class SentenceOrderingModel(PreTrainedModel):
         if any(module is own for own in (*self.head.modules(), *self.context.modules())):
             init_layer(module, self.config.initializer_range)
 
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the weights, or, if accelerate keeps them elsewhere, where it computes."""
+        device: torch.device = super().device
+        if device.type != "meta":
+            return device
+        hooks = [module._hf_hook for module in self.modules() if hasattr(module, "_hf_hook")]
+        hooks = [one for hook in hooks for one in getattr(hook, "hooks", [hook])]
+        devices = [hook.execution_device for hook in hooks if getattr(hook, "execution_device", None) is not None]
+        return torch.device(devices[0]) if devices else device
+
     def get_input_embeddings(self) -> nn.Embedding:
         """The encoder's token embedding."""
         embedding: nn.Embedding = self.encoder.get_input_embeddings()

@@ -74,8 +74,13 @@ class SentenceOrderingPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        places = getattr(model, "hf_device_map", None)
+        if places is not None:
+            model.hf_device_map = {"": model.device}  # transformers takes the first place, be it "disk", for a device
+        super().__init__(model, *args, **kwargs)
+        if places is not None:
+            model.hf_device_map = places
         if not hasattr(self, "modelcard"):  # transformers 5.2 and some after it read it when a pipeline is saved
             self.modelcard = None
         if self.tokenizer is None:

@@ -21,8 +21,13 @@ class ScoreHead(nn.Linear):
         """`(..., in_features)` of any float dtype to `(..., out_features)`, float32 or float64."""
         dtype = torch.promote_types(input.dtype, torch.float32)
         bias = None if self.bias is None else self.bias.to(dtype)
+        weight: Tensor = self.weight
+        if weight.dtype != dtype:
+            # Tensors of torchao cannot be cast.
+            is_quantized = type(weight).__module__.startswith("torchao.")
+            weight = (weight.dequantize() if is_quantized else weight).to(dtype)
         with torch.autocast(device_type=input.device.type, enabled=False):
-            return nn.functional.linear(input.to(dtype), self.weight.to(dtype), bias)
+            return nn.functional.linear(input.to(dtype), weight, bias)
 
 
 def locate_sentences(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,18 +131,29 @@ def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
 
 
 def _read(name_or_path: str, load: Callable[[], Any]) -> Any:
-    """What `load` returns; ValueError in one line for files that transformers or tokenizers fails on.
+    """What `load` returns; ValueError in one line for files that transformers or tokenizers fails on."""
+    with rust_errors(
+        f"the configuration or tokenizer in {name_or_path} is damaged", AttributeError, TypeError, LookupError
+    ):
+        return load()
 
-    A hostile `tokenizer.json` makes the Rust code of tokenizers panic, which is not an `Exception` in Python.
+
+@contextmanager
+def rust_errors(message: str, *others: type[Exception]) -> Iterator[None]:
+    """Raises ValueError for errors of the tokenizers library, whose panics are not an `Exception` in Python.
+
+    A hostile `tokenizer.json` causes them: a regular expression that does not end, for example.
+
+    Args:
+        message: what could not be done; the first line of the error follows.
+        *others: further errors to treat in the same way.
     """
     try:
-        return load()
+        yield
     except BaseException as error:
-        is_panic = type(error).__name__ == "PanicException"
-        if not is_panic and not isinstance(error, (AttributeError, TypeError, LookupError, RecursionError)):
+        if not (type(error) is Exception or type(error).__name__ == "PanicException" or isinstance(error, others)):
             raise
-        reason = next(iter(str(error).splitlines()), "")
-        raise ValueError(f"the configuration or tokenizer in {name_or_path} is damaged: {reason[:200]}") from None
+        raise ValueError(f"{message}: {next(iter(str(error).splitlines()), '')[:200]}") from None
 
 
 def _own_config(name_or_path: str, kwargs: dict[str, Any]) -> dict[str, SentenceOrderingConfig]:

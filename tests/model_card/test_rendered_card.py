@@ -72,7 +72,8 @@ def folder(tmp_path: Path) -> Path:
 def test_the_page_has_its_parts_in_order_and_nothing_unrendered(folder: Path) -> None:
     page = Page(html_of((folder / "README.md").read_text(encoding="utf-8")))
     assert page.headings == [
-        "my_first_model", "How to use it", "Results", "By position", "By number of sentences", "Examples",
+        "my_first_model", "How to use it", "Train it further", "Results",
+        "By position", "By number of sentences", "Examples",
         *["The worst: tau -0.333"] * 3, "How it was trained", "Limits and intended use", "Citation",
     ]  # fmt: skip
     left = page.text

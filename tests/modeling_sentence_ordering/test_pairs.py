@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from modeling_sentence_ordering import (
     SentenceOrderingConfig,
@@ -252,3 +254,52 @@ def test_a_very_long_text_is_sorted_by_its_scores(make_model: MakeModel, monkeyp
     order = SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer, device="cpu")
     answer = order([sentence for story in STORIES for sentence in story])
     assert answer["order"] == sorted(answer["order"], key=lambda i: answer["scores"][i])
+
+
+def test_metrics_of_plain_trainer_are_those_of_the_decoded_order(make_model: MakeModel, tmp_path: Path) -> None:
+    """Stories of unequal length, in batches of unequal width: nothing depends on the batch."""
+    model, story_tokenizer = make_model("bert", **{**CONTEXT, "initializer_range": 0.3})
+    rows: list[Any] = [
+        {"sentences": story, "labels": random.Random(seed).sample(range(len(story)), len(story))}
+        for seed, story in enumerate(STORIES * 5)
+    ]
+    found = []
+    for size in (1, 3, 20):
+        arguments = TrainingArguments(
+            str(tmp_path), per_device_eval_batch_size=size, remove_unused_columns=False, report_to="none", use_cpu=True
+        )
+        collator = model.data_collator(story_tokenizer.tokenizer)
+        trainer = Trainer(model, arguments, data_collator=collator, compute_metrics=model.compute_metrics)
+        trainer.remove_callback(PrinterCallback)
+        found.append(trainer.evaluate(rows))
+    right, different = 0, 0
+    for row in rows:
+        with torch.no_grad():
+            output = model(**collator([{"sentences": row["sentences"]}]))
+        order = best_order(output.pair_logits[0])
+        right += [row["labels"][i] for i in order] == sorted(row["labels"])
+        different += order != output.logits[0].argsort().tolist()
+    assert different, "or the scores would do as well"
+    for metrics in found:
+        assert metrics["eval_pmr"] == pytest.approx(right / len(rows))
+        for name in ("accuracy", "kendalls_tau", "loss", "std_logits"):
+            assert metrics[f"eval_{name}"] == pytest.approx(found[0][f"eval_{name}"], rel=1e-4)
+
+
+def test_adapters_train_the_layers_of_the_pair_head(make_model: MakeModel) -> None:
+    peft = pytest.importorskip("peft")
+    model, story_tokenizer = make_model("bert", **{**CONTEXT, "initializer_range": 0.1})
+    batch = make_batch(story_tokenizer)
+    with torch.no_grad():
+        before = model(**batch).pair_logits
+    targets = {"target_modules": ["query", "value"], "modules_to_save": ["head"], "r": 2}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(**targets))
+    adapted(**batch).loss.backward()
+    reached = {name for name, weight in adapted.named_parameters() if weight.grad is not None and weight.grad.any()}
+    for part in ("head.modules_to_save.default.query", "head.modules_to_save.default.score", "context.0.query.lora_B"):
+        assert any(part in name for name in reached), part
+    with torch.no_grad():
+        for weight in adapted.base_model.model.head.modules_to_save["default"].parameters():
+            weight.neg_()
+        adapted.eval()
+        assert not torch.allclose(adapted(**batch).pair_logits, before), "the wrapped head is the one that is called"

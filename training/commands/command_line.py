@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import importlib
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stderr
 from typing import Any, NoReturn, TextIO, cast
 
 from training.system.console import (
-    BAD_INPUT,
     PROGRAM,
-    TRACEBACK_VARIABLE,
     complain,
-    complain_as_one,
-    drop_output,
     note,
     set_quiet,
     show,
 )
-from training.system.full_disk import full_disk_in_words
-from training.system.interrupts import exit_with, interrupts_seen
-from training.system.processes import AnotherFailed, Processes
+from training.system.exit_codes import DONE, INTERRUPTED, exit_code
+from training.system.interrupts import exit_with
+from training.system.processes import Processes
 
 from .parsing import OneLineErrors, add_output_flags
 
@@ -43,7 +37,6 @@ COMMANDS = {
     "push": ("training.commands.push", "Upload a trained model, or a Space, to the Hub, in one commit."),
 }
 SHELLS = ("bash", "zsh", "tcsh")
-_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,62 +109,12 @@ def _guarded(
             if quiet and sys.stderr.isatty():
                 stack.enter_context(redirect_stderr(cast(TextIO, _NoTerminal(sys.stderr))))
             _set_up_libraries(verbose)
-            code = _exit_code(command, arguments, verbose)
+            code = exit_code(command, arguments, verbose=verbose)
     finally:
         set_quiet(False)
     if verbose:
         complain(f"exit code {code} after {time.monotonic() - began:.1f} s, {_versions()}")
     return code
-
-
-def _exit_code(command: Callable[[], int], arguments: Sequence[str], verbose: bool) -> int:
-    show_traceback = bool(os.environ.get(TRACEBACK_VARIABLE))
-    try:
-        with interrupts_seen() as interrupted:
-            try:
-                code = command()
-                sys.stdout.flush()
-                return code
-            except SystemExit as stop:
-                return stop.code if isinstance(stop.code, int) else BAD_INPUT if stop.code else _DONE
-            except Exception as error:
-                if interrupted:  # what a library has made of it: an import that failed, a process that ended
-                    raise KeyboardInterrupt from error
-                raise
-    except KeyboardInterrupt as interrupt:
-        if Processes.from_environment().is_first:
-            complain(str(interrupt) or "interrupted")
-        return _INTERRUPTED
-    except Exception as error:
-        if show_traceback:
-            raise
-        if isinstance(error, OSError) and sys.stdout is sys.__stdout__:
-            _try_to_flush()
-        if verbose:
-            traceback.print_exception(error)
-        full_disk = full_disk_in_words(error, arguments)
-        complain_as_one(full_disk or _in_words(error), later=isinstance(error, AnotherFailed))
-        is_bad_name = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        is_bad_input = isinstance(error, ValueError) or is_bad_name
-        return BAD_INPUT if is_bad_input and not full_disk else _FAILED
-
-
-def _try_to_flush() -> None:
-    """Where standard output cannot be written, Python would fail again, and say so in its own way, when it exits."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        drop_output()
-
-
-def _in_words(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        name = error.filename2 or error.filename  # the first of two is only what was copied
-        return f"{name}: {error.strerror}" if name else error.strerror
-    if isinstance(error, (ValueError, OSError, RuntimeError)):
-        return text
-    return f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 for the details)"
 
 
 class _NoTerminal:
@@ -191,7 +134,7 @@ def _show_version() -> int:
     from importlib.metadata import version
 
     show(f"{PROGRAM} {version(PROGRAM)}")
-    return _DONE
+    return DONE
 
 
 def _versions() -> str:
@@ -206,6 +149,7 @@ def _set_up_libraries(verbose: bool) -> None:
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # no pickle runs code, in no library
     if verbose:
         os.environ.update(dict.fromkeys(("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"), "info"))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -231,7 +175,7 @@ def run_and_exit() -> NoReturn:
         code = main()
     except KeyboardInterrupt:  # before any command began
         complain("interrupted")
-        code = _INTERRUPTED
+        code = INTERRUPTED
     exit_with(code)
 
 

@@ -39,9 +39,12 @@ class RecipeStories:
 
     @property
     def sentences(self) -> Iterable[list[str]]:
-        """Of the training stories; of a stream, of `VOCABULARY_STORIES` of them. Nothing is read before it is used."""
+        """Of the training stories; of a stream, of `VOCABULARY_STORIES` of them. Nothing is read before it is used.
+
+        None, where the data have no training split.
+        """
         if self.stream is None:
-            return sentences_of(self.splits["train"])
+            return sentences_of(self.splits["train"]) if "train" in self.splits else ()
         stories = self.stream.read(self.stream.order(self.seed, epoch=0))
         return (list(story.sentences) for _, story in islice(stories, VOCABULARY_STORIES))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dataset_builder.file_writing import new_file
+from training.system.console import for_terminal
 from training.system.output_names import check_file_name
 
 from .ordering import OrderedStory
@@ -51,15 +52,19 @@ def record(answer: OrderedStory) -> dict[str, Any]:
 
 
 def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format: str) -> None:
-    """Writes answers as they come, as text (a sentence a line, a blank line between stories) or JSONL."""
+    """Writes answers as they come, as text (a sentence a line, a blank line between stories) or JSONL.
+
+    To a terminal, control characters in the sentences are spelled out; a file or pipe gets every byte.
+    """
+    show = for_terminal if stream.isatty() else str
     for count, answer in enumerate(answers):
         if output_format == "jsonl":
-            stream.write(json.dumps(record(answer), ensure_ascii=False) + "\n")
+            stream.write(show(json.dumps(record(answer), ensure_ascii=False)) + "\n")
         else:
             # A sentence of another format may have several lines; here a line is a sentence.
             lines = [re.sub(r"[\r\n]+", " ", sentence) for sentence in answer.sentences]
             lines = lines if answer.error is None else [f"[error] {answer.error}"]
-            stream.write(("\n" if count else "") + "".join(f"{line}\n" for line in lines))
+            stream.write(("\n" if count else "") + "".join(f"{show(line)}\n" for line in lines))
         stream.flush()
 
 

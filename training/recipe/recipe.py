@@ -352,7 +352,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("shuffle_buffer_size", 1, _INFINITY, "at least 1"),
     ("pair_size", 1, _INFINITY, "at least 1"),
     ("context_layers", 0, _INFINITY, "0 or more"),
-    ("vocab_size", 64, _INFINITY, "at least 64"),
+    ("vocab_size", 64, 10_000_000, "between 64 and 10000000"),
     ("eval_steps", 1, _INFINITY, "at least 1"),
     ("logging_steps", 1, _INFINITY, "at least 1"),
     ("early_stopping_patience", 0, _INFINITY, "0 or more"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -17,6 +18,10 @@ TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 # Seconds in which a launcher ends all processes after one has failed, on a busy machine, too; who has only lost another
 # has nothing to say, unless there is no launcher.
 _FIRST_SPEAKS, _OTHERS_SPEAK = 15.0, 60.0
+# Control characters but the ends of lines and tabs: ANSI escapes begin with one, or with one of the second range.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_LONGEST_MESSAGE = 800
+_LONG_VALUES = (re.compile(r"'[^']{160,}'"), re.compile(r'"[^"]{160,}"'), re.compile(r"[^\s/\\]{160,}"))
 _is_quiet = False  # what `--quiet` says, while its command runs
 
 
@@ -45,8 +50,9 @@ def show(message: str) -> None:
 
 
 def _print(message: str, stream: TextIO | None) -> None:
+    stream = stream or sys.stdout
     try:
-        print(message, file=stream, flush=True)
+        print(for_terminal(message) if stream.isatty() else message, file=stream, flush=True)
     except BrokenPipeError:
         drop_output()
 
@@ -66,10 +72,26 @@ def complain(message: str) -> None:
     """Prints one line to standard error; what a terminal would obey, or cannot show, is spelled out."""
     line = "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in " ".join(message.split())
+        for letter in shortened(" ".join(message.split()))
     )
     with suppress(OSError):  # nobody listens; the exit code tells
         print(f"{PROGRAM}: {line}", file=sys.stderr)
+
+
+def for_terminal(text: str) -> str:
+    """The text with the control characters spelled out that a terminal would obey; ends of lines and tabs stay."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(message: str) -> str:
+    """The message without the inner part of long values in it: quoted ones, words that are not paths, and the rest."""
+    if len(message) > 20 * _LONGEST_MESSAGE:
+        message = f"{message[: 10 * _LONGEST_MESSAGE]}…{message[-10 * _LONGEST_MESSAGE :]}"
+    for pattern in _LONG_VALUES:
+        message = pattern.sub(lambda found: f"{found[0][:60]}…{found[0][-20:]}", message)
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[: _LONGEST_MESSAGE - 200]} … {message[-190:]}"
+    return message
 
 
 def complain_as_one(message: str, *, later: bool = False) -> None:

@@ -65,11 +65,8 @@ def load(repo_id: str, **revision: str) -> dict[str, Any]:
 def fine_tune(repo_id: str, steps: int, push: str, to: str, shards: str | None) -> dict[str, Any]:
     model = AutoModel.from_pretrained(repo_id, trust_remote_code=True)
     tokenizer = AutoTokenizer.from_pretrained(repo_id, trust_remote_code=True)
-
-    def collate(stories: list[list[str]]) -> dict[str, torch.Tensor]:
-        labels = torch.tensor([list(range(len(story))) for story in stories])
-        return {**batch(model, tokenizer, stories), "labels": labels}
-
+    collator = model.data_collator(tokenizer, shuffle=True)
+    rows = [{"sentences": story} for story in STORIES]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             f"{folder}/checkpoints",
@@ -83,9 +80,17 @@ def fine_tune(repo_id: str, steps: int, push: str, to: str, shards: str | None) 
             push_to_hub=push == "trainer",
             disable_tqdm=True,
         )
-        same_length = [story for story in STORIES if len(story) == len(STORIES[0])]
-        trainer = Trainer(model=model, args=arguments, train_dataset=same_length * 4, data_collator=collate)
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows * 2,
+            eval_dataset=rows,
+            data_collator=collator,
+            compute_metrics=model.compute_metrics,
+        )
         trainer.train()
+        metrics = trainer.evaluate()
+        assert {"eval_loss", "eval_accuracy", "eval_kendalls_tau", "eval_pmr"} <= metrics.keys(), metrics
         if push == "trainer":
             trainer.push_to_hub()
         else:

@@ -24,10 +24,10 @@ tokenized = 0
 tokenize, note = stories.StoryTokenizer.tokenize_stories, loss_watch.LossWatch.note
 
 
-def count(self: Any, many: Any) -> Any:
+def count(self: Any, many: Any, **options: Any) -> Any:
     global tokenized
     tokenized += sum(map(len, many))
-    return tokenize(self, many)
+    return tokenize(self, many, **options)
 
 
 def spoil(self: Any, step: int, loss: Any) -> None:

@@ -146,9 +146,10 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(recipe_for: MakeRecipe)
     assert set(seen) == {(True, True), (False, False)}
 
 
-def test_a_run_that_was_killed_within_an_epoch_ends_as_if_it_had_not_been(recipe_for: MakeRecipe) -> None:
+@pytest.mark.parametrize("head", ["score", "pairs"])
+def test_a_run_that_was_killed_within_an_epoch_ends_as_if_it_had_not_been(head: str, recipe_for: MakeRecipe) -> None:
     fields = {"eval_strategy": "steps", "eval_steps": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 4,
-              "per_device_train_batch_size": 4}  # fmt: skip
+              "per_device_train_batch_size": 4, "head": head, "objective": "pairwise", "context_layers": 1}  # fmt: skip
     whole = train(recipe_for(**fields))  # 24 steps, 6 in an epoch
     recipe = recipe_for(**fields)
     killed = train(recipe, killed_after=17)

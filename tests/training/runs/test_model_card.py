@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,26 @@ def quoted(folder: Path, stories: list[list[str]]) -> set[str]:
     """The sentences of these stories that stand in a text of the folder."""
     texts = "".join((folder / name).read_text("utf-8") for name in ("README.md", "results.json", "recipe.yaml"))
     return {sentence for story in stories for sentence in story if sentence in texts}
+
+
+def test_the_code_that_trains_the_model_further_runs_without_our_packages(trained: Trained, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n([^`]*repo = .*?)```", readme(trained.folder), re.DOTALL)
+    assert f'repo = "{trained.folder.name}"' in code
+    hidden = ("modeling_sentence_ordering", "dataset_builder", "training", "model_card")
+    hide = f"import sys\nfor name in {hidden}:\n    sys.modules[name] = None\n"
+    show = "print(trainer.state.global_step, sorted(trainer.evaluate()))\n"
+    (tmp_path / trained.folder.name).symlink_to(trained.folder)
+    ended = subprocess.run(
+        [sys.executable, "-c", hide + code + show],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    steps, names = ended.stdout.splitlines()[-1].split(" ", 1)
+    assert int(steps) == 3 and "eval_kendalls_tau" in names
+    assert (tmp_path / "trained-further" / "model.safetensors").is_file()
 
 
 def test_the_metadata_equal_the_results(trained: Trained) -> None:

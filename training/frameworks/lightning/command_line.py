@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -20,8 +21,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
 from dataset_builder.file_writing import write_text
-from training.system.console import TRACEBACK_VARIABLE, complain
 from training.system.device import steady_memory
+from training.system.exit_codes import DONE, exit_code
 from training.system.interrupts import exit_with
 
 from .data import StoryDataModule
@@ -73,13 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one of Lightning's commands.
 
     Returns:
-        0 if it was done, 2 for bad input, 130 if it was interrupted; each but 0 with a line on standard error.
-
-    Raises:
-        SystemExit: for bad arguments, with 2, as in any argparse program.
+        0 if it was done, 1 if it failed for a reason outside of its input, 2 for bad input, 130 if it was interrupted;
+        each but 0 with a line on standard error.
     """
     steady_memory()
     _quiet_libraries()
+    return exit_code(lambda: _run(arguments), sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     try:
         with let_interrupts_out():
@@ -90,21 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # our checkpoints say themselves what is needed
                 trainer_defaults={} if in_terminal else {"enable_progress_bar": False, "enable_model_summary": False},
+                save_config_kwargs={"overwrite": True},  # so that `fit` can be repeated in one folder
+                parser_kwargs={"exit_on_error": False},
                 args=None if arguments is None else list(arguments),
             )
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return 130
-    except ValueError as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
-        complain(str(error))
-        return 2
-    return 0
+    except ArgumentError as error:
+        raise ValueError(f"{error} (see --help)") from error
+    return DONE
 
 
 def _quiet_libraries() -> None:
     """Silences Lightning's advertisements and the use it makes of what is deprecated; bars are for terminals."""
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # no checkpoint is a pickle that runs code
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).addFilter(_is_no_advertisement)
     for category in (DeprecationWarning, FutureWarning):

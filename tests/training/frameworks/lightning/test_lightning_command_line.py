@@ -86,9 +86,39 @@ def test_bad_input_is_one_line_and_exit_code_2(config: Path, capfd: pytest.Captu
     assert capfd.readouterr().err == (
         "sentence-ordering: --encoder nowhere/at/all: no such folder, and no id of a repository on the Hub either\n"
     )
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", str(config), "--model.no_such_thing", "1"])
-    assert stop.value.code == 2
+    for flags in (["--model.no_such_thing", "1"], ["--trainer.max_steps", "many"], ["--data.data", "{"]):
+        assert main(["fit", "--config", str(config), *flags]) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("sentence-ordering: ") and error.count("\n") == 1, error
+
+
+def test_an_error_of_any_kind_is_one_line(
+    config: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("train")
+
+    monkeypatch.setattr("training.frameworks.lightning.data.open_stories", fail)
+    assert main(["fit", "--config", str(config)]) == 1
+    error = capfd.readouterr().err
+    assert error.startswith("sentence-ordering: KeyError: 'train'") and error.count("\n") == 1, error
+
+
+def test_fit_can_be_repeated_in_one_folder(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its configuration is saved there each time."""
+    flags = ["--trainer.logger", "false", "--trainer.default_root_dir", str(tmp_path / "root")]
+    short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--trainer.callbacks", "null"]
+    for _ in range(2):
+        assert main(["fit", "--config", str(config), *flags, *short]) == 0
+    assert yaml.safe_load((tmp_path / "root" / "config.yaml").read_text())["model"]["seed"] == 7
+
+
+def test_data_without_a_training_split_are_tested_and_predicted(config: Path, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text((home / "stories.jsonl").read_text())
+    flags = ["--config", str(config), "--data.data", f"[{tmp_path / 'test.jsonl'}]"]
+    assert main(["test", *flags]) == 0
+    assert main(["predict", *flags]) == 0
+    assert len((tmp_path / "orders.jsonl").read_text().splitlines()) == 60
 
 
 def test_ctrl_c_is_exit_code_130(config: Path, capfd: pytest.CaptureFixture[str]) -> None:

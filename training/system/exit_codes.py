@@ -1,0 +1,84 @@
+"""What becomes of an exception at the end of a command: an exit code, and one line on standard error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from .console import BAD_INPUT, TRACEBACK_VARIABLE, complain, complain_as_one, drop_output
+from .full_disk import full_disk_in_words
+from .interrupts import interrupts_seen
+from .processes import AnotherFailed, Processes
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verbose: bool = False) -> int:
+    """Runs a command; what it returns, or what its exception means.
+
+    Args:
+        command: returns an exit code.
+        arguments: of the command line; the paths among them tell which disk may be full.
+        verbose: print the traceback as well.
+    """
+    show_traceback = bool(os.environ.get(TRACEBACK_VARIABLE))
+    try:
+        with interrupts_seen() as interrupted:
+            try:
+                code = command()
+                sys.stdout.flush()
+                return code
+            except SystemExit as stop:
+                return stop.code if isinstance(stop.code, int) else BAD_INPUT if stop.code else DONE
+            except Exception as error:
+                if interrupted:  # what a library has made of it: an import that failed, a process that ended
+                    raise KeyboardInterrupt from error
+                raise
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":
+                    raise
+                # Rust code of a library has failed, and has already printed where.
+                raise ValueError(f"a library cannot process this input: {error}") from error
+    except KeyboardInterrupt as interrupt:
+        if Processes.from_environment().is_first:
+            complain(str(interrupt) or "interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        if show_traceback:
+            raise
+        if isinstance(error, OSError) and sys.stdout is sys.__stdout__:
+            _try_to_flush()
+        if verbose:
+            traceback.print_exception(error)
+        full_disk = full_disk_in_words(error, arguments)
+        complain_as_one(full_disk or _in_words(error), later=isinstance(error, AnotherFailed))
+        is_bad_name = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        is_bad_input = isinstance(error, ValueError) or is_bad_name
+        return BAD_INPUT if is_bad_input and not full_disk else FAILED
+
+
+def _try_to_flush() -> None:
+    """Where standard output cannot be written, Python would fail again, and say so in its own way, when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output()
+
+
+def _in_words(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf"):
+        shown = error.object[error.start : error.start + 1]
+        return (
+            f"the output is encoded as {error.encoding}, which has no {shown!r}: set PYTHONIOENCODING=utf-8, or write "
+            "to a file with --output"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        name = error.filename2 or error.filename  # the first of two is only what was copied
+        return f"{name}: {error.strerror}" if name else error.strerror
+    if isinstance(error, (ValueError, OSError, RuntimeError)):
+        return text
+    return f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 for the details)"
