@@ -145,7 +145,8 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     # Given by hand: a tokenizer does not hash the same in every process, nor before and after its first call.
-    fingerprint = Hasher.hash([stories._fingerprint, vocabulary, story_tokenizer.marker_token_id, "sentence_ids-1"])
+    decides = [vocabulary, story_tokenizer.marker_token_id, story_tokenizer.max_input_tokens, "sentence_ids-2"]
+    fingerprint = Hasher.hash([stories._fingerprint, *decides])
     return cached_map(stories, tokenize, fingerprint, "Tokenizing")
 
 

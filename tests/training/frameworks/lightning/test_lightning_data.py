@@ -56,9 +56,9 @@ def mapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     counts: list[int] = []
     tokenize = tokenized_stories.StoryTokenizer.tokenize_stories
 
-    def count(self: StoryTokenizer, stories: Any) -> Any:
+    def count(self: StoryTokenizer, stories: Any, **options: Any) -> Any:
         counts.append(len(stories))
-        return tokenize(self, stories)
+        return tokenize(self, stories, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(tokenized_stories.StoryTokenizer, "tokenize_stories", count)
