@@ -34,15 +34,23 @@ def stories_of_rows(rows: Any, name: str = "rows") -> Dataset:
         ValueError: several splits were given, there are no sentences, or a row is not a story (as `BadRecord`).
     """
     dataset = _as_dataset(rows)
-    columns = [
-        column for column in dataset.column_names if column in {*_FIELDS, *sentence_columns(dataset.column_names)}
-    ]
-    if not set(columns).difference({"storyid", "storytitle", "labels", "orig_sents"}):
-        found = ", ".join(dataset.column_names) or "nothing"
-        raise ValueError(f"{name}: the column 'sentences' is missing (found: {found})")
+    columns = story_columns(dataset.column_names, name)
     if {"storyid", "sentences"} <= set(columns) and not {"labels", "shuf_sents", "orig_sents"} & set(columns):
         return dataset
     return _in_true_order(dataset.with_format(None).select_columns(columns), name)
+
+
+def story_columns(names: Iterable[str], name: str = "rows") -> list[str]:
+    """The columns that a story is read from.
+
+    Raises:
+        ValueError: none of them has sentences.
+    """
+    names = list(names)
+    columns = [column for column in names if column in {*_FIELDS, *sentence_columns(names)}]
+    if not set(columns).difference({"storyid", "storytitle", "labels", "orig_sents"}):
+        raise ValueError(f"{name}: there is no column 'sentences'; it has {', '.join(names) or 'none'}")
+    return columns
 
 
 def _as_dataset(rows: Any) -> Dataset:

@@ -39,7 +39,7 @@ def test_other_stories_under_the_same_name_are_refused(
         write_jsonl(data, made_up_stories(40, seed=seed))
         os.utime(data, (1, 1))
 
-    flags = ["train", "--data", data, "--framework", framework, "--output_dir", out, *FLAGS]
+    flags: list[Any] = ["train", "--data", data, "--framework", framework, "--output_dir", out, *FLAGS]
     flags += ["--encoder", str(home / encoder)] if encoder == "tiny-bert" else ["--encoder", encoder, *SMALL]
     write(1)
     first = run_command(*flags)
@@ -62,7 +62,17 @@ def test_other_validation_stories_and_streamed_ones_are_refused(home: Path, tmp_
         write_parquet(data, made_up_stories(40, seed=training_seed))
         write_jsonl(validation, made_up_stories(10, seed=validation_seed))
 
-    flags = ["train", "--data", data, "--streaming", "--validation_data", validation, "--output_dir", out, *FLAGS]
+    flags: list[Any] = [
+        "train",
+        "--data",
+        data,
+        "--streaming",
+        "--validation_data",
+        validation,
+        "--output_dir",
+        out,
+        *FLAGS,
+    ]
     flags += ["--encoder", str(home / "tiny-bert")]
     write(1, 2)
     first = run_command(*flags)
@@ -78,7 +88,7 @@ def test_the_data_module_of_lightning_refuses_other_stories(home: Path, tmp_path
     def fit(seed: int, **options: Any) -> Trainer:
         write_jsonl(tmp_path / "stories.jsonl", made_up_stories(40, seed=seed))
         module = SentenceOrderingModule.build(str(home / "tiny-bert"))
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         trainer = Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **quiet)
         trainer.fit(module, datamodule=StoryDataModule([str(tmp_path / "stories.jsonl")]), **options)
         return trainer

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from dataset_builder.rows import stories_of_rows
+from dataset_builder.rows import stories_of_rows, story_columns
 from modeling_sentence_ordering import (
     DataCollatorForSentenceOrdering,
     SentenceOrderingConfig,
@@ -152,7 +152,7 @@ class StoryDataModule(LightningDataModule):
         if self.given is None:
             yield from open_stories(self.recipe).sentences
         elif "train" in self.given:
-            yield from sentences_of(self.given["train"])
+            yield from sentences_of(stories_of_rows(self.given["train"]))
 
     def train_dataloader(self) -> ResumableLoader:
         """This process's share of the recipe's batches, from where a checkpoint was written on.
@@ -269,7 +269,9 @@ def given_splits(data: Any) -> dict[str, Dataset] | None:
                 f"data is a source, a list of sources, a Dataset or a DatasetDict, not {type(data).__name__}"
             )
         return None
-    return {name: stories_of_rows(rows) for name, rows in data.items()}
+    for name, rows in data.items():
+        story_columns(rows.column_names, name)
+    return dict(data)
 
 
 def as_story_tokenizer(tokenizer: Any) -> StoryTokenizer:

@@ -83,7 +83,7 @@ class FixedLoader:
 
 
 class ShownStories(TorchDataset[dict[str, Any]]):
-    """Stories as they are shown to the model in evaluation: `storyid` and the shuffled `sentences`."""
+    """Stories as the data set's configuration `shuffled` has them: `storyid` and the shuffled `sentences`."""
 
     def __init__(self, stories: TokenizedStories) -> None:
         self.stories = stories
@@ -95,7 +95,7 @@ class ShownStories(TorchDataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One story."""
         story = self.stories.stories[int(index)]
-        labels = self.stories.evaluation_labels(index)
+        labels = self.stories.dataset_labels(index)
         return {"storyid": story["storyid"], "sentences": [story["sentences"][label] for label in labels]}
 
 
