@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
+    from .configurations import shuffled_labels
     from .loading import load_all, load_stories
     from .readers import read_stories
     from .rights import may_be_quoted
@@ -30,6 +31,7 @@ __all__ = [
     "may_be_quoted",
     "read_stories",
     "stories_of_rows",
+    "shuffled_labels",
     "story_hash",
 ]
 _MODULES = {
@@ -44,6 +46,7 @@ _MODULES = {
     "may_be_quoted": "rights",
     "read_stories": "readers",
     "stories_of_rows": "rows",
+    "shuffled_labels": "configurations",
     "story_hash": "story",
 }
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from .bounded_yaml import read_yaml
+
 _CARDS = ("README.md", ".huggingface.yaml")
 
 
@@ -51,7 +53,7 @@ def _configurations(path: str, source: str) -> Any:
     try:
         if path.endswith(".yaml"):
             with open(path, encoding="utf-8") as file:
-                metadata = yaml.safe_load(file)
+                metadata = read_yaml(file.read())
         else:
             metadata = DatasetCard.load(path, ignore_metadata_errors=False).data.to_dict()
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):

@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from dataset_builder.configurations import shuffled_labels
-from dataset_builder.loading import load_stories
+from dataset_builder import load_stories, shuffled_labels
 from model_card.story_picture import draw_story
 from modeling_sentence_ordering import SentenceOrderingPipeline
-from training.models.trained_model import load_trained_model
+from training import load_trained_model
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,13 +5,14 @@ python examples/with_lightning.py --encoder minilm --max_steps 240 --output_dir 
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from datasets import load_dataset
 from pytorch_lightning import Trainer
 
-from dataset_builder.loading import load_stories
-from training.frameworks.lightning.checkpoints import checkpoint_to_folder
-from training.frameworks.lightning.data import StoryDataModule
-from training.frameworks.lightning.module import SentenceOrderingModule
+from training import Recipe, SentenceOrderingModule, StoryDataModule, build_model, checkpoint_to_folder
+
+BUILDER = Path(__file__).parents[1] / "dataset_builder"
 
 
 def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:
@@ -21,36 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:
     parser.add_argument("--output_dir", default="with-lightning")
     options = parser.parse_args(arguments)
 
-    # The module has loss, metrics, optimizer, schedule and the seed of each step's dropout.
-    module = SentenceOrderingModule.build(
-        options.encoder,
-        stories=load_stories(["sample"])["train"]["sentences"],  # `cnn` and `rnn` train their tokenizer on them
-        learning_rate=1e-4,
-    )
-    # Batches as in the other examples; by themselves also right under several processes and after resuming.
-    stories = StoryDataModule(
-        ["sample"],
-        per_device_train_batch_size=8,
-        per_device_eval_batch_size=64,
-        train_sampling_strategy="random",
-        shuffle_sentences="fixed",
-    )
-
-    # Everything else is Lightning's own: any callback, logger, strategy and precision may come here.
-    trainer = Trainer(
-        max_steps=options.max_steps,
-        accumulate_grad_batches=2,
-        gradient_clip_val=1.0,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        logger=False,
-    )
+    script, sample = str(BUILDER / "shuffled_rocstories.py"), str(BUILDER / "sample" / "sample_stories.csv")
+    data = load_dataset(script, data_files=sample, trust_remote_code=True)
+    model, tokenizer = build_model(Recipe(encoder=options.encoder), data["train"]["sentences"])
+    module = SentenceOrderingModule(model, tokenizer, learning_rate=1e-4)
+    stories = StoryDataModule(data, tokenizer, per_device_train_batch_size=8, per_device_eval_batch_size=64,
+                              train_sampling_strategy="random", shuffle_sentences="fixed")  # fmt: skip
+    trainer = Trainer(max_steps=options.max_steps, accumulate_grad_batches=2, gradient_clip_val=1.0,
+                      default_root_dir=options.output_dir, enable_checkpointing=False, logger=False)  # fmt: skip
     trainer.fit(module, datamodule=stories)
     (metrics,) = trainer.test(module, datamodule=stories, verbose=False)
-
-    # A checkpoint holds all there is, and becomes a whole repository for the Hub without anything else.
     trainer.save_checkpoint(f"{options.output_dir}.ckpt")
-    checkpoint_to_folder(f"{options.output_dir}.ckpt", options.output_dir)
+    checkpoint_to_folder(f"{options.output_dir}.ckpt", options.output_dir)  # a whole repository for the Hub
     print(f"test: tau {metrics['test_kendalls_tau']:.4f}, accuracy {metrics['test_accuracy']:.4f}")
     return metrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from math import exp
+from math import exp, isfinite
 from typing import Any
 
 from torch import Tensor
@@ -37,13 +37,13 @@ def in_order(
         `sentences`, `order` and `scores`, and `confidence` if there is a temperature; see `SentenceOrderingPipeline`.
 
     Raises:
-        ValueError: if a score is missing or not a number.
+        ValueError: if a score is missing or not finite.
     """
     known = [score for score in scores[: len(sentences)] if score is not None]
     if len(known) < len(sentences):
         raise ValueError(f"{len(sentences) - len(known)} of {len(sentences)} sentences have no score")
-    if any(score != score for score in known):
-        raise ValueError("the model's scores are not numbers (NaN): its weights are broken, or overflow in float16")
+    if not all(map(isfinite, known)) or (pair_logits is not None and not pair_logits.isfinite().all()):
+        raise ValueError("the model's scores are not finite numbers: its weights are broken, or overflow in float16")
     fixed = fixed or FixedPoints()
     order = order_by_scores(known, fixed, tie_break=lambda i: (sentences[i], i))
     if pair_logits is not None:

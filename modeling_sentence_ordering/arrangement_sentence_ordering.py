@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from math import factorial, fsum, prod
+from math import factorial, fsum, isfinite, nan, prod
 
 import torch
 from torch import Tensor
@@ -92,7 +92,11 @@ def average_scores(
     for way, row in zip(shown, scores, strict=True):
         for index, score in zip(_lowest_first(sentences, way, row), row, strict=False):
             collected[index].append(score)
-    return [fsum(values) / len(values) if values else None for values in collected]
+    # `fsum` raises an error for infinities of both signs.
+    return [
+        None if not values else fsum(values) / len(values) if all(map(isfinite, values)) else nan
+        for values in collected
+    ]
 
 
 def average_pair_logits(

@@ -100,7 +100,7 @@ class DataCollatorForSentenceOrdering:
             `shuffle=True` and without labels the sentences are in their true order, and `labels` are added.
         """
         stories = [as_list(sentences) for sentences in rows["sentences"]]
-        tokenized = [self._story_tokenizer.assemble(ids) for ids in self._story_tokenizer.tokenize_stories(stories)]
+        tokenized = [self._story_tokenizer.assemble(ids) for ids in self._tokenized(stories)]
         columns = {
             "input_ids": [story.input_ids for story in tokenized],
             "marker_positions": [
@@ -112,9 +112,13 @@ class DataCollatorForSentenceOrdering:
             columns["labels"] = [list(range(len(story))) for story in stories]
         return columns
 
+    def _tokenized(self, stories: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        tokenizer = self._story_tokenizer
+        return tokenizer.tokenize_stories(stories, longest=tokenizer.max_input_tokens)
+
     def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[_Story]:
         untokenized = [as_list(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
-        tokenized = iter(self._story_tokenizer.tokenize_stories(untokenized))
+        tokenized = iter(self._tokenized(untokenized))
         stories = []
         for row in rows:
             if "input_ids" in row and "marker_positions" in row:

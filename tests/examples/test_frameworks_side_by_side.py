@@ -96,4 +96,4 @@ def test_it_is_short_and_says_how_to_run_it(example: ModuleType) -> None:
     assert f"\npython {example.__name__.replace('.', '/')}.py --" in example.__doc__
     code = [line for line in Path(example.__file__).read_text(encoding="utf-8").splitlines() if line.strip()]
     docstring = [line for line in example.__doc__.splitlines() if line.strip()]
-    assert len(code) - len(docstring) <= (40 if example is with_trainer else 62)
+    assert len(code) - len(docstring) <= 40

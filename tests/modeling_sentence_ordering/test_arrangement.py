@@ -188,3 +188,9 @@ def test_it_holds_for_other_encoders(name: str, make_model: MakeModel) -> None:
     expected = order(STORIES, batch_size=4)
     found = order([story[::-1] for story in STORIES], batch_size=4)
     assert [in_answer_order(answer) for answer in found] == [in_answer_order(answer) for answer in expected]
+
+
+def test_infinite_scores_have_no_mean() -> None:
+    """`math.fsum` of infinities of both signs is an exception, which ended the ordering of all other stories."""
+    found = average_scores(["A.", "B."], [[0, 1], [1, 0]], [[math.inf, 0.5], [1.5, -math.inf]])
+    assert math.isnan(found[0]) and found[1] == 1.0

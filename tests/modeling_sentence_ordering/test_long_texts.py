@@ -243,7 +243,7 @@ def test_progress_is_for_terminals(short: SentenceOrderingPipeline, capfd: pytes
 def test_scores_that_are_not_numbers_are_an_error(make_model: MakeModel) -> None:
     model, story_tokenizer = make_model("bert", max_input_tokens=LIMIT)
     model.head.bias.data.fill_(math.nan)
-    with pytest.raises(ValueError, match="scores are not numbers"):
+    with pytest.raises(ValueError, match="scores are not finite"):
         SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer)(LONG)
 
 

@@ -233,7 +233,7 @@ def test_unknown_keywords_are_refused(order: SentenceOrderingPipeline, make_mode
 def test_scores_that_are_not_numbers_are_an_error(make_model: MakeModel) -> None:
     model, story_tokenizer = make_model("bert")
     torch.nn.init.constant_(model.head.bias, math.nan)
-    with pytest.raises(ValueError, match="scores are not numbers"):
+    with pytest.raises(ValueError, match="scores are not finite"):
         SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer)(STORIES[0])
 
 

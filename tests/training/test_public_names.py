@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,9 +40,22 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
         exec("from training import Trainers")
 
 
-@pytest.mark.parametrize("path", ["examples/with_trainer.py"])
-def test_an_example_imports_from_the_packages_directly(path: str) -> None:
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+def shown_code() -> dict[str, str]:
+    """Python that users copy: the examples, the notebook, and the blocks of README.md."""
+    code = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")}
+    notebook = json.loads((ROOT / "examples" / "sentence_ordering.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code["notebook"] = "\n".join(line for cell in cells for line in cell.splitlines() if line[:1] not in ("%", "!"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code["README.md"] = "\n".join(re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE))
+    return code
+
+
+@pytest.mark.parametrize(("place", "code"), shown_code().items(), ids=shown_code())
+def test_what_users_copy_imports_from_the_packages_directly(place: str, code: str) -> None:
+    tree = ast.parse(code)
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    assert [name for name in modules if name.startswith(PACKAGES) and name not in PACKAGES] == []
+    ours = [name for name in modules if name.partition(".")[0] in PACKAGES]
+    assert ours, f"{place} imports nothing of ours"
+    assert [name for name in ours if name not in PACKAGES] == []

@@ -64,11 +64,12 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"the page needs Gradio, which is not installed: pip install '{PROGRAM}[demo]'")
     if options.port is not None and not 1 <= options.port <= 65535:
         raise ValueError(f"--port {options.port} is none: it is a number from 1 to 65535")
+    from training.demo.guard import Guard
     from training.demo.page import Model, serve
     from training.evaluation.metrics import story_metrics
 
     model = Model(model_name(options.model), lambda: _pipeline(options.model))
-    serve(model, examples(), story_metrics, server_name="127.0.0.1", server_port=options.port, report=say)
+    serve(model, examples(), story_metrics, Guard, server_name="127.0.0.1", server_port=options.port, report=say)
     return 0
 
 

@@ -24,9 +24,14 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
 
 import gradio as gr  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
 
 MAX_SENTENCES = 100
 MAX_CHARACTERS = 50_000
+MAX_WAITING = 64
+"""Actions of visitors that wait at most; the next one is told to try again."""
+MAX_VISITORS = 1000
+_FORGOTTEN_AFTER = 3600  # seconds, of a visitor's story; it is read from the text again if it is needed
 # Below this the model is wrong about two neighbours more often than one time in four.
 DOUBTFUL = 0.75
 
@@ -288,7 +293,7 @@ def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics
     """
     actions = Actions(model, examples, story_metrics)
     with gr.Blocks(title="Sentence ordering", analytics_enabled=False) as page:
-        story = gr.State(None)
+        story = gr.State(None, time_to_live=_FORGOTTEN_AFTER)
         _html(_INTRODUCTION, elem_id="so-introduction")
         status = _html(model.status(), js_on_load=_ANNOUNCED)
         with gr.Row(elem_id="so-columns"):
@@ -317,7 +322,7 @@ def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics
         if examples:  # what a visitor has written by then stays
             page.load(actions.shuffle, given, shown, **quiet)
         page.load(actions.status, None, status, concurrency_limit=None, **quiet)
-    return page
+    return page.queue(max_size=MAX_WAITING)
 
 
 def _html(value: str | None = None, *, js_on_load: str | None = None, **options: Any) -> gr.HTML:
@@ -328,6 +333,7 @@ def serve(
     model: Model,
     examples: Sequence[Example],
     story_metrics: Metrics,
+    guard: Callable[..., Any],
     *,
     server_name: str | None = None,
     server_port: int | None = None,
@@ -337,6 +343,7 @@ def serve(
 
     Args:
         model, examples, story_metrics: as for `build_page`.
+        guard: `training.demo.guard.Guard`, which a Space has as `demo_guard.py`.
         server_name: address to listen on, and by default that of Gradio's variables, which a Space sets.
         server_port: port; by default that of Gradio's variables, or the first free one from 7860 on.
         report: called with each line for the person at the terminal.
@@ -347,8 +354,11 @@ def serve(
     """
     page = build_page(model, examples, story_metrics)
     theme = gr.themes.Default(primary_hue="indigo", font=("system-ui", "sans-serif"), font_mono=("monospace",))
+    listening = server_name or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    guarded = Middleware(guard, local_only=listening in ("127.0.0.1", "localhost", "::1"))
     _, address, _ = page.launch(
         server_name=server_name, server_port=server_port, share=False, ssr_mode=False, prevent_thread_lock=True,
+        app_kwargs={"middleware": [guarded]}, state_session_capacity=MAX_VISITORS, max_file_size=0,
         quiet=True, footer_links=["gradio"], theme=theme, css=_CSS.read_text(encoding="utf-8"),
     )  # fmt: skip
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.bounded_yaml import read_yaml
 from dataset_builder.file_writing import new_folder, write_text
 from modeling_sentence_ordering import objectives_sentence_ordering as metrics
 from training.publishing.checks import check_code
@@ -25,6 +26,7 @@ _PAGE = {
     "demo_page.py": Path(__file__).with_name("page.py"),
     "demo_page.css": Path(__file__).with_name("page.css"),
     "demo_page.js": Path(__file__).with_name("page.js"),
+    "demo_guard.py": Path(__file__).with_name("guard.py"),
     "metrics.py": Path(metrics.__file__),
 }
 _HUB_LIBRARIES = ("transformers", "torch", "numpy")
@@ -33,6 +35,7 @@ _APP_CODE = '''"""Shuffles sentences and has a model put them in order. Made by 
 import json
 from pathlib import Path
 
+from demo_guard import Guard
 from demo_page import Model, serve
 
 HERE = Path(__file__).parent
@@ -54,7 +57,7 @@ def story_metrics(scores, labels):
 
 if __name__ == "__main__":
     examples = json.loads((HERE / "examples.json").read_text(encoding="utf-8"))
-    serve(Model({name}, load), examples, story_metrics)
+    serve(Model({name}, load), examples, story_metrics, Guard)
 '''
 _TEXT = """
 Puts shuffled sentences in order with {model}: pick a story or write one, shuffle it, and press *Order*.
@@ -136,7 +139,7 @@ def check_space(folder: Path) -> None:
         ValueError: if it is none, or its app is missing.
     """
     try:
-        metadata = yaml.safe_load((folder / CARD).read_text(encoding="utf-8").split("---\n")[1])
+        metadata = read_yaml((folder / CARD).read_text(encoding="utf-8").split("---\n")[1])
         app = folder / metadata["app_file"] if metadata["sdk"] == "gradio" else None
     except (OSError, ValueError, IndexError, KeyError, TypeError, yaml.YAMLError):
         app = None

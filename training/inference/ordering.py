@@ -146,8 +146,12 @@ def _answers(portion: _Portion, scores: list[StoryScores], temperature: float | 
         elif place in portion.errors:
             answers[place] = OrderedStory(record, error=portion.errors[place])
     for (place, story, _, truncated, fixed), found in zip(portion.waiting, scores, strict=True):
-        answer = in_order(
-            story.sentences, found.scores, pair_logits=found.pair_logits, temperature=temperature, fixed=fixed
-        )
-        answers[place] = OrderedStory(story, **answer, truncated=truncated)
+        try:
+            answer = in_order(
+                story.sentences, found.scores, pair_logits=found.pair_logits, temperature=temperature, fixed=fixed
+            )
+        except ValueError as error:  # its scores are not finite
+            answers[place] = OrderedStory(story, error=str(BadRecord(story.file, story.row, str(error))))
+        else:
+            answers[place] = OrderedStory(story, **answer, truncated=truncated)
     return [answers[place] for place in range(len(portion.records))]

@@ -75,6 +75,8 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
         )
         if missing := sorted(loaded["missing_keys"]):
             raise ValueError(f"its weights lack {', '.join(missing[:3])}")
+        if broken := [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]:
+            raise ValueError(f"its weights are not finite numbers (NaN or infinity) in {', '.join(broken[:3])}")
         tokenizer = load_tokenizer(name_or_path)
         StoryTokenizer(tokenizer, model.config)  # refuses a tokenizer of another model
         model = model.eval().to(fastest_device())

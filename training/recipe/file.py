@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.bounded_yaml import read_yaml
+
 from .recipe import Recipe, RecipeError
 
 
@@ -27,7 +29,7 @@ def read_recipe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        values = yaml.safe_load(text)  # JSON is YAML as well
+        values = read_yaml(text)  # JSON is YAML as well
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from dataset_builder.bounded_yaml import read_yaml
 from dataset_builder.file_writing import write_text
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import TrainingFailed, read_training_log
@@ -68,7 +69,7 @@ class ComparedEncoder:
             if not separator or key not in {spec.name for spec in dataclasses.fields(Recipe)} or key in _NOT_SHARED:
                 raise RecipeError(f"--encoders {text}: {assignment!r} is no field=value of a recipe")
             try:
-                fields[key] = coerced(key, yaml.safe_load(value), "--encoders")
+                fields[key] = coerced(key, read_yaml(value), "--encoders")
             except yaml.YAMLError:
                 raise RecipeError(f"--encoders {text}: {value!r} is no value of a recipe") from None
         return cls(name, fields)

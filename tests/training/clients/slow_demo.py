@@ -14,6 +14,7 @@ for ours in ("modeling_sentence_ordering", "dataset_builder", "training", "model
     sys.modules[ours] = None
 sys.path.insert(0, "")
 
+from demo_guard import Guard  # noqa: E402
 from demo_page import Model, serve  # noqa: E402
 from metrics import story_metrics  # noqa: E402
 
@@ -32,5 +33,10 @@ def load() -> Any:
 
 
 serve(
-    Model("slow-model", load), [], story_metrics, server_name="127.0.0.1", report=lambda line: print(line, flush=True)
+    Model("slow-model", load),
+    [],
+    story_metrics,
+    Guard,
+    server_name="127.0.0.1",
+    report=lambda line: print(line, flush=True),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import stat
 import subprocess
@@ -17,12 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import transformers
 from packaging.version import Version
 
 from dataset_builder.readers import read_stories
 from dataset_builder.story import BadRecord, Story
-from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer
+from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer, save_tokenizer
 from tests.training.conftest import Command, Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories
 from training.commands import order as command_order
@@ -307,3 +309,40 @@ def test_bfloat16_is_for_torch_alone(trained: Trained) -> None:
     refused = run_command("order", "--model", trained.folder, stories, "--bf16", "--backend", "onnx")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.startswith("sentence-ordering: --bf16 is for --backend torch, not onnx")
+
+
+def test_a_story_without_finite_scores_is_an_error_in_its_place(trained: Trained, tmp_path: Path) -> None:
+    """Here an embedding so large that a layer of the encoder overflows; in half precision that happens sooner."""
+    model, tokenizer = load_trained_model(str(trained.folder))
+    ids = [{token for ids in tokenizer(story)["input_ids"] for token in ids} for story in FIVE]
+    rare = next(token for token in sorted(set.union(*ids)) if 0 < sum(token in some for some in ids) < len(FIVE))
+    hit = [rare in some for some in ids]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[rare] = 3e38
+    model.save_pretrained(tmp_path / "model")
+    save_tokenizer(tokenizer, tmp_path / "model")
+    (tmp_path / "stories.txt").write_text(as_text(FIVE), encoding="utf-8")
+    for name in ("answers.jsonl", "answers.csv", "answers.parquet"):
+        result = run_command(
+            "order", "--model", tmp_path / "model", tmp_path / "stories.txt", "--output", tmp_path / name
+        )
+        assert result.code == 1
+        assert "not finite numbers" in result.err
+    lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert ["error" in answer for answer in found] == hit
+    for answer, story in zip(found, FIVE, strict=True):
+        assert "error" in answer or sorted(answer["sentences"]) == sorted(story)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_with_weights_that_are_not_finite_is_refused(value: float, trained: Trained, tmp_path: Path) -> None:
+    model, tokenizer = load_trained_model(str(trained.folder))
+    model.head.weight.data[0, 0] = value
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
+    with pytest.raises(ValueError, match="not finite.*head.weight"):
+        load_trained_model(str(tmp_path))
+    (tmp_path / "stories.txt").write_text(as_text(FIVE), encoding="utf-8")
+    result = run_command("order", "--model", tmp_path, tmp_path / "stories.txt")
+    assert (result.code, result.out) == (2, "")

@@ -107,7 +107,16 @@ def test_a_space_is_whole_and_tells_nothing_of_this_machine(trained: Trained, tm
     assert "push --space" in command.out
     assert [path.name for path in tmp_path.iterdir()] == ["my-space"]
     files = files_of(tmp_path / "my-space")
-    own = {"README.md", "app.py", "demo_page.py", "demo_page.css", "demo_page.js", "examples.json", "metrics.py"}
+    own = {
+        "README.md",
+        "app.py",
+        "demo_guard.py",
+        "demo_page.py",
+        "demo_page.css",
+        "demo_page.js",
+        "examples.json",
+        "metrics.py",
+    }
     assert {name for name in files if "/" not in name} == own | {"requirements.txt"}
     model = {name.removeprefix("model/"): content for name, content in files.items() if name.startswith("model/")}
     assert model == {name: content for name, content in files_of(trained.folder).items() if name in model}

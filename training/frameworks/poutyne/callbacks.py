@@ -6,6 +6,7 @@ between that and the optimizer's step. The optimizer's own hooks are the place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -16,6 +17,9 @@ from poutyne import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
+
+from training.frameworks.optimization import seed_step
+from training.recipe.recipe import Recipe
 
 
 class GradientClipping(Callback):
@@ -89,6 +93,36 @@ class StepSchedule(poutyne.LambdaLR):
     def _move(self, *_: Any) -> None:
         self.learning_rate = self.scheduler.get_last_lr()[0]
         self.scheduler.step()
+
+
+class SeedSteps(Callback):
+    """Seeds dropout before each step of the optimizer, by the seed and the step.
+
+    The masks of a step then do not depend on what drew random numbers before, such as an evaluation or an interrupted
+    run, and are the same as in the other frameworks.
+
+    Args:
+        seed: as the recipe's.
+        batches_per_step: that of `fit_generator`.
+    """
+
+    def __init__(self, seed: int = 42, batches_per_step: int = 1) -> None:
+        super().__init__()
+        self.recipe = Recipe(seed=seed)
+        self.batches_per_step = batches_per_step
+        self._step = 0
+
+    def on_epoch_begin(self, epoch_number: int, logs: dict[str, Any]) -> None:
+        """Counts the steps of the epochs before, also those of an earlier run that is resumed."""
+        batches = self.params.get("steps")
+        if batches is not None:
+            self._step = (epoch_number - 1) * math.ceil(batches / self.batches_per_step)
+
+    def on_train_batch_begin(self, batch_number: int, logs: dict[str, Any]) -> None:
+        """Before each forward pass, counted from 1."""
+        if (batch_number - 1) % self.batches_per_step == 0:
+            seed_step(self.recipe, self._step)
+            self._step += 1
 
 
 class PassEpoch(Callback):

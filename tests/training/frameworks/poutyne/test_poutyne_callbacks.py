@@ -13,7 +13,9 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.training.small_runs import interrupt_after, seeded
-from training.frameworks.poutyne.callbacks import GradientClipping, PassEpoch, StepSchedule
+from training.frameworks.optimization import seed_step
+from training.frameworks.poutyne.callbacks import GradientClipping, PassEpoch, SeedSteps, StepSchedule
+from training.recipe.recipe import Recipe
 
 BATCHES_PER_STEP = 2
 EXAMPLES, BATCH_SIZE = 14, 4  # batches of 4, 4, 4 and 2: the two steps of an epoch are of 8 and of 6 examples
@@ -133,3 +135,28 @@ def test_the_loader_is_told_the_epoch_counted_from_0() -> None:
 
     fit(linear_model(0.01), PassEpoch(Loader()), epochs=3)
     assert Loader.epochs == [0, 1, 2]
+
+
+@pytest.mark.parametrize("batches_per_step", [1, 2, 3])
+def test_each_step_has_its_seed_also_in_a_run_that_goes_on(batches_per_step: int) -> None:
+    """Four batches in an epoch; the forward passes of a step draw one after the other from its seed."""
+
+    def drawn(epochs: int, initial_epoch: int = 1) -> list[float]:
+        model, draws = linear_model(), []
+        model.network.register_forward_pre_hook(lambda *_: draws.append(float(torch.rand(()))))
+        torch.rand(initial_epoch)
+        model.fit_generator(
+            DataLoader(TensorDataset(torch.ones(EXAMPLES, 3), torch.ones(EXAMPLES, 1)), batch_size=BATCH_SIZE),
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            batches_per_step=batches_per_step,
+            callbacks=[SeedSteps(seed=3, batches_per_step=batches_per_step)],
+            verbose=False,
+        )
+        return draws
+
+    whole = drawn(3)
+    assert len(set(whole)) == 12
+    assert drawn(3, initial_epoch=3) == whole[8:]
+    seed_step(Recipe(seed=3), -(-4 // batches_per_step))  # the first step of the second epoch
+    assert float(torch.rand(())) == whole[4]

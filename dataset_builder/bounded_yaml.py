@@ -1,0 +1,44 @@
+"""YAML of somebody else, within bounds: a few lines of anchors can stand for gigabytes.
+
+Every package may import this module, and it imports none of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+LONGEST_TEXT = 2**20
+"""Characters of a text."""
+MOST_VALUES = 100_000
+"""Values in it, those that an alias repeats counted each time."""
+
+
+def read_yaml(text: str) -> Any:
+    """What a text says.
+
+    Raises:
+        yaml.YAMLError: if it is not YAML, is too long, is nested too deeply, or repeats itself too often.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise yaml.YAMLError(f"the text has {len(text):,} characters; at most {LONGEST_TEXT:,} are read")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _values(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply, or an alias stands for what it is in") from None
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        size = 1 + len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else 1  # a long text counts as several
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = size + sum(_values(part, known) for part in parts)
+    return known[id(node)]
