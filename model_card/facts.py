@@ -38,6 +38,7 @@ class ModelFacts:
         parameters: number of parameters.
         training_sentences: the fewest and the most sentences of a story that it was trained on.
         max_input_tokens: the most tokens of a story that it reads, None for no limit.
+        head: what the model decides: `score` or `pairs`.
         base_model: the encoder's id on the Hub, if it has one.
         datasets: ids on the Hub of the data.
         license: of the model, an id that the Hub knows.
@@ -53,6 +54,7 @@ class ModelFacts:
     parameters: int
     training_sentences: tuple[int, int]
     max_input_tokens: int | None = None
+    head: str = "score"
     base_model: str | None = None
     datasets: Sequence[str] = ()
     license: str = "unknown"

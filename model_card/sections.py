@@ -194,6 +194,13 @@ def _what_went_wrong(order: Sequence[int]) -> str:
     )
 
 
+_HEADS = {
+    "score": "A linear head turns what it makes of each sentence into one number, and the sentences are sorted by it.",
+    "pairs": "The head gives each pair of sentences the log-odds of their order, and the answer is the order with the "
+    "highest sum of log-probabilities over all pairs.",
+}
+
+
 def training(facts: ModelFacts) -> str:
     """Encoder, data, time, hardware, the loss curve, the recipe in full and the versions."""
     recipe, run, environment = facts.recipe, facts.results["training"], dict(facts.results["environment"])
@@ -214,8 +221,7 @@ def training(facts: ModelFacts) -> str:
     ]
     return "\n\n".join(
         [
-            "The encoder reads all sentences of a story at once, each behind a marker. A linear head turns what it "
-            "makes of each sentence into one number, and the sentences are sorted by it.",
+            f"The encoder reads all sentences of a story at once, each behind a marker. {_HEADS[facts.head]}",
             "\n".join(["| | |", "|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]),
             *([f"![Loss and Kendall's tau during training]({facts.curves})"] if facts.curves else []),
             "The recipe in full; with the same data, `sentence-ordering train --config recipe.yaml --output_dir DIR` "

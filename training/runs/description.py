@@ -89,6 +89,7 @@ def _facts(run: Described, results: Mapping[str, Any], options: CardOptions) -> 
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         training_sentences=run.trained_on.sentences,
         max_input_tokens=run.model.config.max_input_tokens,
+        head=run.model.config.head,
         base_model=run.model.config.base_model,
         datasets=[source for source in recipe.data if source != "sample" and hub_id(source)],
         license=options.model_license or "unknown",
