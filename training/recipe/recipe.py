@@ -214,7 +214,7 @@ class Recipe:
 
     test_size: float = field(default=0.2, metadata=_of("Share held out where the data bring no splits."))
     validation_size: float = field(default=0.3, metadata=_of("Share of that which is for validation."))
-    data_seed: int = field(default=42, metadata=_of("Seed of the split and of the evaluation's shuffles."))
+    data_seed: int = field(default=42, metadata=_of("Seed of the split and of the data set's shuffles."))
 
     resume_from_checkpoint: str | None = field(
         default=None,
