@@ -125,7 +125,7 @@ def test_predicts_in_the_order_of_the_stories(attached: StoryDataModule) -> None
     shown = [story for batch in batches for story in batch["sentences"]]
     test = attached.splits["test"]
     assert [sorted(story) for story in shown] == [sorted(story) for story in test.stories["sentences"]]
-    assert shown[3] == [test.stories[3]["sentences"][label] for label in test.evaluation_labels(3)]
+    assert shown[3] == [test.stories[3]["sentences"][label] for label in test.dataset_labels(3)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
