@@ -70,7 +70,7 @@ def write_pieces(encoder: Path, folder: Path, megabytes: int) -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--pieces {folder} is not empty: choose another")
-    model = AutoModel.from_pretrained(encoder, dtype=torch.bfloat16, use_safetensors=True)
+    model = AutoModel.from_pretrained(encoder, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False)
     name, largest = max(((name, p.nbytes) for name, p in model.named_parameters()), key=lambda item: item[1])
     if largest > megabytes * 10**6:
         raise ValueError(f"--megabytes {megabytes}: {name} alone has {largest / 1e6:.1f}")

@@ -47,8 +47,8 @@ class GuideTrainer(Trainer):
 
 def load_guide_model(encoder: str) -> tuple[Any, Any]:
     """The guide's model and tokenizer around an encoder, by id or folder."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
-    return AutoModelForTokenClassification.from_pretrained(encoder, num_labels=1), tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+    return AutoModelForTokenClassification.from_pretrained(encoder, num_labels=1, trust_remote_code=False), tokenizer
 
 
 def guide_dataset(stories: Iterable[Sequence[str]], tokenizer: Any, padding: str, seed: int = 42) -> Dataset:

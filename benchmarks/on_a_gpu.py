@@ -166,7 +166,7 @@ def answers(model: Any, tokenizer: Any, stories: Stories, num_permutations: int)
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     ids = [story_tokenizer.shortened(story)[0] for story in story_tokenizer.tokenize_stories(stories)]
     options = {"num_permutations": num_permutations, "batch_tokens": 65536}
-    found = score_stories(model, story_tokenizer, stories, ids, **options)  # type: ignore[arg-type]
+    found = score_stories(model, story_tokenizer, stories, ids, **options)
     return [in_order(story, one.scores, pair_logits=one.pair_logits) for story, one in zip(stories, found, strict=True)]
 
 

@@ -120,7 +120,7 @@ def shuffled_stories(stories: Dataset, data_seed: int) -> tuple[list[list[str]],
 def sentence_embeddings(encoder: str, stories: Sequence[Sequence[str]], batch_size: int) -> list[np.ndarray]:
     """For each story `(sentences, dimensions)`, float64: the mean over each sentence's tokens, of length 1."""
     tokenizer = load_tokenizer(encoder)
-    model = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True)
+    model = AutoModel.from_pretrained(encoder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     model.eval().to(fastest_device())
     flat = [sentence for story in stories for sentence in story]
     vectors = np.zeros((len(flat), model.config.hidden_size))

@@ -94,7 +94,9 @@ def train_pair_classifier(
     set_seed(recipe.seed)
     name = resolve_encoder(recipe.encoder)
     tokenizer = load_tokenizer(name)
-    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=2, use_safetensors=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        name, num_labels=2, use_safetensors=True, trust_remote_code=False
+    )
     pairs = StoryPairs(stories.stories["sentences"])
     dataset: Any = pairs  # of pairs, where the loader's type says stories
     tokens = [[len(ids) for ids in stories.sentence_ids(index)] for index in range(len(stories))]
@@ -139,7 +141,7 @@ def pair_probabilities(folder: Path, stories: Sequence[Sequence[str]], batch_siz
     Every pair is read both ways, N (N - 1) short sequences for a story of N sentences.
     """
     tokenizer = load_tokenizer(str(folder))
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     model.eval().to(fastest_device())
     found = [np.full((len(story), len(story)), 0.5) for story in stories]
     pairs = [(index, *pair) for index, story in enumerate(stories) for pair in _pairs(len(story))]

@@ -22,22 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--max_steps", type=int, default=240)
     parser.add_argument("--output_dir", default="with-trainer")
     options = parser.parse_args(arguments)
-
     script, sample = str(BUILDER / "shuffled_rocstories.py"), str(BUILDER / "sample" / "sample_stories.csv")
     data = load_dataset(script, data_files=sample, trust_remote_code=True)
     model, tokenizer = build_model(Recipe(encoder=options.encoder), data["train"]["sentences"])
-    trainer = Trainer(
-        model,
-        TrainingArguments(options.output_dir, max_steps=options.max_steps, per_device_train_batch_size=8,
-                          gradient_accumulation_steps=2, per_device_eval_batch_size=64, learning_rate=1e-4,
-                          warmup_steps=0.1, weight_decay=0.01, max_grad_norm=1.0, eval_strategy="epoch",
-                          save_strategy="no", remove_unused_columns=False, report_to="none"),
-        data_collator=DataCollatorForSentenceOrdering(tokenizer, model.config),
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
-        compute_metrics=compute_metrics,
-        callbacks=[StepSeedCallback()],  # the same dropout in every framework, and after resuming
-    )  # fmt: skip
+    # The callback gives every framework the same dropout, and a resumed run that of an uninterrupted one.
+    training = TrainingArguments(options.output_dir, max_steps=options.max_steps, per_device_train_batch_size=8,
+                                 gradient_accumulation_steps=2, per_device_eval_batch_size=64, learning_rate=1e-4,
+                                 warmup_steps=0.1, weight_decay=0.01, max_grad_norm=1.0, eval_strategy="epoch",
+                                 save_strategy="no", remove_unused_columns=False, report_to="none")  # fmt: skip
+    trainer = Trainer(model, training, DataCollatorForSentenceOrdering(tokenizer, model.config), data["train"],
+                      data["validation"], compute_metrics=compute_metrics, callbacks=[StepSeedCallback()])  # fmt: skip
     trainer.train()
     metrics = trainer.evaluate(data["test"], metric_key_prefix="test")
     trainer.save_model()

@@ -13,8 +13,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_text(words: str) -> str:
-    """Anybody's words on one line, for a cell or behind other words, where nothing in them is markup."""
-    return re.sub(r"([\\`*_\[\]<>#|~$&])", r"\\\1", " ".join(words.split()))
+    """Anybody's words on one line, for a cell or behind other words, where nothing in them is markup or a link.
+
+    Bare URLs, e-mail addresses and names of users become links without any markup, and cannot be escaped: an empty
+    comment inside of them, which nobody sees, makes two texts of each.
+    """
+    escaped = re.sub(r"([\\`*_\[\]<>#|~$&])", r"\\\1", " ".join(words.split()))
+    return re.sub(r"(https?:|ftp:|mailto:|xmpp:|www(?=\.)|@)(?=\S)", r"\1<!-- -->", escaped, flags=re.IGNORECASE)
 
 
 def fenced(code: str, language: str) -> str:

@@ -38,14 +38,14 @@ def best_order(pair_logits: Tensor, kept: Sequence[tuple[int, int]] = ()) -> lis
     More sentences are put in order by insertion local search (Schiavinotto & Stützle, 2004, "The Linear Ordering
     Problem: Instances, Search Space Analysis and Algorithms"), which starts with the order of the input: each sentence
     in turn is moved to where the sum becomes highest, until no move raises it. The result is never worse than the input
-    order, and no two neighbours that are not kept stand against their logit. Each pass over all sentences takes O(N²).
+    order, and each two neighbours follow their logit, unless they are kept. Each pass over all sentences takes O(N²).
     Measured on random logits of 12 sentences (differences of strengths up to 8, and normal noise): with noise of 1 it
     finds the best order in 92 % of cases, with noise of 3 in 80 %.
 
     Args:
         pair_logits: `(sentences, sentences)`, antisymmetric, [i, j] the logit of «i before j».
-        kept: pairs (i, j): i has to stand before j. The input order itself must be as they say if there are more than
-            `EXACT_LIMIT` sentences.
+        kept: pairs (i, j): i has to come before j. With more than `EXACT_LIMIT` sentences the input order must keep
+            them, too.
 
     Returns:
         Input indices in order.
@@ -89,7 +89,7 @@ def decoded_ranks(pair_logits: Tensor, scores: Tensor, sentence_mask: Tensor) ->
         sentence_mask: `(stories, max_sentences)`, bool.
 
     Returns:
-        `(stories, max_sentences)`, float64 on the CPU; 0 where there is no sentence.
+        `(stories, max_sentences)`, float64 on the CPU; 0 for missing sentences.
     """
     pair_logits, scores, mask = pair_logits.detach().cpu().double(), scores.detach().cpu().double(), sentence_mask.cpu()
     ranks = torch.zeros_like(scores)

@@ -151,11 +151,15 @@ def load_encoder(name_or_path: str, tokenizer: Any, options: dict[str, Any]) -> 
         ValueError: for models that cannot order sentences.
         OSError: if there is no such model, or it has no safetensors file.
     """
-    options = {**options, "trust_remote_code": bool(options.get("trust_remote_code"))}  # None would ask
-    shared = {key: options[key] for key in ("revision", "token", "trust_remote_code") if key in options}
+    options = dict(options)
+    trusted = bool(options.pop("trust_remote_code", None))  # with None transformers asks on standard input
+    shared = {key: options[key] for key in ("revision", "token") if key in options} | {"trust_remote_code": trusted}
     config = load_encoder_config(name_or_path, **shared)
     tokenizer = load_tokenizer(name_or_path, **shared) if tokenizer is None else with_marker(tokenizer)
-    return AutoModel.from_pretrained(name_or_path, config=config, use_safetensors=True, **options), tokenizer
+    encoder = AutoModel.from_pretrained(
+        name_or_path, config=config, use_safetensors=True, trust_remote_code=trusted, **options
+    )
+    return encoder, tokenizer
 
 
 def scratch_config(name: str, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingConfig:

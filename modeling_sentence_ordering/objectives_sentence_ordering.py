@@ -5,7 +5,10 @@ A new objective is one function and one entry in `OBJECTIVES`. This file imports
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, groupby
+from math import factorial, prod
 from typing import Any
 
 import torch
@@ -277,7 +280,9 @@ def compute_metrics(prediction: Any) -> dict[str, float]:
     }
 
 
-def story_metrics(scores: Any, labels: Any, valid: Any = None) -> dict[str, Tensor]:
+def story_metrics(
+    scores: Any, labels: Any, valid: Any = None, copies: Mapping[int, Sequence[int]] | None = None
+) -> dict[str, Tensor]:
     """Accuracy, Kendall's tau and perfect match of each story.
 
     Scores order a story's sentences, lowest first. Ranks are compared with ranks among the valid sentences, so that a
@@ -285,11 +290,17 @@ def story_metrics(scores: Any, labels: Any, valid: Any = None) -> dict[str, Tens
     over all ways to break the ties: the order of the input does not matter, and a model that gives every sentence the
     same score gets tau 0, accuracy 1/N and pmr 1/N!.
 
+    Identical sentences are interchangeable: a position is right if the text there is the true one, a story is in order
+    if its texts are, and a pair of identical sentences is never discordant. For the other pairs, the copy with the
+    lowest score counts as the first one of the story, and so on.
+
     Args:
         scores: `(stories, max_sentences)`, numbers.
         labels: `(stories, max_sentences)`, the original index of each sentence, -100 for padding.
         valid: `(stories, max_sentences)`, bool, the sentences that have both a score and a label; those with a label if
             None.
+        copies: of each story in which a sentence occurs more than once, by its row: for each original index the lowest
+            original index with the same text. None if no sentence does.
 
     Returns:
         `accuracy`, `kendalls_tau` and `pmr`, float64 `(stories,)`, NaN where fewer than two sentences are valid.
@@ -303,7 +314,37 @@ def story_metrics(scores: Any, labels: Any, valid: Any = None) -> dict[str, Tens
     ]
     accuracy, pmr = _expected_matches(scores, counts)
     metrics = {"accuracy": accuracy, "kendalls_tau": _expected_tau(scores, counts), "pmr": pmr}
+    for story, same in (copies or {}).items():
+        places = in_true_order[story, : int(counts[story])]
+        found = _with_copies(scores[story, : len(places)].tolist(), [same[i] for i in labels[story, places].tolist()])
+        for name, value in zip(("accuracy", "kendalls_tau", "pmr"), found, strict=True):
+            metrics[name][story] = value
     return {name: torch.where(counts >= 2, values, torch.nan) for name, values in metrics.items()}
+
+
+def _with_copies(scores: list[float], texts: list[int]) -> tuple[float, float, float]:
+    """Accuracy, Kendall's tau and perfect match of a story with identical sentences.
+
+    Args:
+        scores: in true order.
+        texts: for each sentence a number that identical ones share.
+    """
+    count, matches, perfect, place = len(scores), 0.0, 1.0, 0
+    for _, tied in groupby(sorted(range(count), key=scores.__getitem__), key=scores.__getitem__):
+        block = Counter(texts[i] for i in tied)
+        size = block.total()
+        truth = Counter(texts[place : place + size])
+        matches += sum(number * truth[text] for text, number in block.items()) / size
+        perfect *= prod(map(factorial, block.values())) / factorial(size) if block == truth else 0.0
+        place += size
+    remaining: dict[int, list[float]] = {}
+    for score, text in sorted(zip(scores, texts, strict=True), reverse=True):
+        remaining.setdefault(text, []).append(score)
+    ranked = [remaining[text].pop() for text in texts]  # the lowest score of a text to its first sentence
+    signs = 0
+    for (earlier, one), (later, other) in combinations(zip(ranked, texts, strict=True), 2):
+        signs += 1 if one == other else (later > earlier) - (later < earlier)
+    return matches / max(count, 1), signs / max(count * (count - 1) / 2, 1), perfect
 
 
 def _expected_tau(scores: Tensor, counts: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_sentence_ordering", "dataset_builder", "training", "model_card")
 LONGEST_FILE = 400  # lines
+# What runs code that is in the file it reads.
+UNSAFE = ("pickle.load", "pickle.loads", "joblib.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
 MACHINE_PATH = re.compile(r"(?<![\w.-])/(?:work|root)/\w|/home/\w+/|/Users/\w+/|\b[A-Z]:\\\\?Users")
 
 
@@ -143,3 +145,30 @@ def test_help_loads_nothing_heavy_and_takes_less_than_half_a_second() -> None:
         seconds.append(float(time))
         assert not {"torch", "transformers", "datasets", "pytorch_lightning", "poutyne", "pandas"} & set(loaded)
     assert min(seconds) < 0.5
+
+
+def needed_argument(call: ast.Call) -> str | None:
+    """What a call must say that could run code of a file; None for all others."""
+    function = ast.unparse(call.func)
+    name = function.rpartition(".")[2]
+    is_auto = function.startswith("Auto") and name in ("from_pretrained", "from_config")
+    takes_task = bool(call.args) and isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+    if is_auto or name in ("load_dataset", "load_dataset_builder") or (name == "pipeline" and takes_task):
+        return "trust_remote_code"
+    return "weights_only" if function == "torch.load" else None
+
+
+def test_every_call_says_whether_it_runs_code_of_others() -> None:
+    """Without `trust_remote_code` transformers asks on standard input, and stories on standard input answer."""
+    silent, found = [], 0
+    for path in project_files():
+        if path.suffix != ".py" or path.is_relative_to(ROOT / "tests"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (needed := needed_argument(node)) is not None:
+                found += 1
+                if needed not in {keyword.arg for keyword in node.keywords}:
+                    silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}")
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in UNSAFE:
+                silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}")
+    assert found > 10 and not silent

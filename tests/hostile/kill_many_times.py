@@ -1,10 +1,11 @@
 """Ends commands at random moments, and sees whether they come to the same end as if nothing had happened.
 
 `python -m tests.hostile.kill_many_times --times 20` kills each of train (three frameworks, on a table and on a stream),
-order, compare and push 20 times; `--signal INT` presses Ctrl-C instead. After that, training is resumed from its last
-checkpoint (begun anew where there is none yet) and every other command is given again. What is left must be what an
-undisturbed run leaves, to the byte; after Ctrl-C the exit code must be 130, with one line, and nothing unfinished may
-be left. Prints `20 of 20`.
+order, evaluate, build, compare and push 20 times; `--signal INT` presses Ctrl-C instead, and `TERM` and `HUP` are what
+other systems send. After that, training is given again with --resume_from_checkpoint, whether or not there is a
+checkpoint yet, and every other command as it was. What is left must be what an undisturbed run leaves, to the byte;
+after Ctrl-C the exit code must be 130, with one line; and after all but `KILL` nothing unfinished may be left. Prints
+`20 of 20`.
 """
 
 from __future__ import annotations
@@ -110,6 +111,10 @@ class Workplace:
             names = sorted((place / "out" / "runs").glob("*/model.safetensors"))
             return {path.parent.name: path.read_bytes() for path in names}
 
+        def built(place: Path) -> Content:
+            folder = place / "out"
+            return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
         def pushed(place: Path) -> Content:
             return self.hub.repo_files(repo_id(place))
 
@@ -121,26 +126,26 @@ class Workplace:
             train = [*TRAIN, *(STREAMED if source else ()), "--framework", framework, "--output_dir", "out"]
             cases[f"train-{source}{framework}"] = Case(
                 train,
-                lambda place, train=train: [  # type: ignore[misc]
-                    *train,
-                    "--resume_from_checkpoint" if self.has_checkpoint(place) else "--overwrite_output_dir",
-                ],
+                lambda _, train=train: [*train, "--resume_from_checkpoint"],  # type: ignore[misc]
                 trained,
             )
         order = ["order", "--model", "model", "many.jsonl", "--output", "out.jsonl"]
         cases["order"] = Case(order, lambda _: order, lambda place: {"out": (place / "out.jsonl").read_bytes()})
+        evaluate = ["evaluate", "--model", "model", "--data", "many.jsonl", "--output_json", "out.json"]
+        cases["evaluate"] = Case(evaluate, lambda _: evaluate, lambda place: {"out": (place / "out.json").read_bytes()})
+        build = ["build", "--data", "many.jsonl", "--output_dir", "out"]
+        # A build that was ended when all was done has left what it is to leave, and a second one refuses the folder.
+        cases["build"] = Case(build, lambda place: [*build[:-1], self.new_folder(place)], built)
         cases["compare"] = Case(COMPARE, lambda _: COMPARE, compared)
         push = ["push", "--model", "model", "--repo_id", f"{self.hub.user}/model"]
         cases["push"] = Case(push, lambda _: push, pushed)
         return cases
 
-    def has_checkpoint(self, place: Path) -> bool:
-        """As a person would find out: resuming says whether there is one."""
-        states = ("trainer_state.json", "poutyne_state.json")
-        checkpoints = place / "out" / "checkpoints"
-        return any(checkpoints.glob("checkpoint-*.ckpt")) or any(
-            (path / name).is_file() for path in checkpoints.glob("checkpoint-*") for name in states
-        )
+    def new_folder(self, place: Path) -> str:
+        """Where to build again: the name of a folder that is not there."""
+        if (place / "out").exists():
+            shutil.rmtree(place / "out")
+        return "out"
 
 
 def unfinished(place: Path) -> list[Path]:
@@ -157,6 +162,8 @@ def try_once(workplace: Workplace, case: Case, expected: Content, delay: float, 
     except subprocess.TimeoutExpired:
         process.send_signal(number)
     code, err = workplace.wait(process)
+    if number in (signal.SIGTERM, signal.SIGHUP) and (left := unfinished(place)):
+        return f"left {left}"
     if number == signal.SIGINT and code != 0:
         lines = [line for line in err.splitlines() if ": note: " not in line and not line.startswith("run ")]
         if code != 130 or len(lines) != 1 or "interrupted" not in lines[0]:
@@ -202,7 +209,7 @@ def main() -> int:
     """The script; 1 if anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--signal", choices=["KILL", "INT"], default="KILL")
+    parser.add_argument("--signal", choices=["KILL", "INT", "TERM", "HUP"], default="KILL")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("commands", nargs="*", help="train-trainer, train-lightning, …; all by default")
     options = parser.parse_args()

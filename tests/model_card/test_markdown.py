@@ -23,13 +23,27 @@ def shown(words: str) -> str:
 @given(WORDS, WORDS)
 def test_words_in_a_cell_are_shown_as_they_are(one: str, other: str) -> None:
     html = html_of(table(["a", "b"], [[as_text(one), as_text(other)]]))
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", html, re.DOTALL)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html.replace("<!-- -->", ""), re.DOTALL)
     assert [shown(unescape(cell)) for cell in cells] == [shown(one), shown(other)]
 
 
 @given(WORDS)
 def test_words_in_a_heading_are_shown_as_they_are(words: str) -> None:
-    assert unescape(html_of(f"# x{as_text(words)}y")) == f"<h1>x{shown(words)}y</h1>\n"
+    assert unescape(html_of(f"# x{as_text(words)}y").replace("<!-- -->", "")) == f"<h1>x{shown(words)}y</h1>\n"
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["https://example.com/a_b", "HTTP://EXAMPLE.COM", "ftp://example.com", "www.example.com", "tom@example.com",
+     "mailto:tom@example.com", "xmpp:tom@example.com", "see(https://example.com)", "@somebody"],
+)  # fmt: skip
+def test_bare_addresses_are_no_links(link: str) -> None:
+    """GitHub and the Hub look for them in each text between tags, once the Markdown has been read."""
+    html = html_of(f"| a |\n| --- |\n| {as_text(f'He wrote {link} down.')} |")
+    texts = [unescape(text) for text in re.split(r"<[^>]*>", html)]
+    address = re.compile(r"(https?|ftp)://|www\.|(mailto|xmpp):\w|@\w", re.IGNORECASE)
+    assert not [text for text in texts if address.search(text)]
+    assert link in unescape(re.sub(r"<[^>]*>", "", html))
 
 
 @pytest.mark.parametrize(("code", "fence"), [("a: 1", "```"), ("a: ```\nb", "````"), ("`````", "``````")])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +67,7 @@ def test_rows_that_agree_and_padding_add_nothing() -> None:
 def test_the_loss_has_the_term_once_for_each_story(head: str) -> None:
     scores = torch.randn(4, 3, generator=torch.Generator().manual_seed(2))
     logits = antisymmetric(3) if head == "pairs" else scores.unsqueeze(1) - scores.unsqueeze(2)
-    options = {"objective": "pairwise", "pair_logits": logits if head == "pairs" else None}
+    options: dict[str, Any] = {"objective": "pairwise", "pair_logits": logits if head == "pairs" else None}
     plain = objective_loss(scores, LABELS, VALID, **options)
     loss = objective_loss(scores, LABELS, VALID, **options, consistency=0.7, is_twin=TWINS)
     assert float(loss - plain) == pytest.approx(0.7 * (by_hand(logits, 1) + by_hand(logits, 3)) / 2, rel=1e-4)
@@ -133,12 +135,12 @@ def test_the_term_counts_in_training_only_and_reaches_the_encoder(make_model: Ma
 
 
 @pytest.mark.parametrize("fields", [{"consistency": -1.0}, {"consistency": 0.5, "objective": "mse"}])
-def test_a_config_that_cannot_be_trained_is_refused(fields: dict[str, object]) -> None:
+def test_a_config_that_cannot_be_trained_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="consistency"):
         SentenceOrderingConfig(**{"objective": "pairwise", **fields})
 
 
-def test_it_travels_with_the_model(make_model: MakeModel, tmp_path: object) -> None:
+def test_it_travels_with_the_model(make_model: MakeModel, tmp_path: Path) -> None:
     model, _ = make_model("bert", head="pairs", objective="pairwise", consistency=0.5)
     model.save_pretrained(tmp_path)
     assert SentenceOrderingModel.from_pretrained(tmp_path).config.consistency == 0.5

@@ -30,6 +30,7 @@ COMMANDS = {
     "build": ("training.commands.build", "Make the shuffled data set as Parquet, with its card."),
     "train": ("training.commands.train", "Train a model on stories."),
     "evaluate": ("training.commands.evaluate", "Judge a model on stories whose order is known."),
+    "search": ("training.commands.search", "Try recipes with Optuna and keep the best."),
     "compare": ("training.commands.compare", "Make the guide's table: frameworks, encoders and seeds side by side."),
     "order": ("training.commands.order", "Put shuffled sentences in order."),
     "export": ("training.commands.export", "Write a trained model as ONNX, for ONNX Runtime."),

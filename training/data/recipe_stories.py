@@ -93,4 +93,6 @@ def open_stories(recipe: Recipe) -> RecipeStories:
         test_size=recipe.test_size,
         validation_size=recipe.validation_size,
     )
+    if recipe.max_train_samples is not None and "train" in splits:
+        splits["train"] = splits["train"].select(range(min(recipe.max_train_samples, len(splits["train"]))))
     return RecipeStories(splits, None, recipe.seed)

@@ -34,15 +34,15 @@ def analyse(predictions: Predictions) -> dict[str, Any]:
     Raises:
         ValueError: no story could be scored.
     """
-    scores, labels, mask = predictions.ranks, predictions.labels, predictions.sentence_mask
-    stories = story_metrics(scores, labels, mask)
+    scores, labels, mask, copies = predictions.ranks, predictions.labels, predictions.sentence_mask, predictions.copies
+    stories = story_metrics(scores, labels, mask, copies=copies)
     scored = np.isfinite(stories["kendalls_tau"])
     if not scored.any():
         raise ValueError("no story has two sentences with a label and a score, so there is nothing to analyse")
     # Equal scores are what chance is: the metrics are then their expected values.
-    chance = story_metrics(np.zeros(labels.shape), labels, mask)
-    as_shown = story_metrics(np.broadcast_to(np.arange(labels.shape[1]), labels.shape), labels, mask)
-    positions = rank_counts(scores, labels, mask)
+    chance = story_metrics(np.zeros(labels.shape), labels, mask, copies=copies)
+    as_shown = story_metrics(np.broadcast_to(np.arange(labels.shape[1]), labels.shape), labels, mask, copies=copies)
+    positions = rank_counts(scores, predictions.interchanged_labels, mask)
     sentences = (labels != LABEL_PADDING).sum(axis=1)
     return {
         "intervals": confidence_intervals({name: stories[name][scored] for name in JUDGED}),
@@ -134,7 +134,7 @@ def choose_examples(predictions: Predictions, stories: dict[str, np.ndarray]) ->
 def _given_order(predictions: Predictions, index: int) -> list[int]:
     """The true positions of a story's sentences in the order of their scores, equal ones as they were shown."""
     mask = predictions.sentence_mask[index]
-    labels, scores = predictions.labels[index][mask], predictions.ranks[index][mask]
+    labels, scores = predictions.interchanged_labels[index][mask], predictions.ranks[index][mask]
     return [int(label) for label in labels[np.argsort(scores, kind="stable")]]
 
 

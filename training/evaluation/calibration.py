@@ -42,20 +42,26 @@ def judged_pairs(predictions: Predictions) -> JudgedPairs:
         return neighbours(predictions)
     differences, right = [np.zeros(0)], [np.zeros(0, dtype=bool)]
     for stories, places in predictions.by_count():
-        labels = predictions.labels[stories[:, None], places]
+        labels = predictions.interchanged_labels[stories[:, None], places]
         first, second = np.triu_indices(places.shape[1], 1)
         logits = predictions.pair_logits_of(stories, places)[:, first, second].astype(np.float64)
         differences.append(np.abs(logits).ravel())
-        right.append(((labels[:, first] < labels[:, second]) == (logits > 0)).ravel())
+        texts = predictions.texts[stories[:, None], places]
+        is_right = (labels[:, first] < labels[:, second]) == (logits > 0)
+        right.append((is_right | (texts[:, first] == texts[:, second])).ravel())
     return JudgedPairs(np.concatenate(differences), np.concatenate(right))
 
 
 def neighbours(predictions: Predictions) -> JudgedPairs:
-    """All pairs of neighbours of an evaluation; sentences without a score or label are left out."""
+    """All pairs of neighbours of an evaluation; sentences without a score or label are left out.
+
+    Two identical sentences stand the right way round in any case.
+    """
     there = predictions.sentence_mask & (predictions.labels >= 0)
     scores = np.where(there, predictions.scores.astype(np.float64), np.inf)
     order = np.argsort(scores, axis=1, kind="stable")
-    scores, labels = (np.take_along_axis(values, order, axis=1) for values in (scores, predictions.labels))
+    given = (scores, predictions.interchanged_labels)
+    scores, labels = (np.take_along_axis(values, order, axis=1) for values in given)
     pairs = np.isfinite(scores[:, 1:])  # what is left out stands behind everything else
     earlier = np.where(pairs, scores[:, :-1], 0.0)
     return JudgedPairs((scores[:, 1:] - earlier)[pairs], (labels[:, :-1] < labels[:, 1:])[pairs])

@@ -10,7 +10,7 @@ accuracy 1/N and perfect match ratio 1/N!.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -44,7 +44,11 @@ LABEL_PADDING = -100
 
 
 def ordering_metrics(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, sentence_mask: npt.ArrayLike | None = None
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    sentence_mask: npt.ArrayLike | None = None,
+    *,
+    copies: Mapping[int, Sequence[int]] | None = None,
 ) -> dict[str, float | int]:
     """Judge the order that scores give to the sentences of many stories.
 
@@ -58,6 +62,8 @@ def ordering_metrics(
             input; -100 is padding. A row of padding only is no story.
         sentence_mask: bool, (stories, max_sentences). False for padding and for a sentence cut off by the encoder's
             limit, whose label may still be there. Without it every labelled sentence counts as scored.
+        copies: which sentences are identical, and so interchangeable; see
+            `modeling_sentence_ordering.story_metrics`, which states the definition.
 
     Returns:
         - ``accuracy``: share of a story's sentences at their true rank, averaged over stories.
@@ -73,7 +79,7 @@ def ordering_metrics(
             no story has two surviving sentences.
     """
     score_array, label_array, survives = _checked(scores, labels, sentence_mask)
-    per_story = _story_metrics(score_array, label_array, survives)
+    per_story = _story_metrics(score_array, label_array, survives, copies)
     labelled = label_array != LABEL_PADDING
     stories = int(labelled.any(axis=1).sum())
     scored = survives.sum(axis=1) >= 2
@@ -96,7 +102,11 @@ def ordering_metrics(
 
 
 def story_metrics(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, sentence_mask: npt.ArrayLike | None = None
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    sentence_mask: npt.ArrayLike | None = None,
+    *,
+    copies: Mapping[int, Sequence[int]] | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """The same metrics story by story, for intervals and for comparing two models on the same stories.
 
@@ -106,7 +116,7 @@ def story_metrics(
         ``accuracy``, ``kendalls_tau`` and ``pmr``, each float64 of shape (stories,), nan where fewer than two
         sentences of the story survived. ``np.nanmean`` of each is what :func:`ordering_metrics` returns.
     """
-    return _story_metrics(*_checked(scores, labels, sentence_mask))
+    return _story_metrics(*_checked(scores, labels, sentence_mask), copies)
 
 
 def _checked(
@@ -158,12 +168,15 @@ def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
 
 
 def _story_metrics(
-    scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], survives: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    survives: npt.NDArray[np.bool_],
+    copies: Mapping[int, Sequence[int]] | None,
 ) -> dict[str, npt.NDArray[np.float64]]:
     # Defined where it travels with the model: `compute_metrics` of a model on the Hub gives the same numbers.
     from modeling_sentence_ordering.objectives_sentence_ordering import story_metrics
 
-    return {name: values.numpy() for name, values in story_metrics(scores, labels, survives).items()}
+    return {name: values.numpy() for name, values in story_metrics(scores, labels, survives, copies).items()}
 
 
 def rank_counts(

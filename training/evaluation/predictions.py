@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from training.data.batches import evaluation_share
 from training.data.stories import TokenizedStories, evaluation_loader
 from training.system.processes import Processes
 
+from .copies import Copies, chosen, copies_of, interchanged
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
 
 # Stories that are scored before progress is shown, and among which batches of similar length are found.
@@ -36,12 +37,14 @@ class Predictions:
         labels: `(stories, max_sentences)`, int64, -100 for padding.
         sentence_mask: `(stories, max_sentences)`, bool, false for padding and sentences that were cut off.
         pair_logits: of a model with `head="pairs"`, for each story `(sentences, sentences)`, or padded to more.
+        copies: the stories with identical sentences, which are interchangeable.
     """
 
     scores: np.ndarray
     labels: np.ndarray
     sentence_mask: np.ndarray
     pair_logits: Sequence[np.ndarray] | np.ndarray | None = None
+    copies: Copies = field(default_factory=dict)
 
     @classmethod
     def of_batch(cls, output: Any, labels: Tensor) -> Predictions:
@@ -80,7 +83,22 @@ class Predictions:
     def chosen(self, stories: np.ndarray) -> Predictions:
         """Some stories, by their indices `(chosen,)`."""
         pairs = None if self.pair_logits is None else [self.pair_logits[story] for story in stories]
-        return Predictions(self.scores[stories], self.labels[stories], self.sentence_mask[stories], pairs)
+        copies = chosen(self.copies, stories)
+        return Predictions(self.scores[stories], self.labels[stories], self.sentence_mask[stories], pairs, copies)
+
+    @cached_property
+    def texts(self) -> np.ndarray:
+        """The labels, of which identical sentences share the lowest."""
+        texts = self.labels.copy()
+        for story, same in self.copies.items():
+            labelled = self.labels[story] != LABEL_PADDING
+            texts[story, labelled] = np.array(same)[self.labels[story, labelled]]
+        return texts
+
+    @cached_property
+    def interchanged_labels(self) -> np.ndarray:
+        """The labels, of which identical sentences have those that suit the order found, see `interchanged`."""
+        return interchanged(self.labels, self.ranks, self.sentence_mask, self.copies)
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -169,7 +187,7 @@ def predict(
     bar = {"disable": None if processes.is_first else True, "delay": 1, "leave": False}
     progress = tqdm(total=sum(map(len, batches)), desc=description, unit=" stories", **bar)
     pairs = _room_for_pairs(stories.num_sentences, scores.dtype) if model.config.head == "pairs" else None
-    predictions = Predictions(scores, labels, mask, pairs)
+    predictions = Predictions(scores, labels, mask, pairs, copies_of(stories))
     # Weights that are shared out are gathered in `forward`, and could not be trained if that was in inference mode.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
     try:
@@ -264,7 +282,7 @@ def judge(predictions: Predictions, config: Any) -> dict[str, float | int]:
             "the model's scores are not finite numbers any more: its weights have diverged; lower --learning_rate"
         )
     labels, mask = predictions.labels, predictions.sentence_mask
-    metrics = ordering_metrics(predictions.ranks, labels, mask)
+    metrics = ordering_metrics(predictions.ranks, labels, mask, copies=predictions.copies)
     scores = predictions.scores[mask & (labels != LABEL_PADDING)].astype(np.float64)
     everything = {
         **metrics,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_scheduler
+from transformers import Trainer, get_scheduler
+from transformers.training_args import OptimizerNames
 
-from training.recipe.recipe import Recipe
+from training.recipe.recipe import Recipe, RecipeError
+from training.system.hub_errors import first_line
 
 
 def parameter_groups(
@@ -53,15 +56,43 @@ def _dimensions(parameter: nn.Parameter) -> int:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) as the recipe says; `recipe` must be resolved."""
+    """The recipe's optimizer; `recipe` must be resolved.
+
+    AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) is torch's, with the recipe's betas and epsilon. Other names
+    are built as `Trainer` builds them, with its defaults for what the recipe does not say.
+
+    Raises:
+        RecipeError: if the optimizer needs a package that is not installed, or cannot train this model.
+    """
     assert recipe.learning_rate is not None
-    return AdamW(
-        parameter_groups(model, recipe.weight_decay, recipe.head_learning_rate),
-        lr=recipe.learning_rate,
-        betas=(recipe.adam_beta1, recipe.adam_beta2),
-        eps=recipe.adam_epsilon,
-        fused=recipe.optim == "adamw_torch_fused",
-    )
+    groups = parameter_groups(model, recipe.weight_decay, recipe.head_learning_rate)
+    if recipe.optim in ("adamw_torch_fused", "adamw_torch"):
+        return AdamW(
+            groups,
+            lr=recipe.learning_rate,
+            betas=(recipe.adam_beta1, recipe.adam_beta2),
+            eps=recipe.adam_epsilon,
+            fused=recipe.optim == "adamw_torch_fused",
+        )
+    try:
+        # Not `TrainingArguments`: it resets accelerate's state, on which a Trainer that is running depends.
+        arguments: Any = SimpleNamespace(
+            optim=OptimizerNames(recipe.optim),
+            optim_args=None,
+            optim_target_modules=None,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            adam_beta1=recipe.adam_beta1,
+            adam_beta2=recipe.adam_beta2,
+            adam_epsilon=recipe.adam_epsilon,
+        )
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        if "params" in options or "optimizer_dict" in options:
+            raise ValueError("it chooses parameters by itself, which the recipe has no field for")
+        optimizer: Optimizer = optimizer_class(groups, **options)
+    except (ImportError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise RecipeError(f"--optim {recipe.optim}: {first_line(error)}") from None
+    return optimizer
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LambdaLR:

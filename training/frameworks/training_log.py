@@ -12,6 +12,8 @@ from typing import Any
 from dataset_builder.file_writing import errors_about, new_file
 from training.evaluation.metrics import LOGGED_METRICS
 
+from .reporting import Reporting
+
 COLUMNS = (
     "step",
     "epoch",
@@ -34,6 +36,9 @@ class TrainingLog:
             measured.
         tensorboard_folder: where TensorBoard's event files go, or None for none.
         report: called with one line of text after each evaluation.
+        reporting: where else rows are reported, or None.
+        on_evaluation: called with the step and the metrics after each evaluation has been logged; what it raises ends
+            the training.
     """
 
     def __init__(
@@ -41,10 +46,14 @@ class TrainingLog:
         path: str | os.PathLike[str] | None,
         tensorboard_folder: str | os.PathLike[str] | None = None,
         report: Callable[[str], None] | None = None,
+        reporting: Reporting | None = None,
+        on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
         self.rows: list[dict[str, float]] = []
         self._report = report
+        self._reporting = reporting
+        self._on_evaluation = on_evaluation
         self._tensorboard_folder = tensorboard_folder
         self._first_step: int | None = None
         self._writer: Any = None
@@ -87,11 +96,15 @@ class TrainingLog:
                 f"epoch {epoch:.2f}, step {step}: validation tau {metrics['kendalls_tau']:.3f}, "
                 f"accuracy {metrics['accuracy']:.3f}, pmr {metrics['pmr']:.3f}, loss {metrics['loss']:.3f}"
             )
+        if self._on_evaluation is not None:
+            self._on_evaluation(step, metrics)
 
     def close(self) -> None:
         """Writes what TensorBoard's log still holds back."""
         if self._writer is not None:
             self._writer.close()
+        if self._reporting is not None:
+            self._reporting.close()
 
     def _append(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -100,6 +113,8 @@ class TrainingLog:
                 csv.DictWriter(sink, COLUMNS, lineterminator="\n").writerow(row)
         if self._tensorboard_folder is not None:
             self._to_tensorboard(row)
+        if self._reporting is not None:
+            self._reporting.log(row)
 
     def _to_tensorboard(self, row: Mapping[str, float]) -> None:
         if self._writer is None:

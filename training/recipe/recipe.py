@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers.training_args import OptimizerNames
+
 from modeling_sentence_ordering.configuration_sentence_ordering import (
     HEADS,
     READINGS,
@@ -18,17 +20,21 @@ from modeling_sentence_ordering.configuration_sentence_ordering import (
 )
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 
+from .checks import RecipeError, check_recipe
+
+__all__ = ["Recipe", "RecipeError"]
+
 # Fields that say where a run stood, and have no part in the model that it makes.
-_OF_THIS_MACHINE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir")
+_OF_THIS_MACHINE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to")
 
 FRAMEWORKS = ("trainer", "lightning", "poutyne")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
-OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
+# What transformers knows by name, but for those that step while gradients are computed: their gradients can be neither
+# accumulated nor clipped by the recipe.
+OPTIMIZERS = tuple(
+    name.value for name in OptimizerNames if "layerwise" not in name.value and name.value not in ("lomo", "adalomo")
+)
 METRICS = ("kendalls_tau", "accuracy", "pmr", "loss")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message is one line for the person who wrote it."""
 
 
 def _of(text: str, **extra: Any) -> dict[str, Any]:
@@ -49,6 +55,9 @@ class Recipe:
     output_dir: str = field(default="", metadata=_of("Folder for the trained model, a complete Hub repository."))
     validation_data: list[str] | None = field(
         default=None, metadata=_of("Stories to validate on; then all of --data is trained on.")
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata=_of("Train on the first so many training stories only; on all, if not given.")
     )
     streaming: bool = field(
         default=False,
@@ -101,6 +110,22 @@ class Recipe:
         metadata=_of(
             "Weight of a term that makes two shuffles of a story agree (R-Drop): each story is shown twice in a step. "
             "Needs --objective pairwise; 0 for none."
+        ),
+    )
+    max_input_tokens: int | None = field(
+        default=None,
+        metadata=_of("Most tokens of a story that the model reads; as many as the encoder takes, if not given."),
+    )
+    freeze_encoder: bool = field(
+        default=False, metadata=_of("Train only what is not the encoder: its weights stay as they are.")
+    )
+    lora: int | None = field(
+        default=None,
+        metadata=_of(
+            "Train LoRA adapters of this rank in the frozen encoder; they are merged into the saved model. Needs "
+            "the extra 'lora'.",
+            nargs="?",
+            const=8,
         ),
     )
     encoder_config: str | None = field(
@@ -210,6 +235,13 @@ class Recipe:
     early_stopping_patience: int = field(
         default=0, metadata=_of("Stop after so many evaluations without a better one; 0 for never.")
     )
+    report_to: list[str] = field(
+        default_factory=lambda: ["tensorboard"],
+        metadata=_of(
+            "Where metrics are reported: integrations of transformers such as tensorboard, wandb, mlflow or trackio; "
+            "'all' that are installed, or 'none'."
+        ),
+    )
     save_total_limit: int = field(default=1, metadata=_of("Checkpoints to keep besides the best."))
 
     test_size: float = field(default=0.2, metadata=_of("Share held out where the data bring no splits."))
@@ -282,85 +314,8 @@ class Recipe:
         return math.ceil(total_steps * self.warmup_steps) if share else int(self.warmup_steps)
 
     def check(self) -> None:
-        """Refuses what cannot be meant.
-
-        Raises:
-            RecipeError: naming the field, its value and what it may be.
-        """
-        for name in ("encoder", "data", "output_dir"):
-            value = getattr(self, name)
-            if not (value.strip() if isinstance(value, str) else value):
-                raise RecipeError(f"--{name} is missing")
-        for spec in dataclasses.fields(self):
-            value, choices = getattr(self, spec.name), spec.metadata.get("choices")
-            if choices and value is not None and value not in choices:
-                raise RecipeError(f"--{spec.name} must be one of {', '.join(choices)}, not {value!r}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise RecipeError(f"--{spec.name} must be a finite number, not {value}")
-        for name, low, high, meaning in _RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise RecipeError(f"--{name} must be {meaning}, not {value}")
-        if self.fp16 and self.bf16:
-            raise RecipeError("--fp16 and --bf16 are two ways to compute in half precision: take one of them")
-        if self.head == "pairs" and self.objective == "mse":
-            raise RecipeError("--head pairs cannot be trained with --objective mse: use --objective pairwise")
-        if self.consistency and self.objective != "pairwise":
-            raise RecipeError(f"--consistency {self.consistency} needs --objective pairwise, not {self.objective}")
-        if self.fsdp and is_scratch_encoder(self.encoder):
-            raise RecipeError(f"--fsdp shares out the layers of a pretrained encoder; {self.encoder!r} fits on any GPU")
-        if self.max_steps == 0 or self.max_steps < -1:
-            raise RecipeError(
-                f"--max_steps must be at least 1, or -1 for as many as the epochs have, not {self.max_steps}"
-            )
-        if self.max_steps < 0 and self.num_train_epochs == 0:
-            raise RecipeError("--num_train_epochs must be above 0, not 0.0")
-        if self.per_device_train_batch_tokens is not None and self.train_sampling_strategy != "group_by_length":
-            raise RecipeError(
-                "--per_device_train_batch_tokens fills batches with stories of similar length: it goes with "
-                f"--train_sampling_strategy group_by_length, not {self.train_sampling_strategy}"
-            )
-        if self.per_device_train_batch_tokens is not None and self.streaming:
-            raise RecipeError(
-                "--per_device_train_batch_tokens must know the lengths of all stories, which --streaming never does: "
-                "use --per_device_train_batch_size"
-            )
-        if self.early_stopping_patience and self.eval_strategy == "no":
-            raise RecipeError("--early_stopping_patience needs evaluations: --eval_strategy epoch or steps, not no")
-        self.encoder_fields()
-
-
-_INFINITY = float("inf")
-_ABOVE_0, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
-_RANGES: tuple[tuple[str, float, float, str], ...] = (
-    ("learning_rate", _ABOVE_0, _INFINITY, "above 0"),
-    ("head_learning_rate", _ABOVE_0, _INFINITY, "above 0"),
-    ("consistency", 0, _INFINITY, "0 or more"),
-    ("per_device_train_batch_size", 1, _INFINITY, "at least 1"),
-    ("per_device_train_batch_tokens", 1, _INFINITY, "at least 1"),
-    ("per_device_eval_batch_size", 1, _INFINITY, "at least 1"),
-    ("gradient_accumulation_steps", 1, _INFINITY, "at least 1"),
-    ("num_train_epochs", 0, _INFINITY, "above 0"),
-    ("warmup_steps", 0, _INFINITY, "0 or more"),
-    ("weight_decay", 0, _INFINITY, "0 or more"),
-    ("adam_beta1", 0, _BELOW_1, "at least 0 and below 1"),
-    ("adam_beta2", 0, _BELOW_1, "at least 0 and below 1"),
-    ("adam_epsilon", 0, _INFINITY, "0 or more"),
-    ("max_grad_norm", 0, _INFINITY, "0 or more"),
-    ("seed", 0, 2**32 - 1, "between 0 and 4294967295"),
-    ("data_seed", 0, 2**32 - 1, "between 0 and 4294967295"),
-    ("shuffle_buffer_size", 1, _INFINITY, "at least 1"),
-    ("pair_size", 1, _INFINITY, "at least 1"),
-    ("context_layers", 0, _INFINITY, "0 or more"),
-    ("vocab_size", 64, 10_000_000, "between 64 and 10000000"),
-    ("eval_steps", 1, _INFINITY, "at least 1"),
-    ("logging_steps", 1, _INFINITY, "at least 1"),
-    ("early_stopping_patience", 0, _INFINITY, "0 or more"),
-    ("save_total_limit", 1, _INFINITY, "at least 1"),
-    ("dataloader_num_workers", 0, _INFINITY, "0 or more"),
-    ("test_size", _ABOVE_0, _BELOW_1, "above 0 and below 1"),
-    ("validation_size", _ABOVE_0, _BELOW_1, "above 0 and below 1"),
-)
+        """See `check_recipe`."""
+        check_recipe(self)
 
 
 def has_gpu() -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from dataset_builder.bounded_yaml import read_yaml
-from dataset_builder.file_writing import write_text
+from dataset_builder.file_writing import no_space, write_text
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import TrainingFailed, read_training_log
 from training.models import repository
@@ -36,6 +36,7 @@ RUNS = "runs"
 DONE_FILE = "run.json"
 # What a run that is interrupted gets to put its files away; it needs to end the step that it is in.
 SECONDS_TO_END = 30.0
+_ROOM_FOR_A_LINE = 8192  # bytes; on a disk with less, a run cannot say why it failed
 # Trains as `python -m training.commands.command_line` does, and ends when the process that started it has ended, killed
 # or not. Otherwise the same comparison, started again, would train in the folder that the old run is still writing to.
 _TRAIN = """
@@ -229,7 +230,10 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
     recipe_file.unlink()
     if process.returncode != 0:
         lines = log_file.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        if not last and shutil.disk_usage(log_file.parent).free < _ROOM_FOR_A_LINE:
+            raise no_space(log_file)
+        last = last or "it said nothing"
         last = last.removeprefix(f"{PROGRAM}: ")
         refused = process.returncode == BAD_INPUT
         kind = RecipeError if refused else TrainingFailed

@@ -28,6 +28,8 @@ _MAY_DIFFER = (
     "logging_steps",
     "save_total_limit",
 )
+# What may be more than before, so that a run that has ended is trained longer: the schedule is then the longer run's.
+_MAY_GROW = ("num_train_epochs", "max_steps")
 # What a run may have left that was ended before it wrote its recipe.
 _BEFORE_RECIPE = {repository.CHECKPOINTS, repository.TENSORBOARD, repository.RESULTS_FILE, repository.LOG_FILE}
 
@@ -119,6 +121,8 @@ def _check_same_recipe(path: Path, recipe: Recipe) -> None:
     before, now = with_later_fields(read_recipe_file(path)), shareable(recipe)
     for name in now | before:
         if before.get(name) != now.get(name) and name not in _MAY_DIFFER:
+            if name in _MAY_GROW and now[name] > before[name] > 0:
+                continue
             raise RecipeError(
                 f"--resume_from_checkpoint goes on by the recipe of the run, {path}: --{name} is "
                 f"{before.get(name)} there and {now.get(name)} here"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from training.evaluation.analysis import analyse
 from training.evaluation.calibration import calibrated
 from training.evaluation.predictions import Predictions, judge, predict
 from training.frameworks.protocol import Framework, load_framework, refuse_unsupported, resolved_for
+from training.frameworks.reporting import Reporting, reported_to
 from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingLog, read_training_log
 from training.models import repository
+from training.models.adapters import add_lora
 from training.models.encoders import build_model, checkpoint_activations
 from training.recipe.recipe import Recipe, RecipeError, shareable
 from training.system.device import fastest_device
@@ -50,6 +52,8 @@ class _Session:
     processes: Processes
     predictions: dict[str, Predictions] = field(default_factory=dict)
     trained_on: TrainedOn = field(init=False)
+    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None
+    adapted: Any = None  # the PeftModel around the model, with --lora
 
     @property
     def judged_split(self) -> str | None:
@@ -67,7 +71,12 @@ class _Session:
         return metrics
 
 
-def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None = None) -> dict[str, Any]:
+def run_recipe(
+    recipe: Recipe,
+    report: Report = print,
+    card: CardOptions | None = None,
+    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> dict[str, Any]:
     """Trains, evaluates and writes a model; together with the other processes, if several were started.
 
     The first of them speaks and writes. All others have the same model, and do their share of training and evaluation.
@@ -75,7 +84,8 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
     Args:
         recipe: what to do; checked and resolved here.
         report: called with each line for the person who waits.
-        card: what the person states for the model card; checked by whoever made it.
+        card: what is stated for the model card.
+        on_evaluation: see `TrainingLog`; of the first process only.
 
     Returns:
         What `results.json` holds; of other processes than the first what they know of it.
@@ -85,6 +95,7 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
         TrainingFailed: if the loss is not finite.
     """
     recipe.check()
+    reported_to(recipe.report_to)
     check_paths(recipe)
     framework = load_framework(recipe.framework)
     processes = Processes.from_environment()
@@ -95,7 +106,7 @@ def run_recipe(recipe: Recipe, report: Report = print, card: CardOptions | None 
             return _trained(recipe, framework, processes, _say_nothing)[1]
     with run_folder(recipe):
         with processes.joined():
-            session, results = _trained(recipe, framework, processes, report)
+            session, results = _trained(recipe, framework, processes, report, on_evaluation)
         _finish(session, results, card or CardOptions())
     return results
 
@@ -114,12 +125,17 @@ def _finish(session: _Session, results: dict[str, Any], card: CardOptions) -> No
 
 
 def _trained(
-    recipe: Recipe, framework: Framework, processes: Processes, report: Report
+    recipe: Recipe,
+    framework: Framework,
+    processes: Processes,
+    report: Report,
+    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> tuple[_Session, dict[str, Any]]:
     """What all processes do: the model, trained and saved, and what it is worth."""
     folder = Path(recipe.output_dir)
     resume_from = processes.of_first(lambda: checkpoint_to_resume(folder, recipe, framework, processes, report))
     session = processes.one_first(lambda: _open(recipe, folder, resume_from, report, processes))
+    session.on_evaluation = on_evaluation
     if processes.is_first:
         clear_folder(folder, recipe, resume_from)
     results = _before_training(session, resume_from)
@@ -154,6 +170,9 @@ def _open(recipe: Recipe, folder: Path, resume_from: Path | None, report: Report
             checkpoint_activations(model)
         except ValueError:
             raise RecipeError(f"--gradient_checkpointing is nothing that the encoder {recipe.encoder} can do") from None
+    adapted = None if recipe.lora is None else add_lora(model, recipe.lora, recipe.seed)
+    if recipe.freeze_encoder:
+        model.encoder.requires_grad_(False)
     if recipe.torch_compile:
         model.encoder.compile(dynamic=True)  # in place: what is saved is the encoder as it was
     model.to(fastest_device())
@@ -162,7 +181,11 @@ def _open(recipe: Recipe, folder: Path, resume_from: Path | None, report: Report
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     tokenized = stories.tokenized(story_tokenizer, recipe.data_seed)
     training = tokenized["train"] if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
-    return _Session(recipe, folder, stories.splits, digests, model, tokenizer, tokenized, training, report, processes)
+    session = _Session(
+        recipe, folder, stories.splits, digests, model, tokenizer, tokenized, training, report, processes
+    )
+    session.adapted = adapted
+    return session
 
 
 def _before_training(session: _Session, resume_from: Path | None) -> dict[str, Any]:
@@ -202,7 +225,7 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
         framework.train(run, resume_from)
     finally:
         log.close()
-    session.model = run.model
+    session.model = run.model if session.adapted is None else session.adapted.merge_and_unload()
     results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.training)}
     several = session.processes.world_size
     return {**results, "processes": several} if several > 1 else results
@@ -213,7 +236,9 @@ def _open_log(session: _Session, framework: Framework, resume_from: Path | None)
         return TrainingLog(None)
     path = session.folder / repository.LOG_FILE
     old_rows = read_training_log(path) if resume_from else []
-    log = TrainingLog(path, session.folder / repository.TENSORBOARD, session.report)
+    recipe = session.recipe
+    tensorboard = session.folder / repository.TENSORBOARD if "tensorboard" in reported_to(recipe.report_to) else None
+    log = TrainingLog(path, tensorboard, session.report, Reporting.of(recipe, session.model), session.on_evaluation)
     if resume_from is not None:
         log.continue_from(old_rows, framework.checkpoint_step(resume_from))
     return log

@@ -148,7 +148,7 @@ def test_a_regular_expression_that_is_none_is_one_line(pattern: str, trained: Tr
 
 
 def test_a_vocabulary_beyond_all_memory_is_refused(tmp_path: Path) -> None:
-    flags = ["--encoder", "cnn", "--data", "sample", "--output_dir", tmp_path / "out"]
+    flags = ["--encoder", "cnn", "--data", "sample", "--output_dir", str(tmp_path / "out")]
     result = run_command("train", *flags, "--vocab_size", str(10**18))
     assert (result.code, result.err.count("\n")) == (2, 1) and "vocab_size" in result.err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import yaml
 
 from dataset_builder.loading import load_stories
 from modeling_sentence_ordering import objectives_sentence_ordering
+from tests.hostile.traps import set_trap
 from tests.hub_server import Hub
 from tests.hub_server.cards import check_card
 from tests.training.conftest import Trained, run_command
@@ -45,6 +47,26 @@ def commands(hub: Hub, folder: Path, *lines: str) -> subprocess.CompletedProcess
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
     command = [sys.executable, "-c", code, *lines]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("wrong", ["link", "secret", "code", "reference"])
+def test_a_space_holds_nothing_that_push_would_refuse(wrong: str, trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+    if wrong == "link":
+        (tmp_path / "key").write_text("private")
+        (tmp_path / "model" / "notes.txt").symlink_to(tmp_path / "key")
+    elif wrong == "secret":
+        (tmp_path / "model" / "id_rsa").write_text("private")
+    elif wrong == "code":
+        (tmp_path / "model" / "extra.py").write_text("")
+    else:
+        set_trap("tokenizer_config.json: fast", "other", trained.folder, tmp_path / "trap")
+        shutil.copy(tmp_path / "trap" / "tokenizer_config.json", tmp_path / "model")
+    result = run_command("demo", "--model", tmp_path / "model", "--export", tmp_path / "space")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert not (tmp_path / "space").exists()
+    again = run_command("demo", "--model", tmp_path / "model", "--export", tmp_path / "space", "--trust_remote_code")
+    assert again.code == (0 if wrong == "code" else 2)
 
 
 def test_the_examples_are_stories_that_a_model_of_the_sample_has_not_seen() -> None:

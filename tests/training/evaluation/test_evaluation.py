@@ -248,13 +248,16 @@ def test_sentences_of_long_stories_are_judged_as_well(trained: Trained, tmp_path
     assert lines_of(result.out)["sentences"] == "20"
 
 
-def test_weights_that_have_diverged_are_no_fault_of_the_data(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("weight", "code"), [(3e38, 1), (float("nan"), 2)], ids=["overflow", "refused"])
+def test_weights_that_have_diverged_are_no_fault_of_the_data(
+    weight: float, code: int, trained: Trained, tmp_path: Path
+) -> None:
     model, tokenizer = load_trained_model(str(trained.folder))
-    model.head.weight.data.fill_(float("nan"))
+    model.head.weight.data.uniform_(-1, 1).sign_().mul_(weight)
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     data: Any = trained.home / "stories.jsonl"
     result = run_command("evaluate", "--model", tmp_path / "model", "--data", data)
-    assert result.code == 1
+    assert result.code == code
     assert result.err.count("\n") == 1
     assert "not finite" in result.err

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer
+from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer, save_tokenizer
 from tests.training.conftest import TRAIN_FLAGS, run_command
 from tests.training.made_up import made_up_stories
 from training.models import dropout
@@ -195,3 +195,20 @@ def test_a_folder_called_cnn_or_rnn_that_holds_a_model_is_that_model(
 
 def test_a_source_by_itself_is_a_list_of_one() -> None:
     assert Recipe(data="sample", validation_data=Path("a.csv")).sources == ["sample", "a.csv"]  # type: ignore[arg-type]
+
+
+def test_a_trained_model_keeps_its_head(tmp_path: Path) -> None:
+    """Fields that the weights depend on cannot be changed, and the objective has to fit the head."""
+    recipe = Recipe(encoder="cnn", head="pairs", objective="pairwise", context_layers=1)
+    model, tokenizer = build_model(recipe, STORIES)
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
+    again, _ = build_model(Recipe(encoder=str(tmp_path), objective="listmle"), [])
+    assert (again.config.head, again.config.context_layers, again.config.objective) == ("pairs", 1, "listmle")
+    assert torch.equal(again.head.query.weight, model.head.query.weight)
+    others: list[dict[str, Any]] = [{"head": "score"}, {"context_layers": 2}, {"pair_size": 64}, {"objective": "mse"}]
+    for fields in others:
+        with pytest.raises(RecipeError, match=f"--{next(iter(fields))}"):
+            build_model(Recipe(encoder=str(tmp_path), **{"objective": "pairwise", **fields}), [])
+    with pytest.raises(RecipeError, match="--head pairs.*--objective"):
+        Recipe(encoder="cnn", data=["sample"], output_dir="out", head="pairs").check()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
+from tests.hostile.traps import ANSWERS, set_trap
 from tests.hub_server import Hub
 from tests.training.conftest import TRAIN_FLAGS
 from tests.training.strangers import STORIES, stranger
@@ -243,7 +244,10 @@ def write_card(hub: Hub, folder: Path, repo_id: str, text: str) -> None:
 def test_code_of_another_is_not_run_before_it_is_trusted(hub: Hub, trained: Any, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "model")
     with open(tmp_path / "model" / "modeling_sentence_ordering.py", "a", encoding="utf-8") as code:
-        code.write(f"\nopen({str(tmp_path / 'it_ran')!r}, 'w').close()\n")
+        code.write("\nimport os, huggingface_hub\n")
+        code.write(
+            f"open({str(tmp_path / 'it_ran')!r}, 'w').write(f'{{huggingface_hub.get_token()}} {{os.environ}}')\n"
+        )
     push = ["push", "--model", "model", "--repo_id", f"{hub.user}/theirs"]
     refused = command(hub, tmp_path, *push)
     assert refused.returncode == 2 and not (tmp_path / "it_ran").exists()
@@ -252,7 +256,26 @@ def test_code_of_another_is_not_run_before_it_is_trusted(hub: Hub, trained: Any,
         hub.repository(f"{hub.user}/theirs")
     pushed = command(hub, tmp_path, *push, "--trust_remote_code")
     assert pushed.returncode == 0, pushed.stderr
-    assert (tmp_path / "it_ran").exists()
+    ran = (tmp_path / "it_ran").read_text()
+    assert ran.startswith("None ") and hub.token not in ran  # it is run without the token
+    assert "config.json (" in pushed.stdout and " bytes:\n" in pushed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trap", ["tokenizer_config.json: fast", "backbone_config: dict", "config.json: dict"])
+def test_a_model_on_the_hub_runs_no_code_here(trap: str, hub: Hub, trained: Any, tmp_path: Path) -> None:
+    """Of whichever repository it names."""
+    mark = set_trap(trap, "own", trained.folder, tmp_path / "evil")
+    code = "import sys, huggingface_hub as h; h.create_repo(sys.argv[1]); "
+    code += "h.upload_folder(repo_id=sys.argv[1], folder_path='evil')"
+    environment = hub.environment(tmp_path)
+    name = f"{hub.user}/evil"
+    subprocess.run([sys.executable, "-c", code, name], env=environment, cwd=tmp_path, check=True)
+    for arguments in (["order", "--model", name], ["demo", "--export", "space", "--model", name]):
+        line = [sys.executable, "-m", "training.commands.command_line", *arguments]
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
+        done = subprocess.run(line, env=environment, cwd=tmp_path, input=f"It rained.\n{ANSWERS}", text=True)
+        assert done.returncode in (0, 2) and not mark.exists()
 
 
 PUSH_AND_CHANGE_CODE = r"""

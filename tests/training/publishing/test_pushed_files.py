@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+from modeling_sentence_ordering import sharing_sentence_ordering
 from modeling_sentence_ordering.configuration_sentence_ordering import AUTO_MAP, CUSTOM_PIPELINES
 from training.publishing.checks import check_code, listing
 from training.publishing.clean_process import clean_environment
@@ -147,6 +148,22 @@ def test_code_in_the_folder_is_a_matter_of_trust(tmp_path: Path) -> None:
         check_code(tmp_path, "my-model")
     (tmp_path / "mine.py").unlink()
     check_code(tmp_path, "my-model")
+
+
+def test_what_push_to_hub_of_a_model_uploads_is_checked_as_well(tmp_path: Path) -> None:
+    """By the code that travels with the model, where this package is not."""
+    upload_one = cast(Any, sharing_sentence_ordering)._check_file
+    for number, (name, values) in enumerate(REFERENCES.items()):
+        if name != "adapter":
+            path = tmp_path / f"{number}.json"
+            path.write_text(json.dumps(values))
+            with pytest.raises(ValueError, match="names code of somebody else"):
+                upload_one(path)
+    (tmp_path / "config.json").write_text(json.dumps({"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}))
+    upload_one(tmp_path / "config.json")
+    (tmp_path / "vocab.txt").symlink_to(tmp_path / "config.json")
+    with pytest.raises(ValueError, match="is a link"):
+        upload_one(tmp_path / "vocab.txt")
 
 
 def test_the_clean_process_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

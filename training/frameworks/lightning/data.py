@@ -21,6 +21,7 @@ from training.data.batches import evaluation_share
 from training.data.recipe_stories import open_stories, stories_digest
 from training.data.stories import TokenizedStories, evaluation_loader, sentences_of, training_loader
 from training.data.streaming import StreamedStories
+from training.evaluation.copies import Copies, copies_in_loader
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
@@ -226,6 +227,10 @@ class StoryDataModule(LightningDataModule):
             streamed = self._streamed
             self._digest = streamed.stream.digest() if streamed else stories_digest(self._split("train").stories)
         return self._digest
+
+    def copies(self, split: str) -> Copies:
+        """The identical sentences of the stories of `validation` or `test`, in the order of their loader."""
+        return copies_in_loader(self._split(split), self.hparams["per_device_eval_batch_size"])
 
     def _evaluation_share(self, split: str) -> FixedLoader:
         stories, batch_size = self._split(split), self.hparams["per_device_eval_batch_size"]

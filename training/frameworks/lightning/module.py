@@ -132,6 +132,9 @@ class SentenceOrderingModule(LightningModule):
         stories: Iterable[list[str]] = (),
         objective: str = "mse",
         target_scale: str = "index",
+        head: str | None = None,
+        pair_size: int | None = None,
+        context_layers: int | None = None,
         encoder_config: str | None = None,
         learning_rate: float | None = None,
         seed: int = 42,
@@ -144,6 +147,10 @@ class SentenceOrderingModule(LightningModule):
             stories: sentences to train a tokenizer on; read only for the `cnn` and `rnn` encoders.
             objective: training objective, also of a trained model.
             target_scale: target of `mse`.
+            head: `"score"` or `"pairs"`; with `pair_size` and `context_layers` see `SentenceOrderingConfig`. None for
+                the config's defaults, or what a trained model has.
+            pair_size: width of the projections of the pair head.
+            context_layers: transformer layers over the sentences' vectors.
             encoder_config: fields of a `cnn` or `rnn` encoder as JSON.
             learning_rate: if None, 3e-5, and 1e-3 for `cnn` and `rnn`.
             seed: decides the new weights, and dropout.
@@ -156,6 +163,9 @@ class SentenceOrderingModule(LightningModule):
             encoder=encoder,
             objective=objective,
             target_scale=target_scale,
+            head=head,
+            pair_size=pair_size,
+            context_layers=context_layers,
             encoder_config=encoder_config,
             learning_rate=learning_rate,
             seed=seed,
@@ -344,7 +354,11 @@ class SentenceOrderingModule(LightningModule):
         self.story_tokenizer = StoryTokenizer(tokenizer, model.config)
 
     def _log_metrics(self, prefix: str) -> None:
-        metrics = self._scored.metrics(self.model.config, Processes(self.trainer.global_rank, self.trainer.world_size))
+        data: Any = getattr(self.trainer, "datamodule", None)
+        split = "test" if prefix == "test" else "validation"
+        copies = data.copies(split) if hasattr(data, "copies") else {}  # a `StoryDataModule`, or one of the user's
+        processes = Processes(self.trainer.global_rank, self.trainer.world_size)
+        metrics = self._scored.metrics(self.model.config, processes, copies)
         self._scored = ScoredStories()
         several = self.trainer.world_size > 1  # all have the same values; Lightning asks for a mean of them
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device if several else "cpu"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import zip_longest
 
 from torch import Tensor
 
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel
+from training.evaluation.copies import Copies
 from training.evaluation.metrics import LABEL_PADDING
 from training.evaluation.predictions import Predictions, judge
 from training.system.processes import Processes
@@ -23,10 +25,11 @@ class ScoredStories:
         output = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         self._batches.append(Predictions.of_batch(output, batch["labels"]))
 
-    def metrics(self, config: SentenceOrderingConfig, processes: Processes) -> dict[str, float]:
-        """The metrics over the stories of all processes."""
+    def metrics(self, config: SentenceOrderingConfig, processes: Processes, copies: Copies) -> dict[str, float]:
+        """The metrics over the stories of all processes; `copies` are their identical sentences."""
         # In the order of the one loader whose batches were distributed to the processes.
         shares = processes.gathered(self._batches)
         batches = [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
         everything = Predictions.joined([batch for batch in batches if (batch.labels != LABEL_PADDING).any()])
-        return judge(everything, config)
+        known = {row: same for row, same in copies.items() if row < len(everything.labels)}  # not all may be scored
+        return judge(replace(everything, copies=known), config)

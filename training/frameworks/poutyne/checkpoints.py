@@ -20,9 +20,9 @@ from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
 from dataset_builder.file_writing import UNFINISHED, new_folder
-from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
+from modeling_sentence_ordering import save_tokenizer
 from training.frameworks.run import TrainingRun
-from training.models.repository import read_json, write_json
+from training.models.repository import load_weights, read_json, write_json
 
 from .callbacks import StepSchedule
 
@@ -115,10 +115,8 @@ class Checkpoints:
 
     def load_weights(self, folder: Path) -> None:
         """Puts the weights of a checkpoint into the run's model."""
-        # By transformers and not from the file: for some encoders it writes other names than the model's own.
         with _no_progress_bar():
-            saved = SentenceOrderingModel.from_pretrained(folder, use_safetensors=True)
-        self.run.model.load_state_dict(saved.state_dict())
+            load_weights(self.run.model, folder)
 
     def _folder(self, step: int) -> Path:
         return self.run.checkpoints / f"checkpoint-{step}"

@@ -12,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel
+from training.evaluation.copies import Copies
 from training.evaluation.predictions import Predictions, judge
 from training.system.device import fastest_device
 
@@ -20,16 +21,20 @@ from .adapters import EpochMetric, ModelWrapper, TransformerModel
 METRICS = ("accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")
 
 
-def ordering_metric(config: SentenceOrderingConfig, names: tuple[str, ...] = METRICS) -> EpochMetric:
+def ordering_metric(
+    config: SentenceOrderingConfig, names: tuple[str, ...] = METRICS, copies: Copies | None = None
+) -> EpochMetric:
     """The metrics of sentence ordering as an epoch metric for Poutyne; `training.evaluation.metrics` defines each.
 
     Args:
         config: the model's.
         names: which metrics, by the names that they have in the results of an evaluation.
+        copies: the stories with identical sentences, in the loader's order; see `copies_in_loader`.
     """
 
     def function(outputs: dict[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
-        found = Predictions(outputs["logits"], labels, outputs["sentence_mask"], outputs.get("pair_logits"))
+        arrays = (outputs["logits"], labels, outputs["sentence_mask"])
+        found = Predictions(*arrays, outputs.get("pair_logits"), copies or {})
         return judge(found, config)
 
     pairs = ("pair_logits",) if config.head == "pairs" else ()

@@ -16,6 +16,7 @@ from accelerate import skip_first_batches
 from tqdm import tqdm
 
 from training.data.stories import StoryLoader, evaluation_loader, training_loader
+from training.evaluation.copies import copies_in_loader
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
 from training.frameworks.run import TrainingRun
@@ -174,9 +175,10 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     clipping = GradientClipping(recipe.max_grad_norm or math.inf)
     checkpoints = Checkpoints(run, optimizer, schedule)
     progress = Progress() if resume_from is None else checkpoints.resume(resume_from)
-    evaluator = poutyne.Model(
-        network, None, model_loss, epoch_metrics=[ordering_metric(run.model.config, (*METRICS, "loss"))], device=device
-    )
+    validation = run.validation
+    copies = None if validation is None else copies_in_loader(validation, recipe.per_device_eval_batch_size)
+    metric = ordering_metric(run.model.config, (*METRICS, "loss"), copies)
+    evaluator = poutyne.Model(network, None, model_loss, epoch_metrics=[metric], device=device)
     callback = RecipeCallback(
         run, progress, checkpoints, clipping, schedule, evaluator, steps_per_epoch=steps_per_epoch
     )

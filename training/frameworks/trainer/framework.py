@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput
 
-from modeling_sentence_ordering import SentenceOrderingModel, save_tokenizer
+from modeling_sentence_ordering import save_tokenizer
 from training.data.batches import evaluation_batches
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
 from training.evaluation.metrics import LOGGED_METRICS
@@ -30,6 +30,7 @@ from training.evaluation.predictions import judge, predict
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from training.frameworks.run import TrainingRun
+from training.models.repository import load_weights
 from training.models.sharded_model import gathered_weights, layer_classes, whole_model
 from training.recipe.recipe import Recipe
 
@@ -201,11 +202,11 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         resume_from: a checkpoint folder of an earlier run of the same recipe, or None.
     """
     recipe = run.recipe
-    if resume_from is not None and _is_finished(resume_from):
-        _load_weights(run, resume_from)
-        return
     loader = training_loader(run.training, recipe, run.processes)
     total_steps = recipe.total_steps(loader.batch_sampler.steps_per_epoch)  # type: ignore[union-attr]
+    if resume_from is not None and _is_finished(resume_from, total_steps):
+        _load_weights(run, resume_from)
+        return
     losses = LossWatch(run)
     callbacks: list[TrainerCallback] = [RecipeCallback(run, losses)]
     if recipe.early_stopping_patience and run.validation is not None:
@@ -235,10 +236,12 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     run.model.config.__dict__.pop("use_cache", None)
 
 
-def _is_finished(checkpoint: Path) -> bool:
-    """Whether the run had come to its end when it was saved: Trainer would go on for a step, or for more."""
+def _is_finished(checkpoint: Path, total_steps: int) -> bool:
+    """Whether a run of so many steps had ended when it was saved: Trainer would train for another step, or for more."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    return bool(state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop"))
+    return state.max_steps >= total_steps and bool(
+        state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
+    )
 
 
 def _load_weights(run: TrainingRun, checkpoint: Path) -> None:
@@ -246,7 +249,7 @@ def _load_weights(run: TrainingRun, checkpoint: Path) -> None:
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     best = checkpoint.with_name(f"checkpoint-{state.best_global_step}")
     folder = best if run.recipe.load_best_model_at_end and best.is_dir() else checkpoint
-    run.model.load_state_dict(SentenceOrderingModel.from_pretrained(folder).state_dict())
+    load_weights(run.model, folder)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

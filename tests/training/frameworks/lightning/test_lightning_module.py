@@ -323,3 +323,23 @@ def test_clipping_by_value_is_left_to_lightning(home: Path, tmp_path: Path) -> N
 def test_a_schedule_needs_an_end(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_steps or max_epochs"):
         make_trainer(tmp_path, max_epochs=-1).fit(build(home), datamodule=make_stories(home))
+
+
+def test_pairs_are_trained_restored_judged_and_decoded(home: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"head": "pairs", "objective": "pairwise", "pair_size": 4, "context_layers": 1}
+    module = build(home, **fields)
+    trainer, stories = make_trainer(tmp_path), make_stories(home)
+    trainer.fit(module, datamodule=stories)
+    trainer.save_checkpoint(tmp_path / "pairs.ckpt")
+    again = SentenceOrderingModule.load_from_checkpoint(tmp_path / "pairs.ckpt")
+    assert_same_weights(again.model, module.model)
+    (found,) = trainer.validate(again, datamodule=stories, verbose=False)
+    expected = evaluate(again.model, stories.splits["validation"], batch_size=3)
+    assert found["val_kendalls_tau"] == pytest.approx(expected["kendalls_tau"])
+    assert found["val_loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    again.eval()
+    batch = next(iter(stories.val_dataloader()))
+    with torch.no_grad():
+        answers, output = again.predict_step(batch, 0), again(**batch)
+    for answer, ranks, mask in zip(answers, output.ranks, output.sentence_mask, strict=True):
+        assert answer["order"] == ranks[mask].argsort().tolist()
