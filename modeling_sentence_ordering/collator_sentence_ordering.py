@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .configuration_sentence_ordering import SentenceOrderingConfig
-from .encoding_sentence_ordering import StoryTokenizer, as_list
+from .encoding_sentence_ordering import StoryTokenizer, as_list, as_sentences
 from .objectives_sentence_ordering import PADDING
 
 
@@ -69,6 +69,7 @@ class DataCollatorForSentenceOrdering:
 
         Raises:
             ValueError: if a row has none of the forms above, or its labels do not belong to its sentences.
+            TypeError: if `sentences` is not a list of strings.
         """
         stories = self._read(features)
         twins = self.shuffle and (self.config.consistency > 0 if self.twins is None else self.twins)
@@ -99,7 +100,7 @@ class DataCollatorForSentenceOrdering:
             The columns `input_ids` and `marker_positions`, -1 for a sentence that the encoder's limit cut off. With
             `shuffle=True` and without labels the sentences are in their true order, and `labels` are added.
         """
-        stories = [as_list(sentences) for sentences in rows["sentences"]]
+        stories = [as_sentences(sentences) for sentences in rows["sentences"]]
         tokenized = [self._story_tokenizer.assemble(ids) for ids in self._tokenized(stories)]
         columns = {
             "input_ids": [story.input_ids for story in tokenized],
@@ -117,7 +118,7 @@ class DataCollatorForSentenceOrdering:
         return tokenizer.tokenize_stories(stories, longest=tokenizer.max_input_tokens)
 
     def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[_Story]:
-        untokenized = [as_list(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
+        untokenized = [as_sentences(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
         tokenized = iter(self._tokenized(untokenized))
         stories = []
         for row in rows:

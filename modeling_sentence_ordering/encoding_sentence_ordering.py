@@ -282,3 +282,18 @@ def as_list(value: Any) -> Any:
     is_lazy = hasattr(value, "column_names")  # a `datasets.Dataset`, which is read row by row
     is_other_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes, list, tuple))
     return list(value) if is_other_sequence and not is_lazy else value
+
+
+def as_sentences(story: Any) -> list[str]:
+    """The sentences of one story, from a list or whatever `as_list` takes.
+
+    Raises:
+        TypeError: if it is one string, or a sentence is not a string.
+    """
+    story = as_list(story)
+    if isinstance(story, (str, bytes)) or not isinstance(story, Sequence):
+        raise TypeError(f"a story is a list of sentences, not {type(story).__name__}")
+    for place, sentence in enumerate(story):
+        if not isinstance(sentence, str):
+            raise TypeError(f"sentence {place} of a story is {type(sentence).__name__}, not a string")
+    return list(story)

@@ -19,7 +19,7 @@ from .answer_sentence_ordering import in_order
 from .arrangement_sentence_ordering import arrangements
 from .configuration_sentence_ordering import SentenceOrderingConfig, whole_number
 from .decoding_sentence_ordering import best_order  # noqa: F401 - named here so that transformers copies the file
-from .encoding_sentence_ordering import StoryTokenizer, as_list
+from .encoding_sentence_ordering import StoryTokenizer, as_list, as_sentences
 from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
 from .long_texts_sentence_ordering import score_long_text  # noqa: F401
 from .repository_sentence_ordering import save_tokenizer
@@ -246,13 +246,7 @@ def _sentences(story: Any) -> list[str]:
         if "sentences" not in story:
             raise TypeError(f"a story given as a dictionary needs the key 'sentences'; this has {sorted(story)}")
         story = story["sentences"]
-    story = as_list(story)
-    if isinstance(story, (str, bytes)) or not isinstance(story, Sequence):
-        raise TypeError(f"a story is a list of sentences, not {type(story).__name__}")
-    for place, sentence in enumerate(story):
-        if not isinstance(sentence, str):
-            raise TypeError(f"sentence {place} of a story is {type(sentence).__name__}, not a string")
-    return list(story)
+    return as_sentences(story)
 
 
 # So that `pipeline("sentence-ordering", model=model, tokenizer=tokenizer)` takes a model that is loaded already.

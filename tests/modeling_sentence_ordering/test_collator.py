@@ -150,6 +150,19 @@ def test_rows_that_cannot_be_meant_are_refused(parts: Parts, row: dict[str, Any]
         collator_of(parts)([row])
 
 
+@pytest.mark.parametrize("sentences", ["One. Two.", ["One.", None], [1, 2]])
+def test_sentences_are_a_list_of_strings(parts: Parts, sentences: Any) -> None:
+    with pytest.raises(TypeError, match="list of sentences|not a string"):
+        collator_of(parts)([{"sentences": sentences}])
+    with pytest.raises(TypeError, match="list of sentences|not a string"):
+        collator_of(parts).tokenize({"sentences": [sentences]})
+
+
+def test_arrays_are_lists(parts: Parts) -> None:
+    rows = [{"sentences": np.array(row["sentences"]), "labels": np.array(row["labels"])} for row in ROWS]
+    assert_same(collator_of(parts)(rows), collator_of(parts)(ROWS))
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_plain_trainer_has_the_metrics_of_each_story_alone(
