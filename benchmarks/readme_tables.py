@@ -46,7 +46,8 @@ def recipe_fields() -> str:
         default = spec.default if spec.default is not dataclasses.MISSING else []
         shown = "" if default in (None, "", []) else f"`{default}`"
         notes = [f"Not in {name}: {fields[spec.name]}." for name, fields in refused.items() if spec.name in fields]
-        meaning = re.sub(r"--\w+(?: (?:steps|pairs|pairwise)\b)?", r"`\g<0>`", " ".join([spec.metadata["help"], *notes]))
+        meaning = " ".join([spec.metadata["help"], *notes])
+        meaning = re.sub(r"--\w+(?: (?:steps|pairs|pairwise)\b)?", r"`\g<0>`", meaning)
         lines.append(f"| `{spec.name}` | {shown} | {meaning} |")
     return "\n".join(lines)
 
@@ -95,16 +96,17 @@ def objectives_in_short() -> str | None:
     lines = [f"| | {' | '.join(metrics.values())} |", "|---" + "|---:" * len(metrics) + "|"]
     values = json.loads(OBJECTIVES.read_text(encoding="utf-8"))
     others = json.loads(OTHER_WAYS.read_text(encoding="utf-8"))["runs"] if OTHER_WAYS.is_file() else {}
-    rows = [
+    rows: list[tuple[str, list[Any]]] = [
         (_shown(name), [next(iter(run["judged"]["validation"].values())) for run in by_seed.values()])
         for name, by_seed in values["runs"].items()
     ]
     rows += [(WAYS[name], list(by_seed.values())) for name, by_seed in others.items()]
     for name, judged in rows:
-        lines.append(f"| {name} | " + " | ".join(f"{mean(run[metric] for run in judged):.3f}" for metric in metrics) + " |")
-    recipe, judged = values["recipe"], next(iter(run_of(values["runs"])["judged"]["validation"].values()))
+        cells = [name, *(f"{mean(run[metric] for run in judged):.3f}" for metric in metrics)]
+        lines.append(f"| {' | '.join(cells)} |")
+    recipe, stories = values["recipe"], next(iter(run_of(values["runs"])["judged"]["validation"].values()))["stories"]
     return "\n".join(lines) + (
-        f"\n\n{judged['stories']:,} stories; encoder {recipe['encoder']}, {recipe['num_train_epochs']:g} epochs; "
+        f"\n\n{stories:,} stories; encoder {recipe['encoder']}, {recipe['num_train_epochs']:g} epochs; "
         "means over the seeds."
     )
 

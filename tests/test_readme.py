@@ -47,7 +47,8 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 NOT_HERE = re.compile(
-    r"(?:^|(?<=&&))[ \t]*(?:pip|python -m pip|pytest|python -m pytest|git|cd)\b(?:(?!&&)[^\n])*(?:&&|\n|$)", re.MULTILINE
+    r"(?:^|(?<=&&))[ \t]*(?:pip|python -m pip|pytest|python -m pytest|git|cd)\b(?:(?!&&)[^\n])*(?:&&|\n|$)",
+    re.MULTILINE,
 )
 MAX_STEPS_FLAG = re.compile(r"\s--max_steps[ =]\S+")
 PAGE = re.compile(r"^sentence-ordering demo (?!.*--export)", re.MULTILINE)
