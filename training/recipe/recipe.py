@@ -249,6 +249,12 @@ class Recipe:
     )
     overwrite_output_dir: bool = field(default=False, metadata=_of("Replace what is in the output folder."))
 
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if hasattr(value, "item"):  # a number of NumPy, which JSON and YAML do not take
+                setattr(self, spec.name, value.item())
+
     def resolved(self) -> Recipe:
         """The same recipe with everything decided that this machine and the encoder decide."""
         scratch = self.encoder in SCRATCH_ENCODERS
