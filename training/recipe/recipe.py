@@ -245,7 +245,11 @@ class Recipe:
 
     resume_from_checkpoint: str | None = field(
         default=None,
-        metadata=_of("Go on from a checkpoint; without a value from the last one.", nargs="?", const="last"),
+        metadata=_of(
+            "Go on from a checkpoint; without a value from the last whole one, or from the beginning if there is none.",
+            nargs="?",
+            const="last",
+        ),
     )
     overwrite_output_dir: bool = field(default=False, metadata=_of("Replace what is in the output folder."))
 
