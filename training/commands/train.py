@@ -13,7 +13,7 @@ from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from training.publishing.push import Publication, check_publication, push_folder
-from training.recipe.file import read_recipe_file
+from training.recipe.file import named_recipe, read_recipe_file, recipe_names
 from training.recipe.recipe import Recipe
 from training.runs.card_options import CardOptions, add_card_flags, card_options
 from training.runs.session import run_recipe
@@ -36,6 +36,11 @@ class RecipeParser(OneLineErrors, HfArgumentParser):
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
             allow_abbrev=False,
         )
+        self.add_argument(
+            "--recipe",
+            metavar="NAME",
+            help=f"a recipe of the package, {', '.join(recipe_names())}; --config and flags override it",
+        )
         self.add_argument("--config", metavar="FILE", help="recipe as YAML or JSON; flags win over it")
 
     def parse_recipe(self, arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
@@ -47,9 +52,12 @@ class RecipeParser(OneLineErrors, HfArgumentParser):
         """
         config = OneLineErrors(prog=self.prog, add_help=False, allow_abbrev=False)
         config.add_argument("--config")
-        path = config.parse_known_args(list(arguments))[0].config
-        if path is not None:
-            self.set_defaults(**read_recipe_file(path))
+        config.add_argument("--recipe")
+        files = config.parse_known_args(list(arguments))[0]
+        if files.recipe is not None:
+            self.set_defaults(**named_recipe(files.recipe))
+        if files.config is not None:
+            self.set_defaults(**read_recipe_file(files.config))
         values = vars(self.parse_args(list(arguments)))
         fields = {spec.name: values.pop(spec.name) for spec in dataclasses.fields(Recipe)}
         return Recipe(**fields), values

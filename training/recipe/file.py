@@ -17,6 +17,25 @@ from dataset_builder.bounded_yaml import read_yaml
 
 from .recipe import Recipe, RecipeError
 
+RECIPES = Path(__file__).parents[1] / "recipes"
+"""Folder of the recipes that the package brings."""
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that the package brings."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def named_recipe(name: str) -> dict[str, Any]:
+    """Fields of a recipe that the package brings.
+
+    Raises:
+        RecipeError: if there is no such recipe.
+    """
+    if name not in recipe_names():
+        raise RecipeError(f"unknown recipe {name!r}; choose from {', '.join(recipe_names())}")
+    return read_recipe_file(RECIPES / f"{name}.yaml")
+
 
 def read_recipe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Fields of a recipe from a YAML or JSON file.

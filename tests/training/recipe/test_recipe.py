@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.commands.train import parse_train
-from training.recipe.file import read_recipe_file
+from training.recipe.file import named_recipe, read_recipe_file, recipe_names
 from training.recipe.recipe import Recipe, RecipeError, computes_in_bf16, shareable
 
 NEEDED: dict[str, Any] = {"encoder": "org/encoder", "data": ["sample"], "output_dir": "out"}
@@ -246,3 +247,31 @@ def test_what_is_published_says_everything_that_decides_the_model() -> None:
         "max_input_tokens", "max_train_samples", "lora",
         "head_learning_rate", "attn_implementation", "per_device_train_batch_tokens",
         "head", "pair_size", "context_layers"}  # fmt: skip
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    numbers: dict[str, Any] = {"seed": np.int64(3), "learning_rate": np.float64(1e-4), "max_steps": np.int32(2)}
+    recipe = Recipe(encoder="cnn", **numbers)
+    values = [recipe.seed, recipe.learning_rate, recipe.max_steps]
+    assert values == [3, 1e-4, 2] and [type(value) for value in values] == [int, float, int]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_of_the_package_can_be_run_and_flags_override_it(name: str) -> None:
+    fields = named_recipe(name)
+    given = ["--encoder", "cnn", "--data", "sample", "--output_dir", "out", "--recipe", name]
+    recipe = parse_train([*given, "--num_train_epochs", "1"])[0]
+    recipe.check()
+    assert {key: getattr(recipe, key) for key in fields} == {**fields, "num_train_epochs": 1.0}
+
+
+def test_the_guide_s_recipe_is_the_default_objective() -> None:
+    assert {"guide", "small", "base"} <= set(recipe_names())
+    default = Recipe()
+    assert (default.objective, default.resolved().learning_rate) == ("mse", 3e-5)
+    assert named_recipe("guide")["objective"] == default.objective
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(RecipeError, match="guide"):
+        parse_train(["--encoder", "cnn", "--data", "sample", "--output_dir", "out", "--recipe", "nonsense"])
