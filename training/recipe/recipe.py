@@ -259,11 +259,15 @@ class Recipe:
     overwrite_output_dir: bool = field(default=False, metadata=_of("Replace what is in the output folder."))
 
     def __post_init__(self) -> None:
-        """A source that is given by itself is a list of one."""
+        """Makes a list of a source that is given by itself, and plain numbers of NumPy's, which JSON does not take."""
         for name in ("data", "validation_data"):
             value = getattr(self, name)
             if isinstance(value, (str, os.PathLike)):
                 setattr(self, name, [os.fspath(value)] if os.fspath(value) else [])
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if hasattr(value, "item"):
+                setattr(self, spec.name, value.item())
 
     def resolved(self) -> Recipe:
         """The same recipe with everything decided that this machine and the encoder decide."""
