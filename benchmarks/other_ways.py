@@ -36,7 +36,7 @@ from benchmarks.orders import as_predictions, best_chain, chain_from_centre, top
 from benchmarks.pair_classifier import pair_probabilities, train_pair_classifier
 from dataset_builder.configurations import shuffled_labels
 from modeling_sentence_ordering import StoryTokenizer, load_tokenizer
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 from training.data.batches import evaluation_batches
 from training.data.stories import TokenizedStories
 from training.models.encoders import build_model, resolve_encoder
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["pairs", *CHAINS], choices=["pairs", *CHAINS])
     parser.add_argument("--pair_budget", type=float, default=1.0, help="times the recipe's steps (default: 1.0)")
     recipe, options = parser.parse_benchmark(decided_elsewhere={"seed": "--seeds"})
-    if recipe.encoder in SCRATCH_ENCODERS:
+    if is_scratch_encoder(recipe.encoder):
         raise RecipeError(f"--encoder {recipe.encoder}: the other ways need a pretrained encoder")
     common = {name: value for name, value in shareable(recipe).items() if name not in ("objective", "seed")}
     results = ResultsFile(options["results"], {"recipe": common, "pair_budget": options["pair_budget"]})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .readers import read_stories
     from .rights import may_be_quoted
     from .rocstories_layout import in_rocstories_layout
+    from .rows import stories_of_rows
     from .shuffled_rocstories import ShuffledRocstories
     from .story import BadRecord, Story, story_hash
 
@@ -29,6 +30,7 @@ __all__ = [
     "load_stories",
     "may_be_quoted",
     "read_stories",
+    "stories_of_rows",
     "shuffled_labels",
     "story_hash",
 ]
@@ -43,6 +45,7 @@ _MODULES = {
     "load_stories": "loading",
     "may_be_quoted": "rights",
     "read_stories": "readers",
+    "stories_of_rows": "rows",
     "shuffled_labels": "configurations",
     "story_hash": "story",
 }

@@ -41,7 +41,7 @@ def folder_hash(folder: str | os.PathLike[str]) -> str:
 def cache_folders(cache_dir: str | os.PathLike[str] | None = None) -> Sequence[str]:
     """Folders to look for cached tables in: the one in the cache of `datasets`, and a temporary one if it is in use."""
     folder = _preferred(cache_dir)
-    return [folder] if _is_writable(folder) else [folder, _temporary_folder(folder)]
+    return [folder] if is_writable(folder) else [folder, _temporary_folder(folder)]
 
 
 def writable_cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> str:
@@ -59,7 +59,8 @@ def _preferred(cache_dir: str | os.PathLike[str] | None) -> str:
     return os.path.join(cache_dir or datasets.config.HF_DATASETS_CACHE, "sentence_ordering")
 
 
-def _is_writable(folder: str) -> bool:
+def is_writable(folder: str) -> bool:
+    """Whether files can be made in a folder, which is made if it is not there."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -27,6 +27,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 # load_dataset copies only the files that are named here, so those that they import themselves are named as well.
+# It names the first one that is not there, which therefore says that all are needed.
+from .all_files_of_dataset_builder_are_needed import SCRIPT
 from .cache import content_hash
 from .configurations import CONFIGURATIONS
 from .file_writing import staged
@@ -43,8 +45,8 @@ from .story_table import stories_of_files, story_table
 from .tables import ROC_HEADER
 
 # What is imported for the copying only.
-__all__ = ["BadRecord", "TooLarge", "staged", "Lines", "ROC_HEADER", "ROC_SENTENCES", "SUFFIXES", "read_stories"]
-__all__ += ["ShuffledRocstories", "ShuffledRocstoriesConfig"]
+__all__ = ["SCRIPT", "BadRecord", "TooLarge", "staged", "Lines", "ROC_HEADER", "ROC_SENTENCES", "SUFFIXES"]
+__all__ += ["ShuffledRocstories", "ShuffledRocstoriesConfig", "read_stories"]
 
 WHERE_TO_GET_IT = (
     f"no data_files: ROCStories may not be passed on, so ask for it at {HOMEPAGE} and "

@@ -7,6 +7,7 @@ with them, each process reads its own rows and no others, and a run that is resu
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cache import content_hash
 from .formats import parquet_columns
 from .parquet_limits import ROWS_AT_ONCE, TooLarge, bounded, repeated_columns
 from .readers import open_bytes
@@ -85,6 +87,11 @@ class StoryStream:
     def __len__(self) -> int:
         """Stories."""
         return sum(sum(file.groups) for file in self.files)
+
+    def digest(self) -> str:
+        """A hash of the content of the files, which are read for it; of a file on the Hub the path names the commit."""
+        files = [(file.path, file.groups) if "://" in file.path else content_hash(file.path) for file in self.files]
+        return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def order(self, seed: int | None = None, epoch: int = 0) -> ReadingOrder:
         """An order to read in: of the files and of the row groups in each, at random; that of the files without a seed.

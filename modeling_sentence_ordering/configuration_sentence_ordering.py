@@ -132,10 +132,12 @@ class RecurrentEncoderConfig(PretrainedConfig):
         return self.hidden_size * (2 if self.bidirectional else 1)
 
 
-SCRATCH_ENCODERS: dict[str, type[PretrainedConfig]] = {
-    "cnn": ConvolutionalEncoderConfig,
-    "rnn": RecurrentEncoderConfig,
-}
+SCRATCH_ENCODERS: dict[str, type[PretrainedConfig]] = {"cnn": ConvolutionalEncoderConfig, "rnn": RecurrentEncoderConfig}
+
+
+def is_scratch_encoder(name_or_path: str) -> bool:
+    """Whether this is `"cnn"` or `"rnn"`, and not a folder of that name that holds a model."""
+    return name_or_path in SCRATCH_ENCODERS and not os.path.isfile(os.path.join(name_or_path, "config.json"))
 
 
 def _backbone_config(value: dict[str, Any] | PretrainedConfig | None) -> PretrainedConfig | None:
@@ -390,9 +392,8 @@ def forget_references(config: PretrainedConfig) -> None:
 
 def hub_id(name_or_path: str | None) -> str | None:
     """`name_or_path` if it can only be the id of a repository on the Hub, None for a path of this machine."""
-    if not name_or_path or os.path.exists(name_or_path) or not _HUB_ID.fullmatch(name_or_path):
-        return None
-    return None if name_or_path in SCRATCH_ENCODERS else name_or_path
+    is_path = not name_or_path or os.path.exists(name_or_path) or not _HUB_ID.fullmatch(name_or_path)
+    return None if is_path or name_or_path in SCRATCH_ENCODERS else name_or_path
 
 
 SentenceOrderingConfig.register_for_auto_class("AutoConfig")

@@ -23,7 +23,7 @@ from .aggregation_sentence_ordering import combine_groups  # noqa: F401
 from .answer_sentence_ordering import in_order  # noqa: F401
 from .arrangement_sentence_ordering import arrangements  # noqa: F401
 from .collator_sentence_ordering import DataCollatorForSentenceOrdering
-from .configuration_sentence_ordering import SCRATCH_ENCODERS, SentenceOrderingConfig
+from .configuration_sentence_ordering import SentenceOrderingConfig, is_scratch_encoder
 from .decoding_sentence_ordering import decoded_ranks
 from .encoders_sentence_ordering import (
     build_encoder,
@@ -326,7 +326,7 @@ class SentenceOrderingModel(PreTrainedModel):
             ValueError: for causal and encoder-decoder models, or a small encoder without a tokenizer.
             OSError: if there is no such model, or it has no safetensors file.
         """
-        if name_or_path in SCRATCH_ENCODERS:
+        if is_scratch_encoder(name_or_path):
             return cls(scratch_config(name_or_path, tokenizer, config)).eval()
         encoder, tokenizer = load_encoder(name_or_path, tokenizer, encoder_kwargs or {})
         config.setdefault("base_model", name_or_path)

@@ -26,9 +26,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import find_adapter_config_file, is_peft_available
 
 from .configuration_sentence_ordering import (
-    SCRATCH_ENCODERS,
     SentenceOrderingConfig,
     forget_references,
+    is_scratch_encoder,
     without_references,
 )
 
@@ -197,7 +197,7 @@ def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
         ValueError: for `"cnn"` and `"rnn"`, whose tokenizer is trained on the stories.
         OSError: if there is no such tokenizer.
     """
-    if name_or_path in SCRATCH_ENCODERS:
+    if is_scratch_encoder(name_or_path):
         raise ValueError(f"{name_or_path!r} has no pretrained tokenizer: train one on the stories it is to order")
     trusted = bool(kwargs.pop("trust_remote_code", None))  # with None transformers asks on standard input
     kwargs |= _own_config(name_or_path, kwargs)

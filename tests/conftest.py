@@ -51,9 +51,10 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def nothing_outside_is_reached() -> Iterator[None]:
     """Fails a test during which it, or a process that it started, tried to leave this machine."""
-    # The commands set it for their own process, and tests call them in this one.
-    os.environ.pop("TORCH_FORCE_WEIGHTS_ONLY_LOAD", None)
     yield
+    # The commands set it for their own process, and tests call them in this one. Here and not before: fixtures of the
+    # next module are made before those of its tests.
+    os.environ.pop("TORCH_FORCE_WEIGHTS_ONLY_LOAD", None)
     if NETWORK_LOG.exists():
         attempts = NETWORK_LOG.read_text(encoding="utf-8")
         NETWORK_LOG.unlink()

@@ -179,7 +179,7 @@ def test_the_messages_under_troubleshooting_are_those_that_the_code_has() -> Non
     """What stands between the values of a message is found in one text of the code; other libraries have their own."""
     texts = []
     for package in ("dataset_builder", "training"):
-        for module in (ROOT / package).glob("*.py"):
+        for module in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):
                     parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]

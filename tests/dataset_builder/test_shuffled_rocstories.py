@@ -328,3 +328,18 @@ def test_data_files_of_a_web_server(write_roc: WriteRoc, tmp_path: Path) -> None
         server.shutdown()
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines() == [" ".join(sorted(expected_ids(20)["test"]))] * 2
+
+
+def test_a_script_that_is_copied_alone_says_what_it_needs(
+    write_roc: WriteRoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "alone" / SCRIPT.name
+    alone.parent.mkdir()
+    alone.write_bytes(SCRIPT.read_bytes())
+    with pytest.raises(FileNotFoundError, match="all_files_of_dataset_builder_are_needed"):
+        datasets.load_dataset(str(alone), data_files=str(write_roc(10)), trust_remote_code=True)
+
+
+def test_the_folder_instead_of_the_script_says_to_name_it() -> None:
+    with pytest.raises(FileNotFoundError, match=r"name the script shuffled_rocstories\.py"):
+        datasets.load_dataset(str(SCRIPT.parent), trust_remote_code=True)

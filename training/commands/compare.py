@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 from training.data.recipe_stories import open_stories
 from training.recipe.recipe import FRAMEWORKS, Recipe, RecipeError
 from training.runs.comparison import RUNS, ComparedEncoder, ComparedRun, check_encoders, plan_runs, run_comparison
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         "--output_dir",
         recipe.output_dir,
         data=recipe.sources,
-        models=[each.name for each in encoders if each.name not in SCRATCH_ENCODERS],
+        models=[each.name for each in encoders if not is_scratch_encoder(each.name)],
     )
     output_dir = Path(recipe.output_dir)
     recipe = dataclasses.replace(recipe, data=[_absolute(source) for source in recipe.data])

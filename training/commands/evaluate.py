@@ -46,7 +46,7 @@ def command_parser() -> OneLineErrors:
         "--num_permutations",
         type=int,
         metavar="K",
-        help="average the scores over K arrangements of each story, those of `order`, instead of the one shuffle",
+        help="average the scores over K arrangements of each story, those of `order`, instead of one",
     )
     parser.add_argument(
         "--bf16",

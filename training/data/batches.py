@@ -39,7 +39,9 @@ class Draw:
 
 
 class EpochBatchSampler(Sampler[list[Draw]]):
-    """Batches of one epoch after the other; the same for the same seed, whoever asks.
+    """Batches of one epoch after the other; the same for the same seed in every process and framework.
+
+    Every iteration is a new epoch. `set_epoch` says which one the next iteration is.
 
     Attributes:
         epoch: which epoch the next iteration is, counted from 0.
@@ -55,6 +57,11 @@ class EpochBatchSampler(Sampler[list[Draw]]):
         """Which epoch the next iteration is."""
         self.epoch = epoch
 
+    def _begin_epoch(self) -> int:
+        """The epoch of an iteration that begins, after which it is the turn of the one behind it."""
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return epoch
+
     def pass_over(self, batches: int) -> None:
         """Says that the next iteration is only asked for its first so many batches to get beyond them.
 
@@ -66,8 +73,8 @@ class EpochBatchSampler(Sampler[list[Draw]]):
         return self.steps_per_epoch * self.gradient_accumulation_steps
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """The batches of the current epoch, from its beginning."""
-        epoch = self.epoch
+        """The batches of the next epoch, from its beginning."""
+        epoch = self._begin_epoch()
         for step in self._steps(epoch):
             share = sum(len(batch) for batch in step) / len(step)
             for batch in step:
@@ -229,7 +236,7 @@ class BatchShare(Sampler[list[Draw]]):
         return self.steps_per_epoch * self.gradient_accumulation_steps
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """This process's batches of the current epoch, from the `first` on."""
+        """This process's batches of the next epoch, from the `first` on."""
         size = self.processes.world_size
         if self.first:
             self.pass_over(self.first)

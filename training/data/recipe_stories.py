@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from dataset_builder.loading import load_stories
 from dataset_builder.story_files import SPLITS
@@ -46,6 +48,11 @@ class RecipeStories:
         stories = self.stream.read(self.stream.order(self.seed, epoch=0))
         return (list(story.sentences) for _, story in islice(stories, VOCABULARY_STORIES))
 
+    def digests(self) -> dict[str, str]:
+        """A hash of the sentences of each split, in its order, by which a run that is resumed knows its stories."""
+        streamed = {} if self.stream is None else {"train": self.stream.digest()}
+        return streamed | {name: stories_digest(split) for name, split in self.splits.items()}
+
     def counts(self) -> str:
         """How many stories there are, in words."""
         streamed = [] if self.stream is None else [f"{len(self.stream):,} train (streamed)"]
@@ -60,6 +67,14 @@ class RecipeStories:
             for name, split in self.splits.items()
             if name in wanted
         }
+
+
+def stories_digest(stories: Dataset) -> str:
+    """A hash of the sentences of stories, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for sentences in sentences_of(stories):
+        digest.update(json.dumps(sentences).encode())
+    return digest.hexdigest()
 
 
 def open_stories(recipe: Recipe) -> RecipeStories:

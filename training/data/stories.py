@@ -15,12 +15,16 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from dataset_builder.configurations import shuffled_labels
+from dataset_builder.rows import stories_of_rows
 from modeling_sentence_ordering import StoryTokenizer
+from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
+from modeling_sentence_ordering.objectives_sentence_ordering import PADDING
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
 from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
 from .streaming import StreamBatchSampler, StreamedDraw, StreamedStories
+from .token_cache import cached_map
 
 _AT_A_TIME = 1000  # stories
 
@@ -29,16 +33,17 @@ class TokenizedStories:
     """The sentences of many stories as ids, in true order, where they lie in the file that `datasets` has mapped.
 
     Args:
-        stories: columns `storyid`, `storytitle`, `sentences` (true order).
+        stories: rows of one split in any layout that `stories_of_rows` takes. Rows with `labels`, as the loading
+            script gives them, are put in order by these.
         story_tokenizer: turns sentences into ids.
-        data_seed: decides the shuffles that stories are evaluated in.
+        data_seed: decides the order among identical sentences of a story that is evaluated.
     """
 
-    def __init__(self, stories: Dataset, story_tokenizer: StoryTokenizer, data_seed: int = 42) -> None:
-        self.stories = stories
+    def __init__(self, stories: Any, story_tokenizer: StoryTokenizer, data_seed: int = 42) -> None:
+        self.stories = stories_of_rows(stories)
         self.story_tokenizer = story_tokenizer
         self.data_seed = data_seed
-        column = _tokenized(stories, story_tokenizer).data.column("sentence_ids")
+        column = _tokenized(self.stories, story_tokenizer).data.column("sentence_ids")
         self._parts = [_MappedStories.of(part) for part in column.chunks]
         self._ends = np.cumsum([len(part.story_starts) - 1 for part in self._parts], dtype=np.int64)
 
@@ -59,6 +64,12 @@ class TokenizedStories:
         lengths = tokens + self.num_sentences + (tokenizer.separator_token_id is not None)
         return lengths if tokenizer.max_input_tokens is None else np.minimum(lengths, tokenizer.max_input_tokens)
 
+    @property
+    def fits(self) -> np.ndarray:
+        """Whether the encoder is shown each story in one piece, `(stories,)` bool; see `StoryTokenizer.fits`."""
+        tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
+        return np.asarray(tokens + self.num_sentences <= self.story_tokenizer.room)
+
     def sentence_ids(self, index: int) -> list[list[int]]:
         """The ids of each sentence of a story, in true order."""
         number = int(np.searchsorted(self._ends, index, side="right"))
@@ -74,10 +85,19 @@ class TokenizedStories:
         """The id of a story that was drawn."""
         return str(self.stories[draw.index]["storyid"])
 
-    def evaluation_labels(self, index: int) -> list[int]:
-        """The shuffle that a story is evaluated in: that of the data set's configuration `shuffled`."""
+    def dataset_labels(self, index: int) -> list[int]:
+        """The shuffle of a story in the data set's configuration `shuffled`."""
         story = self.stories[int(index)]
         return shuffled_labels(story["storyid"], story["sentences"], self.data_seed)
+
+    def evaluation_labels(self, index: int) -> list[int]:
+        """The order in which a story is shown to be judged, as original indices: that in which the pipeline shows it.
+
+        It is the arrangement of the story's texts, whatever order they are in. Only identical sentences are told apart
+        by their order, which is that of the data set's configuration `shuffled`: it does not tell the true one.
+        """
+        labels, sentences = self.dataset_labels(index), self.stories[int(index)]["sentences"]
+        return [labels[place] for place in arrangement([sentences[label] for label in labels], 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +145,9 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     # Given by hand: a tokenizer does not hash the same in every process, nor before and after its first call.
-    fingerprint = Hasher.hash([stories._fingerprint, vocabulary, story_tokenizer.marker_token_id, "sentence_ids-1"])
-    return stories.map(
-        tokenize,
-        batched=True,
-        remove_columns=stories.column_names,
-        new_fingerprint=fingerprint,
-        desc="Tokenizing",
-    )
+    decides = [vocabulary, story_tokenizer.marker_token_id, story_tokenizer.max_input_tokens, "sentence_ids-2"]
+    fingerprint = Hasher.hash([stories._fingerprint, *decides])
+    return cached_map(stories, tokenize, fingerprint, "Tokenizing")
 
 
 @dataclass(frozen=True)
@@ -158,7 +173,7 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     Args:
         stories: the stories.
         seed: decides the shuffles, together with story and epoch.
-        fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `evaluation_labels`.
+        fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `dataset_labels`.
         twins: draw a second shuffle of each story.
     """
 
@@ -175,7 +190,7 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     def __getitem__(self, draw: Draw) -> ShuffledStory:
         """The story drawn, shuffled."""
         sentence_ids = self.stories.sentence_ids(draw.index)
-        labels = None if self.fresh else self.stories.evaluation_labels(draw.index)
+        labels = None if self.fresh else self.stories.dataset_labels(draw.index)
         return _shuffled(sentence_ids, draw, self.seed, self.fresh, self.twins, labels)
 
 
@@ -219,14 +234,16 @@ def _shuffled(
 
     def shown(labels: list[int] | None) -> ShuffledStory:
         labels = generator.permutation(len(sentence_ids)).tolist() if labels is None else labels
-        return ShuffledStory([sentence_ids[label] for label in labels], labels, draw.num_stories)
+        shuffled = [sentence_ids[label] for label in labels]
+        # A single sentence, which a stream may have, has no order, and so no label to learn.
+        return ShuffledStory(shuffled, labels if len(labels) > 1 else [PADDING] * len(labels), draw.num_stories)
 
     story = shown(labels)
     return dataclasses.replace(story, twin=shown(None)) if twins else story
 
 
 class EvaluationStories(TorchDataset[ShuffledStory]):
-    """Stories to evaluate on, each in its one shuffle."""
+    """Stories to evaluate on, each in the arrangement in which the pipeline shows it."""
 
     def __init__(self, stories: TokenizedStories) -> None:
         self.stories = stories
@@ -236,7 +253,7 @@ class EvaluationStories(TorchDataset[ShuffledStory]):
         return len(self.stories)
 
     def __getitem__(self, index: int) -> ShuffledStory:
-        """The story, shuffled."""
+        """The story as it is shown."""
         ids = self.stories.sentence_ids(index)
         labels = self.stories.evaluation_labels(index)
         return ShuffledStory([ids[label] for label in labels], labels)

@@ -132,8 +132,8 @@ class StreamBatchSampler(EpochBatchSampler):
         self._passed_over = batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """The batches of the current epoch."""
-        epoch, passed_over, self._passed_over = self.epoch, self._passed_over, 0
+        """The batches of the next epoch."""
+        epoch, passed_over, self._passed_over = self._begin_epoch(), self._passed_over, 0
         lanes = self.gradient_accumulation_steps
         yield from ([] for _ in range(passed_over))
         blocks = self._blocks(passed_over // lanes)

@@ -156,10 +156,11 @@ def predict(
     *,
     batch_size: int = 64,
     num_permutations: int | None = None,
+    long_texts: bool = True,
     description: str = "Evaluating",
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Predictions:
-    """Scores every story, each in the one shuffle that its id and text decide.
+    """Scores every story as the pipeline does: in the same arrangement, and in windows where it is too long.
 
     The model is put into eval mode for it, and back into the mode it was in. Of several processes each scores its
     share of the very batches that one would make, and has everything in the end.
@@ -169,7 +170,9 @@ def predict(
         stories: stories whose order is known.
         batch_size: token sequences that go through the model at once.
         num_permutations: average the scores over so many arrangements of each story instead, those that `order`
-            takes (see `arrangements`). They know nothing of the true order: it is the shuffle that is arranged.
+            takes (see `arrangements`).
+        long_texts: score a story that the encoder does not take whole in windows, as the pipeline does. Otherwise it
+            is cut off at the limit, as in the evaluations during training, which all frameworks make in one pass.
         description: of the progress bar.
         processes: who share the work, all with the same model; not where arrangements are averaged.
     """
@@ -190,7 +193,8 @@ def predict(
     try:
         with untracked(), progress:
             if num_permutations is not None:
-                _predict_arranged(model, stories, predictions, batch_size, num_permutations, progress)
+                every = range(len(stories))
+                _predict_arranged(model, stories, every, predictions, batch_size, num_permutations, progress)
                 return predictions
             loader = evaluation_loader(stories, batch_size, processes=processes)
             for place, (indices, batch) in enumerate(zip(batches, loader, strict=True)):
@@ -209,31 +213,50 @@ def predict(
             if pairs is not None:
                 for index, logits in zip(others, others_pairs, strict=True):
                     pairs[index][:] = logits
+    if long_texts:
+        _predict_long(model, stories, predictions, batch_size)
     return predictions
+
+
+def _predict_long(
+    model: SentenceOrderingModel, stories: TokenizedStories, predictions: Predictions, batch_size: int
+) -> None:
+    """Replaces what was found of stories that were cut off. Every process does all: models may be shared out."""
+    long = np.flatnonzero(~stories.fits).tolist()
+    if not long:
+        return
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), tqdm(total=len(long), desc="Long texts", disable=None, delay=1, leave=False) as progress:
+            _predict_arranged(model, stories, long, predictions, batch_size, 1, progress)
+    finally:
+        model.train(was_training)
 
 
 def _predict_arranged(
     model: SentenceOrderingModel,
     stories: TokenizedStories,
+    indices: Sequence[int],
     predictions: Predictions,
     batch_size: int,
     num_permutations: int,
     progress: Any,
 ) -> None:
-    """Fills in what `order` would say of the shuffled stories, a portion at a time."""
-    for start in range(0, len(stories), _PORTION):
-        portion = range(start, min(start + _PORTION, len(stories)))
-        shuffles = [stories.evaluation_labels(index) for index in portion]
-        in_true_order = stories.stories[portion.start : portion.stop]["sentences"]
-        shuffled = [[story[i] for i in labels] for story, labels in zip(in_true_order, shuffles, strict=True)]
+    """Fills in what `order` would say of some stories, a portion at a time."""
+    for start in range(0, len(indices), _PORTION):
+        portion = indices[start : start + _PORTION]
+        ways = [stories.evaluation_labels(index) for index in portion]
+        in_true_order = stories.stories.select(portion)["sentences"]
+        shown = [[story[i] for i in labels] for story, labels in zip(in_true_order, ways, strict=True)]
         ids = [
             stories.story_tokenizer.shortened([stories.sentence_ids(index)[i] for i in labels])[0]
-            for index, labels in zip(portion, shuffles, strict=True)
+            for index, labels in zip(portion, ways, strict=True)
         ]
         rows = score_stories(
-            model, stories.story_tokenizer, shuffled, ids, batch_size=batch_size, num_permutations=num_permutations
+            model, stories.story_tokenizer, shown, ids, batch_size=batch_size, num_permutations=num_permutations
         )
-        for index, labels, found in zip(portion, shuffles, rows, strict=True):
+        for index, labels, found in zip(portion, ways, rows, strict=True):
             predictions.labels[index, : len(labels)] = labels
             for place, score in enumerate(found.scores):
                 if score is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS, hub_id
+from modeling_sentence_ordering.configuration_sentence_ordering import hub_id, is_scratch_encoder
 from modeling_sentence_ordering.objectives_sentence_ordering import check_head
 from training.recipe.recipe import Recipe, RecipeError
 from training.system.hub_errors import first_line, is_unreachable
@@ -61,7 +61,7 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
         OSError: if the Hub cannot be reached.
     """
     name = resolve_encoder(recipe.encoder)
-    if name not in SCRATCH_ENCODERS and not Path(name).is_dir() and hub_id(name) is None:
+    if not is_scratch_encoder(name) and not Path(name).is_dir() and hub_id(name) is None:
         raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
     fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
     fields["consistency"] = recipe.consistency
@@ -69,12 +69,12 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
         if getattr(recipe, field) is not None:
             fields[field] = getattr(recipe, field)
     torch.manual_seed(recipe.seed)
-    if recipe.attn_implementation is not None and name in SCRATCH_ENCODERS:
+    if recipe.attn_implementation is not None and is_scratch_encoder(name):
         raise RecipeError(f"--attn_implementation: the encoder {name!r} has no attention")
-    if name not in SCRATCH_ENCODERS and is_trained_model(name):
+    if not is_scratch_encoder(name) and is_trained_model(name):
         return _trained_model(name, fields, recipe.attn_implementation)
     try:
-        if name in SCRATCH_ENCODERS:
+        if is_scratch_encoder(name):
             tokenizer = train_tokenizer((sentence for story in stories for sentence in story), recipe.vocab_size)
             fields |= recipe.encoder_fields()
         else:

@@ -25,6 +25,8 @@ CURVES_FILE = "loss_curves.png"
 HEATMAP_FILE = "position_heatmap.png"
 STORY_HASHES_FILE = "training_stories.txt"
 CHECKPOINTS = "checkpoints"
+STORIES_FILE = "stories.json"
+"""In the folder of checkpoints: which stories they were trained on, see `RecipeStories.digests`."""
 TENSORBOARD = "tensorboard"
 
 

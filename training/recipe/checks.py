@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -83,7 +83,7 @@ def check_recipe(recipe: Recipe) -> None:
         raise RecipeError("--head pairs cannot be trained with --objective mse: use --objective pairwise")
     if recipe.consistency and recipe.objective != "pairwise":
         raise RecipeError(f"--consistency {recipe.consistency} needs --objective pairwise, not {recipe.objective}")
-    if recipe.fsdp and recipe.encoder in SCRATCH_ENCODERS:
+    if recipe.fsdp and is_scratch_encoder(recipe.encoder):
         raise RecipeError(f"--fsdp shares out the layers of a pretrained encoder; {recipe.encoder!r} fits on any GPU")
     if recipe.max_steps == 0 or recipe.max_steps < -1:
         raise RecipeError(

@@ -12,7 +12,12 @@ from typing import Any
 
 from transformers.training_args import OptimizerNames
 
-from modeling_sentence_ordering.configuration_sentence_ordering import HEADS, READINGS, SCRATCH_ENCODERS, TARGET_SCALES
+from modeling_sentence_ordering.configuration_sentence_ordering import (
+    HEADS,
+    READINGS,
+    TARGET_SCALES,
+    is_scratch_encoder,
+)
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 
 from .checks import RecipeError, check_recipe
@@ -241,17 +246,32 @@ class Recipe:
 
     test_size: float = field(default=0.2, metadata=_of("Share held out where the data bring no splits."))
     validation_size: float = field(default=0.3, metadata=_of("Share of that which is for validation."))
-    data_seed: int = field(default=42, metadata=_of("Seed of the split and of the evaluation's shuffles."))
+    data_seed: int = field(default=42, metadata=_of("Seed of the split and of the data set's shuffles."))
 
     resume_from_checkpoint: str | None = field(
         default=None,
-        metadata=_of("Go on from a checkpoint; without a value from the last one.", nargs="?", const="last"),
+        metadata=_of(
+            "Go on from a checkpoint; without a value from the last whole one, or from the beginning if there is none.",
+            nargs="?",
+            const="last",
+        ),
     )
     overwrite_output_dir: bool = field(default=False, metadata=_of("Replace what is in the output folder."))
 
+    def __post_init__(self) -> None:
+        """Makes a list of a source that is given by itself, and plain numbers of NumPy's, which JSON does not take."""
+        for name in ("data", "validation_data"):
+            value = getattr(self, name)
+            if isinstance(value, (str, os.PathLike)):
+                setattr(self, name, [os.fspath(value)] if os.fspath(value) else [])
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if hasattr(value, "item"):
+                setattr(self, spec.name, value.item())
+
     def resolved(self) -> Recipe:
         """The same recipe with everything decided that this machine and the encoder decide."""
-        scratch = self.encoder in SCRATCH_ENCODERS
+        scratch = is_scratch_encoder(self.encoder)
         rate = self.learning_rate if self.learning_rate is not None else (1e-3 if scratch else 3e-5)
         bf16, fp16 = self.bf16, self.fp16
         if bf16 is None:
@@ -288,7 +308,7 @@ class Recipe:
             raise RecipeError(f"--encoder_config is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise RecipeError("--encoder_config must be a JSON object such as '{\"num_layers\": 2}'")
-        if self.encoder not in SCRATCH_ENCODERS:
+        if not is_scratch_encoder(self.encoder):
             raise RecipeError("--encoder_config is for the 'cnn' and 'rnn' encoders; others bring their config along")
         return fields
 

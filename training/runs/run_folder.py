@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 from training.frameworks.damage import newest_whole, what_is_wrong
 from training.frameworks.protocol import Framework
 from training.models import repository
@@ -40,7 +40,7 @@ def check_paths(recipe: Recipe) -> None:
     Raises:
         ValueError: naming both.
     """
-    encoders = [recipe.encoder] if recipe.encoder not in SCRATCH_ENCODERS else []
+    encoders = [recipe.encoder] if not is_scratch_encoder(recipe.encoder) else []
     check_apart("--output_dir", recipe.output_dir, data=recipe.sources, models=encoders)
     if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
         check_not_overwritten("--output_dir", recipe.output_dir, [*recipe.sources, *encoders])
@@ -127,6 +127,22 @@ def _check_same_recipe(path: Path, recipe: Recipe) -> None:
                 f"--resume_from_checkpoint goes on by the recipe of the run, {path}: --{name} is "
                 f"{before.get(name)} there and {now.get(name)} here"
             )
+
+
+def check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
+    """Refuses to go on with other stories under the names that the recipe gives.
+
+    Raises:
+        RecipeError: naming the splits that differ.
+    """
+    path = checkpoint.parent / repository.STORIES_FILE
+    before = repository.read_json(path) if path.exists() else digests
+    differ = [split for split in before | digests if before.get(split) != digests.get(split)]
+    if differ:
+        raise RecipeError(
+            f"--resume_from_checkpoint goes on with the stories of the run, but its {' and '.join(differ)} stories "
+            f"are not those of {checkpoint}: the data have changed. Restore them, or begin a new run"
+        )
 
 
 def clear_folder(folder: Path, recipe: Recipe, resume_from: Path | None) -> None:

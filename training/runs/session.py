@@ -30,7 +30,7 @@ from training.system.processes import Processes
 
 from .card_options import CardOptions
 from .description import describe, environment
-from .run_folder import check_paths, checkpoint_to_resume, clear_folder, run_folder
+from .run_folder import check_paths, check_same_stories, checkpoint_to_resume, clear_folder, run_folder
 from .trained_on import MOST_HASHES, TrainedOn, record_stream, record_table
 
 Report = Callable[[str], None]
@@ -43,6 +43,7 @@ class _Session:
     recipe: Recipe
     folder: Path
     stories: DatasetDict
+    digests: dict[str, str]
     model: SentenceOrderingModel
     tokenizer: Any
     tokenized: dict[str, TokenizedStories]
@@ -133,7 +134,7 @@ def _trained(
     """What all processes do: the model, trained and saved, and what it is worth."""
     folder = Path(recipe.output_dir)
     resume_from = processes.of_first(lambda: checkpoint_to_resume(folder, recipe, framework, processes, report))
-    session = processes.one_first(lambda: _open(recipe, folder, report, processes))
+    session = processes.one_first(lambda: _open(recipe, folder, resume_from, report, processes))
     session.on_evaluation = on_evaluation
     if processes.is_first:
         clear_folder(folder, recipe, resume_from)
@@ -154,12 +155,15 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-def _open(recipe: Recipe, folder: Path, report: Report, processes: Processes) -> _Session:
+def _open(recipe: Recipe, folder: Path, resume_from: Path | None, report: Report, processes: Processes) -> _Session:
     stories = open_stories(recipe)
     if stories.stream is None and "train" not in stories.splits:
         raise RecipeError(f"there are no training stories in {', '.join(recipe.data)}")
     if recipe.early_stopping_patience and "validation" not in stories.splits:
         raise RecipeError("--early_stopping_patience needs validation stories: --validation_data, or data with such")
+    digests = stories.digests() if processes.is_first else {}
+    if resume_from is not None and processes.is_first:
+        check_same_stories(resume_from, digests)
     model, tokenizer = build_model(recipe, stories.sentences)
     if recipe.gradient_checkpointing:
         try:
@@ -177,7 +181,9 @@ def _open(recipe: Recipe, folder: Path, report: Report, processes: Processes) ->
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     tokenized = stories.tokenized(story_tokenizer, recipe.data_seed)
     training = tokenized["train"] if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
-    session = _Session(recipe, folder, stories.splits, model, tokenizer, tokenized, training, report, processes)
+    session = _Session(
+        recipe, folder, stories.splits, digests, model, tokenizer, tokenized, training, report, processes
+    )
     session.adapted = adapted
     return session
 
@@ -210,6 +216,9 @@ def _train(session: _Session, framework: Framework, resume_from: Path | None) ->
         session.processes,
     )
     if session.processes.is_first:
+        checkpoints = session.folder / repository.CHECKPOINTS
+        checkpoints.mkdir(exist_ok=True)
+        repository.write_json(checkpoints / repository.STORIES_FILE, session.digests)
         repository.write_recipe(session.folder, shareable(session.recipe.for_one_process(session.processes.world_size)))
     began = time.perf_counter()
     try:

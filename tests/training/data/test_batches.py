@@ -243,14 +243,17 @@ def test_the_shares_of_the_processes_are_the_batches_of_one(
     sampler = StoryBatchSampler(
         np.arange(stories) % 7 + 3, batch_size, gradient_accumulation_steps=accumulate * world_size, seed=1
     )
-    sampler.set_epoch(2)
     shares = [BatchShare(sampler, Processes(rank, world_size)) for rank in range(world_size)]
     first = min(first, len(shares[0]))
     for share in shares:
         share.first = first
-    batches = [list(share) for share in shares]
+    batches = []
+    for share in shares:
+        share.set_epoch(2)
+        batches.append(list(share))
     assert {len(own) for own in batches} == {len(shares[0]) - first}
     together = [batch for turn in zip(*batches, strict=True) for batch in turn]
+    sampler.set_epoch(2)
     assert together == list(sampler)[first * world_size :]
 
 

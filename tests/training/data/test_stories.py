@@ -19,6 +19,7 @@ from dataset_builder.build import build_dataset
 from dataset_builder.loading import load_all
 from dataset_builder.readers import read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
+from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.batches import Draw, evaluation_batches
 from training.data.stories import (
@@ -113,7 +114,7 @@ def test_fresh_shuffles_differ_from_epoch_to_epoch_and_fixed_ones_do_not(tokeniz
         same = sum(a == b for a, b in zip(fresh[one], fresh[other], strict=True))
         assert same < 0.25 * len(tokenized)  # a story of three sentences has six orders
     fixed = labels_by_epoch(tokenized, fresh=False)
-    of_data_set = [tokenized.evaluation_labels(index) for index in range(len(tokenized))]
+    of_data_set = [tokenized.dataset_labels(index) for index in range(len(tokenized))]
     assert fixed[0] == fixed[1] == fixed[2] == of_data_set != fresh[0]
     assert labels_by_epoch(tokenized) == fresh
     assert labels_by_epoch(tokenized, seed=43)[0] != fresh[0]
@@ -129,24 +130,34 @@ def test_every_order_of_a_story_is_as_likely_as_any_other(tokenized: TokenizedSt
     assert min(counts.values()) > 140  # of 200 expected; less is four standard deviations off
 
 
-def test_the_evaluation_shuffle_is_that_of_the_data_set(
+def test_the_shuffle_of_the_data_set_is_what_build_writes(
     home: Path, tokenized: TokenizedStories, tmp_path: Path
 ) -> None:
-    """What `sentence-ordering build` writes as `shuffled` is what a model is evaluated on, whichever seed."""
     for seed in (42, 7):
         build_dataset([str(home / "stories.jsonl")], tmp_path / f"built-{seed}", seed=seed)
         some = TokenizedStories(tokenized.stories, tokenized.story_tokenizer, seed)
-        evaluated = EvaluationStories(some)
         index_of = {story["storyid"]: index for index, story in enumerate(some.stories)}
-        found = 0
-        for path in (tmp_path / f"built-{seed}" / "shuffled").glob("*.parquet"):
-            for row in Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache")):
-                shown = evaluated[index_of[row["storyid"]]]
-                assert shown.labels == row["labels"]
-                assert shown.sentence_ids == some.story_tokenizer.tokenize(row["sentences"])
-                assert shown.num_stories is None
-                found += 1
-        assert found == len(some)
+        files = (tmp_path / f"built-{seed}" / "shuffled").glob("*.parquet")
+        rows = [row for path in files for row in Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))]
+        assert len(rows) == len(some)
+        assert all(some.dataset_labels(index_of[row["storyid"]]) == row["labels"] for row in rows)
+
+
+def test_a_story_is_evaluated_in_the_arrangement_of_its_texts(tokenized: TokenizedStories) -> None:
+    evaluated = EvaluationStories(tokenized)
+    for index, story in enumerate(tokenized.stories):
+        shown, ids = evaluated[index], tokenized.sentence_ids(index)
+        assert shown.labels == arrangement(story["sentences"], 0)
+        assert shown.sentence_ids == [ids[label] for label in shown.labels]
+        assert shown.num_stories is None
+
+
+def test_the_order_of_identical_sentences_does_not_tell_the_true_one(story_tokenizer: StoryTokenizer) -> None:
+    rows = [{"storyid": f"{number}", "sentences": ["Ok.", f"No {number}.", "Ok."]} for number in range(40)]
+    tokenized = TokenizedStories(rows, story_tokenizer)
+    places = [tokenized.evaluation_labels(index) for index in range(40)]
+    first = sum(labels.index(0) < labels.index(2) for labels in places)
+    assert 8 < first < 32
 
 
 def test_the_collator_pads_as_the_story_tokenizer_does(
@@ -250,3 +261,53 @@ def test_other_stories_or_another_tokenizer_are_tokenized_anew(
         some = TokenizedStories(load_all([str(path)]), tokenized.story_tokenizer)
         expected = [tokenized.story_tokenizer.tokenize(story.sentences) for story in read_stories(path)]
         assert [some.sentence_ids(index) for index in range(3)] == expected
+
+
+def test_shuffled_rows_are_put_in_order_by_their_labels(
+    home: Path, stories: Dataset, tokenized: TokenizedStories, tmp_path: Path
+) -> None:
+    """The rows that `build` and the loading script give, which are shuffled, mean the stories that they came from."""
+    build_dataset([str(home / "stories.jsonl")], tmp_path / "built")
+    rows = Dataset.from_parquet(str(next((tmp_path / "built" / "shuffled").glob("train*"))), cache_dir=str(tmp_path))
+    found = TokenizedStories(rows, tokenized.story_tokenizer)
+    where = {story["storyid"]: index for index, story in enumerate(stories)}
+    assert [found.sentence_ids(index) for index in range(len(rows))] == [
+        tokenized.sentence_ids(where[row["storyid"]]) for row in rows
+    ]
+    as_dicts = TokenizedStories(rows.to_list(), tokenized.story_tokenizer)
+    assert as_dicts.sentence_ids(3) == found.sentence_ids(3)
+    with pytest.raises(ValueError, match="not a permutation"):
+        TokenizedStories([{"sentences": ["a", "b"], "labels": [1, 1]}], tokenized.story_tokenizer)
+
+
+def shown_in(loader: Any) -> list[list[list[int]]]:
+    return [batch["input_ids"].tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("tokens", [None, 200])
+def test_a_fresh_iteration_is_a_new_epoch(
+    workers: int, tokens: int | None, tokenized: TokenizedStories, make_recipe: MakeRecipe
+) -> None:
+    fields = {"dataloader_num_workers": workers, "per_device_train_batch_tokens": tokens}
+    loader = training_loader(tokenized, make_recipe(**fields))
+    again = training_loader(tokenized, make_recipe(**fields))
+    epochs = [shown_in(loader) for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    for epoch in (2, 0, 1):
+        again.set_epoch(epoch)
+        assert shown_in(again) == epochs[epoch]
+    assert shown_in(again) == epochs[2], "the next one follows from the epoch that was set"
+    next(iter(again))  # one that is not finished counts as well
+    again_from = training_loader(tokenized, make_recipe(**fields))
+    again_from.set_epoch(4)
+    assert shown_in(again) == shown_in(again_from)
+
+
+def test_accelerate_iterates_over_the_same_epochs(tokenized: TokenizedStories, make_recipe: MakeRecipe) -> None:
+    from accelerate import Accelerator
+
+    plain = training_loader(tokenized, make_recipe())
+    expected = [shown_in(plain) for _ in range(3)]
+    wrapped = Accelerator(cpu=True).prepare_data_loader(training_loader(tokenized, make_recipe()))
+    assert [shown_in(wrapped) for _ in range(3)] == expected

@@ -192,7 +192,9 @@ def test_the_shuffle_of_a_story_is_the_same_whoever_reads_it(stories: StreamedSt
         loader = training_loader(stories, recipe)
         for epoch in range(2):
             loader.set_epoch(epoch)
-            for draws, batch in zip(list(loader.batch_sampler), loader, strict=True):
+            drawn = list(loader.batch_sampler)
+            loader.set_epoch(epoch)
+            for draws, batch in zip(drawn, loader, strict=True):
                 for draw, row in zip(draws, batch["labels"].tolist(), strict=True):
                     labels.setdefault(f"{fresh} {draw.index}", []).append([label for label in row if label >= 0])
                 assert batch["num_stories"].item() == pytest.approx(draws[0].num_stories)
@@ -201,7 +203,9 @@ def test_the_shuffle_of_a_story_is_the_same_whoever_reads_it(stories: StreamedSt
     assert sum(changed) > 0.8 * ROWS
     large = Recipe(per_device_train_batch_size=16, shuffle_buffer_size=700, shuffle_sentences="fixed")
     loader = training_loader(stories, large)
-    for draws, batch in zip(list(loader.batch_sampler), loader, strict=True):
+    drawn = list(loader.batch_sampler)
+    loader.set_epoch(0)
+    for draws, batch in zip(drawn, loader, strict=True):
         for draw, row in zip(draws, batch["labels"].tolist(), strict=True):
             assert [label for label in row if label >= 0] == labels[f"fixed {draw.index}"][0]
 
@@ -210,3 +214,31 @@ def test_fewer_stories_than_a_step_has_batches_are_refused(tmp_path: Path) -> No
     stories = streamed(tmp_path, made_up_stories(3), [(3, 2)])
     with pytest.raises(ValueError, match="3 training stories are too few"):
         StreamBatchSampler(stories, 4, gradient_accumulation_steps=4)
+
+
+def test_a_fresh_iteration_is_a_new_epoch(stories: StreamedStories) -> None:
+    def epochs(**fields: Any) -> list[list[list[int]]]:
+        recipe = Recipe(per_device_train_batch_size=16, shuffle_buffer_size=100, **fields)
+        loader = training_loader(stories, recipe)
+        return [[row for batch in loader for row in batch["input_ids"].tolist()] for _ in range(3)]
+
+    first, second, third = epochs()
+    assert first != second != third != first
+    assert epochs(dataloader_num_workers=2) == [first, second, third]
+    loader = training_loader(stories, Recipe(per_device_train_batch_size=16, shuffle_buffer_size=100))
+    for epoch, expected in ((2, third), (1, second)):
+        loader.set_epoch(epoch)
+        assert [row for batch in loader for row in batch["input_ids"].tolist()] == expected
+    assert [row for batch in loader for row in batch["input_ids"].tolist()] == third
+
+
+def test_a_record_of_one_sentence_has_no_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    some = made_up_stories(30)
+    some[4:4], some[20:20] = [["Alone."]], [["Alone, too."]]
+    stories = streamed(tmp_path / "stream", some, [(32, 8)])
+    loader = training_loader(stories, Recipe(per_device_train_batch_size=4, shuffle_buffer_size=100))
+    rows = [row for batch in loader for row in batch["labels"].tolist()]
+    assert len(rows) == 32
+    assert sum(all(label == -100 for label in row) for row in rows) == 2
+    assert [record.getMessage().count("single sentence") + record.getMessage().count("1 sentence")
+            for record in caplog.records] == [1]  # fmt: skip

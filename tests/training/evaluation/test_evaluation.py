@@ -12,9 +12,14 @@ import torch
 from datasets import Dataset
 from scipy.stats import kendalltau
 
-from dataset_builder.configurations import shuffled_labels
 from dataset_builder.loading import load_all, load_stories
-from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
+from modeling_sentence_ordering import (
+    SentenceOrderingModel,
+    SentenceOrderingPipeline,
+    StoryTokenizer,
+    load_tokenizer,
+)
+from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.stories import TokenizedStories
@@ -40,7 +45,7 @@ def by_hand(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, stori
     """Each story by itself, without padding, its order judged by scipy."""
     taus, hits, perfect, losses, logits = [], [], [], [], []
     for story in stories:
-        labels = shuffled_labels(story["storyid"], story["sentences"], 42)
+        labels = arrangement(story["sentences"], 0)
         ids: list[int] = []
         for label in labels:
             ids += [story_tokenizer.marker_token_id, *story_tokenizer.tokenize([story["sentences"][label]])[0]]
@@ -64,6 +69,28 @@ def by_hand(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, stori
         "stories": len(stories),
         "sentences": len(logits),
     }
+
+
+@pytest.mark.parametrize("limit", [None, 40])
+def test_stories_are_judged_as_the_pipeline_orders_them(
+    limit: int | None, loaded: Loaded, stories: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever order they come in, and those that are too long for the encoder, too."""
+    model, story_tokenizer = loaded
+    if limit is not None:
+        monkeypatch.setattr(model.config, "max_input_tokens", limit)
+        story_tokenizer = StoryTokenizer(story_tokenizer.tokenizer, model.config)
+    tokenized = TokenizedStories(stories, story_tokenizer)
+    assert tokenized.fits.all() == (limit is None)
+    found = predict(model, tokenized, batch_size=7)
+    pipeline = SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer)
+    for story, scores, labels in zip(stories, found.scores, found.labels, strict=True):
+        shuffled = np.random.default_rng(0).permutation(len(story["sentences"]))
+        answer = pipeline([story["sentences"][place] for place in shuffled])
+        expected = dict(zip(shuffled.tolist(), answer["scores"], strict=True))
+        assert [expected[label] for label in labels if label >= 0] == pytest.approx(
+            scores[labels >= 0].tolist(), abs=1e-4
+        )
 
 
 def test_evaluation_is_what_a_plain_loop_finds_story_by_story(loaded: Loaded, stories: Dataset) -> None:
@@ -125,7 +152,7 @@ def test_sentences_beyond_the_encoder_s_limit_are_counted(home: Path, stories: D
     encoder = str(home / "tiny-bert")
     model = SentenceOrderingModel.from_encoder(encoder, max_input_tokens=24)
     tokenized = TokenizedStories(stories, StoryTokenizer(load_tokenizer(encoder), model.config))
-    predictions = predict(model, tokenized, batch_size=16)
+    predictions = predict(model, tokenized, batch_size=16, long_texts=False)
     metrics = judge(predictions, model.config)
     dropped = int(tokenized.num_sentences.sum()) - int(predictions.sentence_mask.sum())
     assert metrics["dropped_sentences"] == dropped > 50
@@ -212,12 +239,13 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_is_evaluated_all_the_s
     assert "training_stories" not in lines_of(result.out)
 
 
-def test_dropped_sentences_are_printed(trained: Trained, tmp_path: Path) -> None:
+def test_sentences_of_long_stories_are_judged_as_well(trained: Trained, tmp_path: Path) -> None:
     long = [[f"Tom baked {'a cake and ' * 60}{n} {place}." for place in range(5)] for n in range(4)]
     path = write_jsonl(tmp_path / "long.jsonl", long)
     result = run_command("evaluate", "--model", trained.folder, "--data", path, "--split", "all")
     assert result.code == 0, result.err
-    assert int(lines_of(result.out)["dropped_sentences"]) >= 4
+    assert lines_of(result.out)["dropped_sentences"] == "0"
+    assert lines_of(result.out)["sentences"] == "20"
 
 
 @pytest.mark.parametrize(("weight", "code"), [(3e38, 1), (float("nan"), 2)], ids=["overflow", "refused"])

@@ -129,7 +129,7 @@ def test_the_shuffle_of_the_data_set_has_no_part_in_it(loaded: Loaded, stories: 
     splits = [TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), seed) for seed in (42, 7)]
     arranged = [evaluate(model, split, num_permutations=2) for split in splits]
     assert arranged[0] == pytest.approx(arranged[1], rel=1e-6)
-    assert evaluate(model, splits[0]) != pytest.approx(evaluate(model, splits[1]), rel=1e-6)
+    assert evaluate(model, splits[0]) == pytest.approx(evaluate(model, splits[1]), rel=1e-6)
 
 
 def test_progress_does_not_depend_on_portions(
@@ -150,7 +150,8 @@ def test_what_does_not_fit_is_judged_as_order_orders_it(loaded: Loaded, monkeypa
     long = STORIES[:9]
     rows = [{"storyid": f"id-{i}", "storytitle": "", "sentences": story} for i, story in enumerate(long)]
     tokenized = TokenizedStories(Dataset.from_list(rows), StoryTokenizer(tokenizer, model.config))
-    assert evaluate(model, tokenized)["dropped_sentences"] > 0, "one pass is judged with what it leaves out"
+    assert evaluate(model, tokenized, long_texts=False)["dropped_sentences"] > 0, "one pass leaves something out"
+    assert evaluate(model, tokenized)["dropped_sentences"] == 0
     assert evaluate(model, tokenized, num_permutations=1)["dropped_sentences"] == 0
     found = predict(model, tokenized, num_permutations=2)
     for place, answer in enumerate(ordered(loaded, long, num_permutations=2)):

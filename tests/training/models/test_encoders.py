@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from modeling_sentence_ordering import save_tokenizer
+from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer, save_tokenizer
 from tests.training.conftest import TRAIN_FLAGS, run_command
 from tests.training.made_up import made_up_stories
 from training.models import dropout
@@ -176,6 +177,24 @@ def test_what_is_a_fault_of_the_network() -> None:
     assert not is_unreachable(caused_by(ValueError("no such repository")))
     assert first_line(ValueError("\n  no such thing  \nadvice")) == "no such thing"
     assert first_line(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize("name", ["cnn", "rnn"])
+def test_a_folder_called_cnn_or_rnn_that_holds_a_model_is_that_model(
+    name: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home / "tiny-bert", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert SentenceOrderingModel.from_encoder(name).config.backbone_config.model_type == "bert"
+    assert load_tokenizer(name).cls_token == "[CLS]"
+    recipe = Recipe(encoder=name, data=["sample"], output_dir="out", bf16=False).resolved()
+    assert recipe.learning_rate == 3e-5
+    model, _ = build_model(recipe, [])
+    assert model.config.backbone_config.model_type == "bert"
+
+
+def test_a_source_by_itself_is_a_list_of_one() -> None:
+    assert Recipe(data="sample", validation_data=Path("a.csv")).sources == ["sample", "a.csv"]  # type: ignore[arg-type]
 
 
 def test_a_trained_model_keeps_its_head(tmp_path: Path) -> None:

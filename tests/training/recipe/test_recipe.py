@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -246,6 +247,13 @@ def test_what_is_published_says_everything_that_decides_the_model() -> None:
         "max_input_tokens", "max_train_samples", "lora",
         "head_learning_rate", "attn_implementation", "per_device_train_batch_tokens",
         "head", "pair_size", "context_layers"}  # fmt: skip
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    numbers: dict[str, Any] = {"seed": np.int64(3), "learning_rate": np.float64(1e-4), "max_steps": np.int32(2)}
+    recipe = Recipe(encoder="cnn", **numbers)
+    values = [recipe.seed, recipe.learning_rate, recipe.max_steps]
+    assert values == [3, 1e-4, 2] and [type(value) for value in values] == [int, float, int]
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -287,7 +287,7 @@ def test_what_is_replaced_is_the_run_and_not_the_readme(train: Any, tmp_path: Pa
     assert (folder / "notes.txt").exists()
     assert not (folder / "model-00001-of-00002.safetensors").exists()
     assert (folder / "model.safetensors").read_bytes() != weights
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint-3"]
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"checkpoint-3", "stories.json"}
     assert len(list((folder / "tensorboard").iterdir())) == 1
     assert max(row["step"] for row in rows_of(folder)) == 3
 
@@ -329,7 +329,7 @@ def test_stories_too_long_for_the_encoder_are_trained_on_and_none_of_them_is_sho
     long = [[f"Tom baked {'a cake and ' * 60}{n} {place}." for place in range(4)] for n in range(12)]
     result = train("--data", write_jsonl(tmp_path / "long.jsonl", long), "--max_steps", "2")
     assert result.code == 0, result.err
-    assert "were beyond the encoder's limit" in result.out
+    assert "were beyond the encoder's limit" not in result.out, "they are judged in windows, as they are ordered"
     assert "A story from" not in result.out
 
 

@@ -232,8 +232,8 @@ def test_a_run_of_two_processes_is_not_resumed_by_one_that_does_other_steps(
     [
         (["--data", "missing.jsonl", "--output_dir", "new"], "missing.jsonl: no such file"),
         pytest.param(
-            ["--data", "stories.jsonl", "--output_dir", "still-bert"],
-            "--output_dir still-bert is not empty: choose another, or --overwrite_output_dir to replace what is there, "
+            ["--data", "stories.jsonl", "--output_dir", "."],
+            "--output_dir . is not empty: choose another, or --overwrite_output_dir to replace what is there, "
             "or --resume_from_checkpoint to go on",
             marks=pytest.mark.slow,
         ),

@@ -11,14 +11,14 @@ from datasets import Dataset, DatasetDict
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from dataset_builder.rows import stories_of_rows, story_columns
 from modeling_sentence_ordering import (
     DataCollatorForSentenceOrdering,
     SentenceOrderingConfig,
     StoryTokenizer,
 )
 from training.data.batches import evaluation_share
-from training.data.recipe_stories import open_stories
-from training.data.rows import GivenStories, check_has_sentences
+from training.data.recipe_stories import open_stories, stories_digest
 from training.data.stories import TokenizedStories, evaluation_loader, sentences_of, training_loader
 from training.data.streaming import StreamedStories
 from training.evaluation.copies import Copies, copies_in_loader
@@ -103,7 +103,8 @@ class StoryDataModule(LightningDataModule):
         self._loads = True
         self._story_tokenizer: StoryTokenizer | None = None
         self._training_loader: ResumableLoader | None = None
-        self._place: dict[str, int] = {}
+        self._place: dict[str, Any] = {}
+        self._digest: str | None = None
 
     @classmethod
     def around(
@@ -129,7 +130,7 @@ class StoryDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """The splits that a stage needs, from the cache; called in every process."""
-        self._place = {}
+        self._place, self._digest = {}, None
         if not self._loads or (self.given is not None and stage == "predict"):
             return
         story_tokenizer = self._tokenizer_in_use()
@@ -140,7 +141,7 @@ class StoryDataModule(LightningDataModule):
         data_seed = self.hparams["data_seed"]
         if self.given is not None:
             for name in missing & self.given.keys():
-                self.splits[name] = GivenStories(self.given[name], story_tokenizer, data_seed)
+                self.splits[name] = TokenizedStories(self.given[name], story_tokenizer, data_seed)
         elif missing:
             stories = open_stories(self.recipe)
             self.splits |= stories.tokenized(story_tokenizer, data_seed, missing)
@@ -152,10 +153,16 @@ class StoryDataModule(LightningDataModule):
         if self.given is None:
             yield from open_stories(self.recipe).sentences
         elif "train" in self.given:
-            yield from sentences_of(self.given["train"])
+            yield from sentences_of(stories_of_rows(self.given["train"]))
 
     def train_dataloader(self) -> ResumableLoader:
-        """This process's share of the recipe's batches, from where a checkpoint was written on."""
+        """This process's share of the recipe's batches, from where a checkpoint was written on.
+
+        Raises:
+            ValueError: if the checkpoint was written in training on other stories.
+        """
+        if self._place.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
+            raise ValueError("the checkpoint was written in training on other stories: the data have changed")
         batches_per_step = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=batches_per_step)
         stories = self._split("train") if self._streamed is None else self._streamed
@@ -200,7 +207,8 @@ class StoryDataModule(LightningDataModule):
         """
         if self._training_loader is None:
             return {}
-        return {**self._training_loader.state_dict(), "processes": self._processes.world_size}
+        place = {**self._training_loader.state_dict(), "processes": self._processes.world_size}
+        return {**place, "stories": self._digest_of_training_stories}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Where the next training loader is to begin.
@@ -212,6 +220,13 @@ class StoryDataModule(LightningDataModule):
         if state_dict and written != now:
             raise ValueError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
         self._place = state_dict
+
+    @property
+    def _digest_of_training_stories(self) -> str:
+        if self._digest is None:
+            streamed = self._streamed
+            self._digest = streamed.stream.digest() if streamed else stories_digest(self._split("train").stories)
+        return self._digest
 
     def copies(self, split: str) -> Copies:
         """The identical sentences of the stories of `validation` or `test`, in the order of their loader."""
@@ -259,8 +274,8 @@ def given_splits(data: Any) -> dict[str, Dataset] | None:
                 f"data is a source, a list of sources, a Dataset or a DatasetDict, not {type(data).__name__}"
             )
         return None
-    for rows in data.values():
-        check_has_sentences(rows)
+    for name, rows in data.items():
+        story_columns(rows.column_names, name)
     return dict(data)
 
 

@@ -25,6 +25,7 @@ class ResumableLoader:
         self.batch_sampler = loader.batch_sampler
         self._loader = loader
         self._given = 0
+        self._epoch = 0
         self._place = {"epoch": 0, "batches": 0}
 
     def __len__(self) -> int:
@@ -37,7 +38,8 @@ class ResumableLoader:
         Nothing happens before the first batch is asked for: Lightning makes an iterator before it sets the epoch, and
         makes another if the epoch that was resumed had no batch left.
         """
-        resumed = self.batch_sampler.sampler.epoch == self._place["epoch"]
+        self._epoch = self.batch_sampler.sampler.epoch
+        resumed = self._epoch == self._place["epoch"]
         self._given = self.batch_sampler.first = self._place["batches"] if resumed else 0
         self._place = {"epoch": 0, "batches": 0}
         for batch in self._loader:
@@ -46,12 +48,14 @@ class ResumableLoader:
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the number of its batches that have been given out."""
-        return {"epoch": self.batch_sampler.sampler.epoch, "batches": self._given}
+        return {"epoch": self._epoch, "batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Where the next iteration begins."""
+        """Where the next iteration begins, unless `set_epoch` was called for another epoch or is called for one."""
         self._place = state
-        self._given = state["batches"]
+        self._epoch, self._given = state["epoch"], state["batches"]
+        if self.batch_sampler.sampler.epoch == 0:
+            self.batch_sampler.set_epoch(state["epoch"])
 
 
 class FixedLoader:
@@ -79,7 +83,7 @@ class FixedLoader:
 
 
 class ShownStories(TorchDataset[dict[str, Any]]):
-    """Stories as they are shown to the model in evaluation: `storyid` and the shuffled `sentences`."""
+    """Stories as the data set's configuration `shuffled` has them: `storyid` and the shuffled `sentences`."""
 
     def __init__(self, stories: TokenizedStories) -> None:
         self.stories = stories
@@ -91,7 +95,7 @@ class ShownStories(TorchDataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One story."""
         story = self.stories.stories[int(index)]
-        labels = self.stories.evaluation_labels(index)
+        labels = self.stories.dataset_labels(index)
         return {"storyid": story["storyid"], "sentences": [story["sentences"][label] for label in labels]}
 
 

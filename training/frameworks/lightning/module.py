@@ -24,7 +24,7 @@ from modeling_sentence_ordering import (
     StoryTokenizer,
     in_order,
 )
-from modeling_sentence_ordering.configuration_sentence_ordering import SCRATCH_ENCODERS
+from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 from training.evaluation.metrics import LOGGED_METRICS
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
 from training.models.encoders import build_model
@@ -372,7 +372,7 @@ class SentenceOrderingModule(LightningModule):
 
 
 def _built(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
-    if recipe.encoder in SCRATCH_ENCODERS and stories == ():
+    if is_scratch_encoder(recipe.encoder) and stories == ():
         raise ValueError(
             f"the encoder {recipe.encoder!r} trains its tokenizer on your stories: "
             f"SentenceOrderingModule.build({recipe.encoder!r}, stories=…)"

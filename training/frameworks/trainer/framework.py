@@ -83,11 +83,10 @@ class StoryTrainer(Trainer):
         """Judges every validation story once, whichever process scores it."""
         run, stories = self._run, self._run.validation
         assert stories is not None
-        predictions = predict(
-            self.model, stories, batch_size=run.recipe.per_device_eval_batch_size, processes=run.processes
-        )
+        batch_size = run.recipe.per_device_eval_batch_size
+        predictions = predict(self.model, stories, batch_size=batch_size, long_texts=False, processes=run.processes)
         # In the order in which the other frameworks have them: the last digits of a mean depend on it.
-        in_order = np.concatenate(evaluation_batches(stories.lengths, run.recipe.per_device_eval_batch_size))
+        in_order = np.concatenate(evaluation_batches(stories.lengths, batch_size))
         metrics = judge(predictions.chosen(in_order), run.model.config)
         return EvalLoopOutput(
             None, None, {f"{metric_key_prefix}_{name}": metrics[name] for name in LOGGED_METRICS}, len(stories)

@@ -125,7 +125,7 @@ def test_predicts_in_the_order_of_the_stories(attached: StoryDataModule) -> None
     shown = [story for batch in batches for story in batch["sentences"]]
     test = attached.splits["test"]
     assert [sorted(story) for story in shown] == [sorted(story) for story in test.stories["sentences"]]
-    assert shown[3] == [test.stories[3]["sentences"][label] for label in test.evaluation_labels(3)]
+    assert shown[3] == [test.stories[3]["sentences"][label] for label in test.dataset_labels(3)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -158,3 +158,8 @@ def test_a_loader_goes_on_in_the_epoch_that_it_was_in(home: Path, tmp_path: Path
     elsewhere = loader(2)
     elsewhere.load_state_dict(state)
     assert ids(iter(elsewhere)) == ids(iter(loader(2)))
+
+    alone = loader(0)
+    alone.load_state_dict(state)  # and nobody says which epoch it is
+    assert ids(iter(alone)) == ids(iter(loader(1)))[state["batches"] :]
+    assert ids(iter(alone)) == ids(iter(loader(2)))

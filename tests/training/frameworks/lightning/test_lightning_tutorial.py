@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer
+from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from tests.training.frameworks.lightning.test_lightning_module import build, make_stories, make_trainer, quiet  # noqa: F401
 from tests.training.made_up import made_up_stories
 from training.frameworks.lightning.data import StoryDataModule
@@ -69,12 +70,16 @@ def test_a_data_set_dict_is_fitted_validated_tested_and_ordered(
     assert_same_answers(answers, ordered(module, list(splits["test"]["sentences"])))
 
 
-def test_a_story_is_evaluated_in_the_order_it_was_given(home: Path, splits: DatasetDict) -> None:
+def test_a_story_is_evaluated_in_the_arrangement_of_the_pipeline(home: Path, splits: DatasetDict) -> None:
     module = build(home)
     stories = StoryDataModule(splits, module.model.data_collator(module.tokenizer), per_device_eval_batch_size=64)
     stories.setup("validate")
     (batch,) = stories.val_dataloader()
-    expected = module.model.data_collator(module.tokenizer)(list(splits["validation"]))
+    shown = []
+    for row in splits["validation"]:  # given in any order, with labels
+        way = arrangement(row["sentences"], 0)
+        shown.append({key: [row[key][place] for place in way] for key in ("sentences", "labels")})
+    expected = module.model.data_collator(module.tokenizer)(shown)
     by_ids = {
         tuple(row.tolist()): labels.tolist() for row, labels in zip(batch["input_ids"], batch["labels"], strict=True)
     }
@@ -138,7 +143,7 @@ def test_without_a_trainer(home: Path, splits: DatasetDict) -> None:
     ("data", "message"),
     [
         (Dataset.from_dict({"text": ["It rained."]}), "no column 'sentences'; it has text"),
-        ({"train": Dataset.from_dict({"sentence1": ["It rained."]})}, "no column 'sentences'"),
+        ({"train": Dataset.from_dict({"sentence": ["It rained."]})}, "no column 'sentences'"),
         (7, "data is a source, a list of sources, a Dataset or a DatasetDict, not int"),
     ],
 )
@@ -150,7 +155,7 @@ def test_data_that_are_no_stories(data: Any, message: str) -> None:
 def test_labels_that_do_not_belong_to_the_sentences(home: Path) -> None:
     rows = Dataset.from_dict({"sentences": [["a", "b"], ["c", "d"]], "labels": [[0, 1], [1, 1]]})
     module = build(home)
-    with pytest.raises(ValueError, match=r"row 1: labels .* permutation of 0 to 1, not \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"row 2: 'labels' is not a permutation"):
         StoryDataModule(rows, module.tokenizer).setup("fit")
     split = StoryDataModule({"train": rows.select([0])}, module.tokenizer)
     split.setup("test")
