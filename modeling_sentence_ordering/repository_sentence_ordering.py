@@ -164,7 +164,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """
     try:
         # Lightning of 2021 pickles the classes of its callbacks. torch before 2.6 cannot tell which they are.
-        named = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda path: [])(path)
+        named: list[str] = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda path: [])(path)
         allowed = [(_Ignored, name) for name in named]
         with torch.serialization.safe_globals(allowed) if allowed else nullcontext():  # type: ignore[arg-type]
             entries = torch.load(path, map_location="cpu", weights_only=True)

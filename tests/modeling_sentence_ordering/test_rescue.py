@@ -178,7 +178,6 @@ def test_code_in_a_checkpoint_of_lightning_does_not_run(tmp_path: Path) -> None:
         ({"state_dict": {f"{name}.classifier.weight": torch.zeros(1, 16) for name in "ab"}}, True, "it has 2"),
         ({"state_dict": {"model.classifier.weight": torch.zeros(3, 16)}}, True, "has 3 labels"),
         ({"state_dict": {"model.classifier.weight": torch.zeros(1, 16)}}, True, "no weights for"),
-        ({"state_dict": {"model.classifier.weight": torch.zeros(1, 9)}}, True, "classifier.weight"),
         ([1, 2], True, "it has 0"),
         (None, True, "cannot be read as weights"),
         ({"state_dict": {"model.classifier.weight": torch.zeros(1, 16)}}, False, "pass encoder="),
@@ -193,6 +192,14 @@ def test_a_file_that_is_not_such_a_checkpoint_is_refused(
     with pytest.raises(ValueError, match=message) as error:
         SentenceOrderingModel.from_token_classification(str(path), encoder=str(folder) if encoder else None)
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_was_trained_from_another_encoder_is_refused(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "old", "bert", RESCUED["bert"], num_labels=1, hidden_size=24)
+    torch.save({"state_dict": old_model(folder).state_dict()}, tmp_path / "some.ckpt")
+    other = write_encoder(tmp_path / "encoder", "bert")
+    with pytest.raises(ValueError, match="it has no weights for bert.embeddings.LayerNorm.bias"):
+        SentenceOrderingModel.from_token_classification(str(tmp_path / "some.ckpt"), encoder=str(other))
 
 
 def test_a_checkpoint_in_half_precision_without_its_tokenizer(tmp_path: Path) -> None:
