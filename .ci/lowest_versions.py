@@ -11,8 +11,13 @@ from importlib.metadata import requires, version
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+requirements = [Requirement(line) for line in requires("sentence-ordering") or ()]
+# The extras that the environment of the tests has: `test` and those that it names.
+extras = {"test"}.union(*(one.extras for one in requirements if one.name == "sentence-ordering"))
 higher = []
-for requirement in map(Requirement, requires("sentence-ordering") or ()):
+for requirement in requirements:
+    if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+        continue
     bounds = [part.version for part in requirement.specifier if part.operator == ">="]
     if not bounds:  # the package's own extras
         continue

@@ -1,6 +1,6 @@
-"""Writes the generated parts of README.md: `python benchmarks/readme_tables.py` (`--check` only compares).
+"""Writes the generated parts of README.md and docs/: `python benchmarks/readme_tables.py` (`--check` only compares).
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. The table of recipe fields is made from the code,
+A part is between `<!-- generated: NAME -->` and `<!-- end -->`. The table of recipe fields is made from the code,
 those of results from what `sentence-ordering compare` and the benchmarks wrote (`benchmarks/results/`). A part whose
 results are not there is left as it is.
 """
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))  # it is run as a file, too
 
 from benchmarks import speed_tables  # noqa: E402
 
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 COMPARISON = RESULTS / "comparison_sample.json"
 OBJECTIVES, OTHER_WAYS = RESULTS / "objectives_rocstories.json", RESULTS / "other_ways_rocstories.json"
@@ -35,19 +35,20 @@ WAYS = {
 
 
 def recipe_fields() -> str:
-    """Every field of the recipe, its default, and which framework follows it."""
+    """Every field of the recipe, its default, and the frameworks that refuse it."""
     from training.frameworks.protocol import load_framework
     from training.recipe.recipe import FRAMEWORKS, Recipe
     from training.runs.comparison_tables import FRAMEWORK_NAMES
 
-    refused = {name: load_framework(name).REFUSED for name in FRAMEWORKS}
-    names = [FRAMEWORK_NAMES[name] for name in FRAMEWORKS]
-    lines = ["| field | default | " + " | ".join(names) + " | |", "|---" * (len(names) + 3) + "|"]
+    refused = {FRAMEWORK_NAMES[name]: load_framework(name).REFUSED for name in FRAMEWORKS}
+    lines = ["| field | default | meaning |", "|---|---|---|"]
     for spec in dataclasses.fields(Recipe):
         default = spec.default if spec.default is not dataclasses.MISSING else []
         shown = "" if default in (None, "", []) else f"`{default}`"
-        cells = [f"no: {refused[name][spec.name]}" if spec.name in refused[name] else "yes" for name in FRAMEWORKS]
-        lines.append(f"| `{spec.name}` | {shown} | " + " | ".join(cells) + f" | {spec.metadata['help']} |")
+        notes = [f"Not in {name}: {fields[spec.name]}." for name, fields in refused.items() if spec.name in fields]
+        meaning = " ".join([spec.metadata["help"], *notes])
+        meaning = re.sub(r"--\w+(?: (?:steps|pairs|pairwise)\b)?", r"`\g<0>`", meaning)
+        lines.append(f"| `{spec.name}` | {shown} | {meaning} |")
     return "\n".join(lines)
 
 
@@ -84,6 +85,29 @@ def objectives() -> str | None:
         f"{judged['intervals']['level']:.0%} bootstrap intervals over stories (averaged over seeds where there are "
         f"several), ± the standard deviation over seeds. {environment['hardware']}; torch {environment['torch']}, "
         f"transformers {environment['transformers']}."
+    )
+
+
+def objectives_in_short() -> str | None:
+    """The table of objectives with one arrangement and without intervals; None without results."""
+    if not OBJECTIVES.is_file():
+        return None
+    metrics = {"kendalls_tau": "Kendall's tau", "accuracy": "accuracy", "pmr": "perfect stories"}
+    lines = [f"| | {' | '.join(metrics.values())} |", "|---" + "|---:" * len(metrics) + "|"]
+    values = json.loads(OBJECTIVES.read_text(encoding="utf-8"))
+    others = json.loads(OTHER_WAYS.read_text(encoding="utf-8"))["runs"] if OTHER_WAYS.is_file() else {}
+    rows: list[tuple[str, list[Any]]] = [
+        (_shown(name), [next(iter(run["judged"]["validation"].values())) for run in by_seed.values()])
+        for name, by_seed in values["runs"].items()
+    ]
+    rows += [(WAYS[name], list(by_seed.values())) for name, by_seed in others.items()]
+    for name, judged in rows:
+        cells = [name, *(f"{mean(run[metric] for run in judged):.3f}" for metric in metrics)]
+        lines.append(f"| {' | '.join(cells)} |")
+    recipe, stories = values["recipe"], next(iter(run_of(values["runs"])["judged"]["validation"].values()))["stories"]
+    return "\n".join(lines) + (
+        f"\n\n{stories:,} stories; encoder {recipe['encoder']}, {recipe['num_train_epochs']:g} epochs; "
+        "means over the seeds."
     )
 
 
@@ -131,13 +155,18 @@ def long_texts() -> str | None:
 
 def _lines(runs: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[str]:
     for name, by_seed in runs.items():
-        shown = f"the guide's recipe, {name.partition(', ')[2]}" if name.startswith("guide") else f"`{name}`"
+        shown = _shown(name)
         for count in next(iter(by_seed.values()))["judged"]["validation"]:
             judged = [run["judged"]["validation"][count] for run in by_seed.values()]
             yield _line(shown, count, list(by_seed.values()), judged)
             shown = ""
     for name, by_seed in others.items():
         yield _line(WAYS[name], "", list(by_seed.values()), list(by_seed.values()))
+
+
+def _shown(name: str) -> str:
+    """What a run of the objectives' results is called in a table."""
+    return f"the guide's recipe, {name.partition(', ')[2]}" if name.startswith("guide") else f"`{name}`"
 
 
 def _line(name: str, arrangements: str, runs: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]) -> str:
@@ -160,17 +189,18 @@ PARTS = {
     "recipe_fields": recipe_fields,
     "comparison": comparison,
     "objectives": objectives,
+    "objectives_in_short": objectives_in_short,
     "abstracts": abstracts,
     "long_texts": long_texts,
-    **speed_tables.PARTS_OF_README,
+    **speed_tables.PARTS_OF_PAGES,
 }
 
 
 def with_generated_parts(text: str) -> str:
-    """README with each generated part made anew, but for those without results.
+    """A page with each generated part made anew; parts without results are kept.
 
     Raises:
-        KeyError: if README names a part that nothing generates.
+        KeyError: if the page names an unknown part.
     """
 
     def renewed(part: re.Match[str]) -> str:
@@ -180,13 +210,22 @@ def with_generated_parts(text: str) -> str:
     return re.sub(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", renewed, text, flags=re.DOTALL)
 
 
+def outdated() -> dict[Path, str]:
+    """The pages whose generated parts differ from the code and the results, with the new text of each."""
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    renewed = {page: with_generated_parts(text) for page, text in texts.items()}
+    return {page: text for page, text in renewed.items() if text != texts[page]}
+
+
 def main() -> int:
-    """Rewrites README; with `--check`, says by its exit code whether it is up to date."""
-    old = README.read_text(encoding="utf-8")
-    new = with_generated_parts(old)
+    """Rewrites the pages; with `--check`, prints those that are out of date and returns 1 if there are any."""
+    pages = outdated()
     if "--check" in sys.argv[1:]:
-        return int(old != new)
-    README.write_text(new, encoding="utf-8")
+        for page in pages:
+            print(f"{page.relative_to(ROOT)} is out of date")
+        return int(bool(pages))
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
     return 0
 
 

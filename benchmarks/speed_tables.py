@@ -1,4 +1,4 @@
-"""README's tables of speed, from what the benchmarks of speed wrote."""
+"""The documentation's tables of speed, from the results of the speed benchmarks."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def scaling() -> str | None:
     return _table(["", *(f"{count:,} stories" for count in counts), "a million more"], rows)
 
 
-PARTS_OF_README = {
+PARTS_OF_PAGES = {
     "training_speed": training_speed,
     "step_profile": step_profile,
     "recipe_options": recipe_options,

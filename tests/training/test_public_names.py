@@ -41,13 +41,15 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 
 def shown_code() -> dict[str, str]:
-    """Python that users copy: the examples, the notebook, and the blocks of README.md."""
+    """Python that users copy: the examples, the notebook, and the blocks of README.md and docs/ that import ours."""
     code = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")}
     notebook = json.loads((ROOT / "examples" / "sentence_ordering.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     code["notebook"] = "\n".join(line for cell in cells for line in cell.splitlines() if line[:1] not in ("%", "!"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    code["README.md"] = "\n".join(re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        if any(re.search(rf"^(?:from|import) {package}\b", block, re.M) for block in blocks for package in PACKAGES):
+            code[page.name] = "\n".join(blocks)
     return code
 
 

@@ -16,6 +16,8 @@ SECRETS = (
     "token", "token.*", "*.token", "*_token", "stored_tokens", "credentials*", "secrets", "secrets.*", "id_*",
     "*.pem", "*.key", "*.p12", "*.pfx", "*.ppk", "*.jks", "*.kdbx", "*.gpg", "*.asc", "_netrc", "*.htpasswd",
 )  # fmt: skip
+# Hidden files are not pushed, but these are refused all the same: nobody means to keep them in a model's folder.
+HIDDEN_SECRETS = (".env", ".env.*", "*.env", ".netrc", ".pypirc")
 
 
 def check_files(folder: Path, kept_back: tuple[str, ...]) -> None:
@@ -35,11 +37,14 @@ def check_files(folder: Path, kept_back: tuple[str, ...]) -> None:
     for parent, folders, names in os.walk(root):
         kept = ignored(parent, [*folders, *names])
         folders[:] = sorted(name for name in folders if name not in kept)
-        for name in sorted({*folders, *names} - kept):
+        for name in sorted({*folders, *names}):
             path = Path(parent) / name
             shown = folder / path.relative_to(root)
-            if any(fnmatch(name.lower(), pattern) for pattern in SECRETS):
+            secrets = HIDDEN_SECRETS if name in kept else (*SECRETS, *HIDDEN_SECRETS)
+            if any(fnmatch(name.lower(), pattern) for pattern in secrets):
                 raise ValueError(f"{shown} has a name that secrets have: move it out of the folder; nothing was pushed")
+            if name in kept:
+                continue
             if path.is_symlink():
                 _check_link(path, shown, inside)
             elif not path.is_dir() and not path.is_file():

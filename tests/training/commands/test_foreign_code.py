@@ -24,7 +24,7 @@ from training.publishing.checks import check_code
 from training.publishing.pushed_files import copy_to_push
 from training.recipe.recipe import Recipe
 
-# Each trap is tried with each command; in every run, of the slow ones only with these.
+# `pytest -m exhaustive` tries each trap with each command; other runs try the commands that take long with these only.
 FEW = ("tokenizer_config.json: fast", "backbone_config: dict", "config.json: dict", "custom_pipelines")
 
 
@@ -84,11 +84,13 @@ def check(use: Callable[..., Any], folder: Path, mark: Path, data: Path, monkeyp
     assert not [text for text in texts if "evil.Evil" in text]
 
 
-@pytest.mark.parametrize("place", [pytest.param(p, marks=[] if p == "other" else pytest.mark.slow) for p in PLACES])
+@pytest.mark.parametrize(
+    "place", [pytest.param(p, marks=[] if p == "other" else pytest.mark.exhaustive) for p in PLACES]
+)
 @pytest.mark.parametrize(
     ("use", "trap"),
     [
-        pytest.param(use, trap, marks=pytest.mark.slow if use in SLOW and trap not in FEW else [])
+        pytest.param(use, trap, marks=pytest.mark.exhaustive if use in SLOW and trap not in FEW else [])
         for use in USES
         for trap in TRAPS
     ],
@@ -104,8 +106,9 @@ def test_no_command_runs_foreign_code(
     check(function, tmp_path / "folder", mark, trained.home / "stories.jsonl", monkeypatch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize(
+    "trap", [pytest.param(trap, marks=pytest.mark.slow if trap in FEW else pytest.mark.exhaustive) for trap in TRAPS]
+)
 @pytest.mark.parametrize("use", WHOLE)
 def test_no_training_command_runs_foreign_code(
     use: str, trap: str, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,7 @@ from training.publishing.pushed_files import copy_to_push, operations, stale_fil
 
 MODEL = ["README.md", "config.json", "model.safetensors", "results.json", "tokenizer.json", "notes/more.md"]
 OWN = [
-    *(".env", ".git/config", "production.env", "notes/.env", "notes/__pycache__/x.pyc", "training.log"),
+    *(".hidden", ".git/config", "notes/.hidden", "notes/__pycache__/x.pyc", "training.log"),
     *("checkpoints/step-5/model.safetensors", "checkpoint-5/model.safetensors", "trainer_state.json"),
     *("optimizer.pt", "rng_state.pth", "scheduler.pt", "notes/optimizer.pt", "training_args.bin", "best.ckpt", "x.pkl"),
     *("events.out.tfevents.1.machine", "tensorboard/a", "runs/a", "lightning_logs/version_0/hparams.yaml", "wandb/a"),
@@ -88,7 +88,8 @@ def test_a_link_to_a_link_and_a_link_into_the_folder(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["token", "server.pem", "id_rsa", "id_ed25519.pub", "credentials.json", "Secrets.yaml",
-    "notes/CREDENTIALS", "keys/private.key", "stored_tokens"])  # fmt: skip
+    "notes/CREDENTIALS", "keys/private.key", "stored_tokens", ".env", ".env.local", "prod.env",
+    "notes/.netrc"])  # fmt: skip
 def test_a_file_that_looks_like_a_secret_is_refused(name: str, folder: Path) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("private")

@@ -100,7 +100,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class HubFolderCallback(Callback):
-    """Writes a Hub folder beside each `.ckpt`, whoever saves it: `best.ckpt` comes with the folder `best`.
+    """Writes a Hub folder beside each `.ckpt`, saved by any callback: `best.ckpt` comes with the folder `best`.
 
     The folder is removed when Lightning removes the checkpoint.
     """

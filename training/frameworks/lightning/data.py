@@ -67,7 +67,7 @@ class StoryDataModule(LightningDataModule):
         validation_size: share of that which is for validation.
 
     Attributes:
-        splits: the tokenized stories of each split that `setup` was asked for, except those that are streamed.
+        splits: the tokenized stories of each split that `setup` was asked for, except a streamed one.
     """
 
     def __init__(
