@@ -80,7 +80,9 @@ def test_a_map_style_dataset_is_iterated_by_its_length(order: SentenceOrderingPi
     assert [answer["order"] for answer in order(Endless())] == [answer["order"] for answer in order(STORIES)]
 
 
-@pytest.mark.parametrize("story", [set(STORIES[0]), frozenset(STORIES[0]), {tuple(STORIES[0])}], ids=str)
+@pytest.mark.parametrize(
+    "story", [set(STORIES[0]), frozenset(STORIES[0]), {tuple(STORIES[0])}], ids=["set", "frozenset", "stories"]
+)
 def test_a_set_has_no_order_and_is_refused(story: Any, order: SentenceOrderingPipeline) -> None:
     for inputs in (story, [story], {"sentences": story}):
         with pytest.raises(TypeError, match="not (froz)?.*set"):

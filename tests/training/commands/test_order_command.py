@@ -256,12 +256,12 @@ def test_no_half_file_takes_the_name_if_something_fails_half_way(
     assert {path.name for path in tmp_path.iterdir()} == {target.name, "stories.txt"}
 
 
-def test_an_input_may_be_replaced_by_its_answer(
-    order: Order, pipeline: SentenceOrderingPipeline, tmp_path: Path
-) -> None:
+def test_an_input_is_not_overwritten_by_its_answer(order: Order, tmp_path: Path) -> None:
     path = write_input(tmp_path / "stories.jsonl", FIVE)
-    assert order(path, "--output", path).code == 0
-    assert [list(story.sentences) for story in read_stories(path)] == in_order(pipeline, FIVE)
+    before = path.read_bytes()
+    refused = order(path, "--output", path)
+    assert refused.code == 2 and "--output" in refused.err
+    assert path.read_bytes() == before
 
 
 def test_the_command_by_itself_and_what_it_does_not_load(trained: Trained) -> None:

@@ -20,7 +20,7 @@ from training.publishing.pushed_files import copy_to_push, operations, stale_fil
 
 MODEL = ["README.md", "config.json", "model.safetensors", "results.json", "tokenizer.json", "notes/more.md"]
 OWN = [
-    *(".hidden", ".git/config", "notes/.hidden", "notes/__pycache__/x.pyc", "training.log"),
+    *(".cache", ".git/config", "notes/.cache", "notes/__pycache__/x.pyc", "training.log"),
     *("checkpoints/step-5/model.safetensors", "checkpoint-5/model.safetensors", "trainer_state.json"),
     *("optimizer.pt", "rng_state.pth", "scheduler.pt", "notes/optimizer.pt", "training_args.bin", "best.ckpt", "x.pkl"),
     *("events.out.tfevents.1.machine", "tensorboard/a", "runs/a", "lightning_logs/version_0/hparams.yaml", "wandb/a"),
