@@ -1,7 +1,7 @@
 """The READMEs and the pages of docs/: every block of code runs, links lead somewhere, generated parts are current.
 
 The blocks of a page are run in order, in one folder that looks like a fresh clone: what an earlier block made is there
-for a later one. On every page but README.md, `my-first-model` is there from the start. Each block is a process of its
+for a later one. On every page that does not train it, `my-first-model` is there from the start. Each block is a process of its
 own: a ``python`` block is a script that works by itself, a ``bash`` block is given to ``bash -euo pipefail``. Other
 blocks (output, YAML, …) are not run.
 
@@ -37,6 +37,7 @@ README = ROOT / "README.md"
 PAGES = ("README.md", "dataset_builder/README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))))
 # The pages that every run of the tests takes; the others take minutes.
 QUICK = ("README.md", "dataset_builder/README.md", "docs/train_trainer.md", "docs/train_poutyne.md")
+TRAINS_FIRST_MODEL = ("README.md", "docs/quickstart.md")
 MAX_STEPS = 4
 NAME = "your-name"
 TIME_LIMIT = 300  # seconds for a block
@@ -111,6 +112,8 @@ def environment(tmp_path: Path, clone: Path, hub: Hub) -> dict[str, str]:
     if not installed.exists():  # the tests may also be run without an installation
         script = "import sys; from training.commands.command_line import main; sys.exit(main())"
         (commands / installed.name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{script}" "$@"\n')
+    if not Path(sys.executable).with_name("torchrun").exists():
+        (commands / "torchrun").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m torch.distributed.run "$@"\n')
     for command in commands.iterdir():
         command.chmod(command.stat().st_mode | stat.S_IXUSR)
     path = [str(commands), str(installed.parent), os.environ["PATH"]]
@@ -137,7 +140,7 @@ def first_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_block_runs(
     page: str, clone: Path, environment: dict[str, str], request: pytest.FixtureRequest, subtests: pytest.Subtests
 ) -> None:
-    if page != "README.md":
+    if page not in TRAINS_FIRST_MODEL:
         shutil.copytree(request.getfixturevalue("first_model"), clone / "my-first-model")
     for block in runnable(page):
         with subtests.test(msg=f"{page}:{block.line} ({block.language})"):
