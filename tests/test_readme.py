@@ -159,6 +159,16 @@ def test_every_block_runs(
             assert result.returncode == 0, f"{block.code}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_can_be_read(page: str) -> None:
+    """The syntax of each block, also on the pages whose blocks only the slow tests run."""
+    for block in runnable(page):
+        if block.language == "python":
+            ast.parse(block.code)
+        else:
+            subprocess.run(["bash", "-n"], input=block.code, text=True, check=True)
+
+
 def test_ci_runs_what_a_newcomer_types() -> None:
     """`.ci/run` takes its commands from the two marked blocks: one line each, installation first."""
     readme = README.read_text(encoding="utf-8")
