@@ -12,7 +12,7 @@ import yaml
 LONGEST_TEXT = 2**20
 """Characters of a text."""
 MOST_VALUES = 100_000
-"""Values in it, those that an alias repeats counted each time."""
+"""Number of values in it; values that an alias repeats count each time."""
 
 
 def read_yaml(text: str) -> Any:

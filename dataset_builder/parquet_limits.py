@@ -31,7 +31,7 @@ def repeated_columns(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[
 
     Args:
         metadata: of the file.
-        columns: names of those that are read.
+        columns: names of the columns that are read.
 
     Raises:
         TooLarge: for a column that is compressed as no text is.

@@ -27,4 +27,4 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = "sentence-ordering"
 html_static_path = ["_static"]
-html_css_files = ["wide_tables.css"]
+html_css_files = ["layout.css"]

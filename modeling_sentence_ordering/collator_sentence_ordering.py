@@ -138,7 +138,7 @@ class DataCollatorForSentenceOrdering:
         return stories
 
     def _split(self, input_ids: list[int], positions: list[int]) -> list[list[int]]:
-        """The ids of each sentence of a tokenized story, without those that were cut off."""
+        """The ids of each sentence of a tokenized story, without sentences that were cut off."""
         if input_ids and input_ids[-1] == self._story_tokenizer.separator_token_id:
             input_ids = input_ids[:-1]
         kept = [position for position in positions if position >= 0]
@@ -163,9 +163,9 @@ class _Story:
     """One row.
 
     Attributes:
-        sentence_ids: of each sentence, without those that were cut off at the end.
+        sentence_ids: of each sentence, without sentences that were cut off at the end.
         labels: of each sentence, or None.
-        num_sentences: those that were cut off included.
+        num_sentences: sentences of the story, including what was cut off.
     """
 
     sentence_ids: list[list[int]]

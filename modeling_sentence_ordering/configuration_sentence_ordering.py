@@ -360,7 +360,7 @@ def names_code(key: str, entry: Any) -> bool:
 
 
 def references_in(value: Any) -> list[str]:
-    """The names of code in parsed JSON: those that `without_references` leaves out."""
+    """The names of code in parsed JSON: the entries that `without_references` leaves out."""
     if isinstance(value, list):
         return [name for entry in value for name in references_in(entry)]
     if not isinstance(value, dict):

@@ -46,7 +46,7 @@ from .reading_sentence_ordering import (
     locate_sentences,
     read_sentences,
 )
-from .repository_sentence_ordering import load_token_classifier, load_tokenizer, with_marker
+from .repository_sentence_ordering import load_guide_model, load_tokenizer, with_marker
 from .scoring_sentence_ordering import score_stories  # noqa: F401
 from .sharing_sentence_ordering import add_tokenizer, complete_card, upload
 
@@ -337,29 +337,31 @@ class SentenceOrderingModel(PreTrainedModel):
 
     @classmethod
     def from_token_classification(
-        cls, name_or_path: str, *, tokenizer: Any = None, **config: Any
+        cls, name_or_path: str, *, encoder: str | None = None, tokenizer: Any = None, **config: Any
     ) -> SentenceOrderingModel:
-        """Rescues a checkpoint trained the way of the 2021 guide: `…ForTokenClassification` with one label.
+        """Rescues a checkpoint trained the way of the 2021 guide.
 
-        The scores are those of the old model at its markers. No separator is set, since the guide's inputs had
-        none; pass `separator_token_id` for a model that was trained with one.
+        It is a `…ForTokenClassification` with one label, or a `…ForQuestionAnswering`, whose start logits are the
+        scores; as a folder or repository of transformers, or as a Lightning `.ckpt` file. The scores are those of
+        the old model at its markers. No separator is set, since the guide's inputs had none; pass
+        `separator_token_id` for a model that was trained with one.
 
         Args:
-            name_or_path: the old checkpoint, by id or folder.
-            tokenizer: its tokenizer, if none was saved with it.
+            name_or_path: the old checkpoint, by id, folder or file.
+            encoder: the encoder it was trained from, by id or folder; for a file, which holds weights alone.
+            tokenizer: its tokenizer; if None, that of the encoder or the checkpoint.
             **config: fields of `SentenceOrderingConfig`.
 
         Raises:
-            ValueError: if the checkpoint has no token classifier, more than one label, or a head that is more than one
-                linear layer.
+            ValueError: if the checkpoint has no such head, more labels, or a head that is more than one linear layer.
         """
         if config.get("head", "score") != "score" or config.get("context_layers"):
-            raise ValueError("a checkpoint for token classification has weights for the head 'score' alone")
-        old = load_token_classifier(name_or_path)
-        tokenizer = load_tokenizer(name_or_path) if tokenizer is None else with_marker(tokenizer)
-        config.setdefault("base_model", name_or_path)
-        model = cls._around(old.base_model, tokenizer, config)
-        model.head.load_state_dict(old.classifier.state_dict())
+            raise ValueError("a checkpoint of the guide has weights for the head 'score' alone")
+        old, head = load_guide_model(name_or_path, encoder)
+        tokenizer = load_tokenizer(encoder or name_or_path) if tokenizer is None else with_marker(tokenizer)
+        config.setdefault("base_model", encoder or name_or_path)
+        model = cls._around(old, tokenizer, config)
+        model.head.load_state_dict({name: weight[:1] for name, weight in head.state_dict().items()})
         return model.eval()
 
     @classmethod

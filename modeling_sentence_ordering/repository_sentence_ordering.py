@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoTokenizer, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import find_adapter_config_file, is_peft_available
 
@@ -78,29 +89,97 @@ def load_config(name_or_path: str, **kwargs: Any) -> PretrainedConfig:
     return config
 
 
-def load_token_classifier(name_or_path: str) -> Any:
-    """A model for token classification with one label and one linear layer as its head.
+def load_guide_model(name_or_path: str, encoder: str | None = None) -> tuple[PreTrainedModel, nn.Linear]:
+    """The encoder and the head of a checkpoint of the 2021 guide: for token classification or question answering.
+
+    Args:
+        name_or_path: id on the Hub, a local folder, or a checkpoint file, see `read_checkpoint`.
+        encoder: id or folder of the encoder that a checkpoint file was trained from.
 
     Raises:
-        ValueError: for any other model.
+        ValueError: for a model for anything else, one with more outputs than the guide's has, and one whose head is
+            more than one linear layer.
     """
-    old, report = AutoModelForTokenClassification.from_pretrained(
-        name_or_path, config=load_config(name_or_path), output_loading_info=True, trust_remote_code=False
+    weights: dict[str, Any] | None = None
+    if os.path.isfile(name_or_path):
+        if encoder is None:
+            raise ValueError(f"{name_or_path} has weights alone: pass encoder=, the encoder that it was trained from")
+        config = load_encoder_config(encoder)
+        weights = read_checkpoint(name_or_path)
+        layer = "qa_outputs" if "qa_outputs.weight" in weights else "classifier"
+        config.num_labels = len(weights[f"{layer}.weight"])
+    else:
+        config = load_config(name_or_path)
+        is_reader = any(name.endswith("ForQuestionAnswering") for name in config.architectures or [])
+        layer = "qa_outputs" if is_reader else "classifier"
+    task, labels, models = {
+        "classifier": ("token classification", 1, AutoModelForTokenClassification),
+        "qa_outputs": ("question answering", 2, AutoModelForQuestionAnswering),
+    }[layer]
+    if config.num_labels != labels:
+        raise ValueError(f"{name_or_path} has {config.num_labels} labels; a model of the guide for {task} has {labels}")
+    model_class = models._model_mapping.get(type(config), None)
+    if model_class is None:
+        raise ValueError(f"transformers has no model for {task} around {config.model_type} ({name_or_path})")
+    source = {"pretrained_model_name_or_path": name_or_path} if weights is None else {"state_dict": weights}
+    old, report = model_class.from_pretrained(
+        **{"pretrained_model_name_or_path": None, **source},
+        config=config,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
     )
-    if report["missing_keys"]:  # transformers would make them up at random
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ValueError(f"{name_or_path} is no checkpoint for token classification: it has no weights for {missing}")
-    if old.config.num_labels != 1:
-        raise ValueError(
-            f"{name_or_path} has {old.config.num_labels} labels; a sentence ordering model of the guide has one"
-        )
-    extra = {name for name, _ in old.named_children()} - {old.base_model_prefix, "dropout", "drop", "classifier"}
-    if extra or not isinstance(old.classifier, nn.Linear):
+    unusable = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if unusable:  # transformers would make them up at random
+        missing = ", ".join(sorted(unusable)[:3])
+        raise ValueError(f"{name_or_path} is not a checkpoint for {task}: it has no weights for {missing}")
+    head = getattr(old, layer, None)
+    extra = {name for name, _ in old.named_children()} - {old.base_model_prefix, "dropout", "drop", layer}
+    if extra or not isinstance(head, nn.Linear):
         raise ValueError(
             f"the head of {name_or_path} ({type(old).__name__}) is more than one linear layer "
-            f"({', '.join(sorted(extra)) or 'classifier'}), which a sentence ordering model cannot hold"
+            f"({', '.join(sorted(extra)) or layer}), which a sentence ordering model cannot hold"
         )
-    return old
+    return old.base_model, head
+
+
+class _Ignored:
+    """Takes the place of every class and function that a checkpoint names; it does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """The weights of a classifier in a checkpoint file of Lightning (`.ckpt`) or Poutyne, named as transformers does.
+
+    A module of Lightning keeps the classifier in an attribute (`base_model.bert.…`, `transformer.bert.…`): what comes
+    before the head's name is left out of all names. The file is read with `weights_only`; callbacks and hyperparameters
+    beside the weights, which it may hold as pickled objects, are not built.
+
+    Raises:
+        ValueError: if the file is damaged, or has no weights of a classifier or more than one.
+    """
+    try:
+        # Lightning of 2021 pickles the classes of its callbacks. torch before 2.6 cannot tell which they are.
+        named: list[str] = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda path: [])(path)
+        allowed = [(_Ignored, name) for name in named]
+        with torch.serialization.safe_globals(allowed) if allowed else nullcontext():  # type: ignore[arg-type]
+            entries = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, UnpicklingError) as error:
+        raise ValueError(f"{path} cannot be read as weights: {str(error).splitlines()[0][:200]}") from None
+    entries = entries.get("state_dict", entries) if isinstance(entries, dict) else {}
+    weights = {name: value for name, value in entries.items() if isinstance(value, torch.Tensor)}
+    heads = [name for name in weights if re.fullmatch(r"(.*\.)?(classifier|qa_outputs)\.weight", name)]
+    if len(heads) != 1:
+        raise ValueError(
+            f"{path} needs the weights of one head, a token classifier (classifier) or a question-answering head "
+            f"(qa_outputs); it has {len(heads)}"
+        )
+    prefix = heads[0].removesuffix("weight").removesuffix("classifier.").removesuffix("qa_outputs.")
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:

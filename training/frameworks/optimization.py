@@ -96,7 +96,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LambdaLR:
-    """The course of the learning rate over so many steps of the optimizer; to be stepped after each of them."""
+    """The learning-rate schedule over so many optimizer steps; call its `step` after each of them."""
     schedule: LambdaLR = get_scheduler(
         recipe.lr_scheduler_type,
         optimizer,

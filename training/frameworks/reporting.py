@@ -15,7 +15,7 @@ from training.system.hub_errors import first_line
 
 
 def reported_to(names: Sequence[str]) -> list[str]:
-    """The integrations that `--report_to` names: `all` are those that are installed, `none` is none.
+    """The integrations that `--report_to` names: `all` stands for all that are installed, `none` for none of them.
 
     Raises:
         RecipeError: for a name that transformers does not know.

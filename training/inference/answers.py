@@ -52,7 +52,7 @@ def record(answer: OrderedStory) -> dict[str, Any]:
 
 
 def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format: str) -> None:
-    """Writes answers as they come, as text (a sentence a line, a blank line between stories) or JSONL.
+    """Writes each answer when it is there, as text (a sentence a line, a blank line between stories) or JSONL.
 
     To a terminal, control characters in the sentences are spelled out; a file or pipe gets every byte.
     """

@@ -152,9 +152,7 @@ class Recipe:
     gradient_accumulation_steps: int = field(default=1, metadata=_of("Forward passes for one step of the optimizer."))
     num_train_epochs: float = field(default=3.0, metadata=_of("Passes over the training stories."))
     max_steps: int = field(default=-1, metadata=_of("Steps of the optimizer; overrides the epochs if positive."))
-    lr_scheduler_type: str = field(
-        default="linear", metadata=_of("Course of the learning rate.", choices=list(SCHEDULES))
-    )
+    lr_scheduler_type: str = field(default="linear", metadata=_of("Learning-rate schedule.", choices=list(SCHEDULES)))
     warmup_steps: float = field(
         default=0.1, metadata=_of("Steps of warm-up; below 1 it is a share of all steps, as in TrainingArguments.")
     )

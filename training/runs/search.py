@@ -91,7 +91,7 @@ def search(
     Args:
         recipe: what is not searched; its `output_dir` is the folder of the search, `metric_for_best_model` decides.
         space: see `read_space`.
-        n_trials: finished trials, those that were pruned or failed included.
+        n_trials: number of finished trials, including pruned and failed ones.
         report: called with one line for each trial.
 
     Returns:
@@ -140,7 +140,7 @@ def _open_study(folder: Path, recipe: Recipe, space: Space) -> optuna.Study:
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: complete, pruned, or failed by themselves; not those that were interrupted."""
+    """Trials that count: complete, pruned, or failed by themselves; interrupted trials do not count."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state in ended or "error" in trial.user_attrs]
 
