@@ -51,7 +51,19 @@ _MODULES = {
 }
 
 
+def _version() -> str:
+    """The installed version. This package's code may also be used without being installed: then it has no version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sentence-ordering")
+    except PackageNotFoundError as error:
+        raise AttributeError(f"module {__name__!r} has no attribute '__version__': it is not installed") from error
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -94,7 +94,19 @@ _DEFINED_IN = {
 }
 
 
+def _version() -> str:
+    """The installed version. This package's code may also be used without being installed: then it has no version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sentence-ordering")
+    except PackageNotFoundError as error:
+        raise AttributeError(f"module {__name__!r} has no attribute '__version__': it is not installed") from error
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, defined_as = _DEFINED_IN[name].partition(":")
@@ -102,4 +114,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

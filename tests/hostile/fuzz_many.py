@@ -18,7 +18,7 @@ def main() -> int:
     print(
         f"{inputs:,} inputs, {environment['SENTENCE_ORDERING_FUZZ_INPUTS']} for each of {TESTS} properties", flush=True
     )
-    command = [sys.executable, "-m", "pytest", "-q", "--hypothesis-show-statistics", str(path)]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "--hypothesis-show-statistics", str(path)]
     return subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], check=False).returncode
 
 

@@ -90,7 +90,7 @@ class Workplace:
 
     def start(self, command: list[str], place: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "training.commands.command_line", *command],
+            [sys.executable, "-P", "-m", "training.commands.command_line", *command],
             cwd=place, env=self.environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip

@@ -7,10 +7,15 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import dataset_builder
+import model_card
 import training
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +43,27 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
         training.Trainers  # noqa: B018
     with pytest.raises(ImportError, match="Trainers"):
         exec("from training import Trainers")
+
+
+@pytest.mark.parametrize("package", [dataset_builder, model_card, training])
+def test_packages_have_the_installed_version(package: ModuleType) -> None:
+    assert package.__version__ == version("sentence-ordering")
+
+
+@pytest.mark.parametrize("package", [dataset_builder, model_card, training])
+def test_code_that_is_not_installed_has_no_version(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", not_installed)
+    assert not hasattr(package, "__version__")
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "model_card"])
+def test_type_hints_are_installed_with_each_package(package: str) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "py.typed" in settings["tool"]["setuptools"]["package-data"][package]
+    assert (ROOT / package / "py.typed").is_file()
 
 
 def shown_code() -> dict[str, str]:

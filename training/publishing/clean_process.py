@@ -60,7 +60,7 @@ def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
-            [sys.executable, "-c", _CHECK, str(folder.resolve())],
+            [sys.executable, "-P", "-c", _CHECK, str(folder.resolve())],
             cwd=elsewhere,
             env=clean_environment(elsewhere),
             stdin=subprocess.DEVNULL,

@@ -58,6 +58,13 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RecipeError: naming the field, its value and what it may be.
     """
+    _check_values(recipe)
+    _check_combinations(recipe)
+    recipe.encoder_fields()
+
+
+def _check_values(recipe: Recipe) -> None:
+    """Checks each field by itself."""
     for name in ("encoder", "data", "output_dir"):
         value = getattr(recipe, name)
         if not (value.strip() if isinstance(value, str) else value):
@@ -72,6 +79,10 @@ def check_recipe(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if value is not None and not low <= value <= high:
             raise RecipeError(f"--{name} must be {meaning}, not {value}")
+
+
+def _check_combinations(recipe: Recipe) -> None:
+    """Checks fields that depend on each other."""
     for name in ("freeze_encoder", "fsdp", "torch_compile"):
         if recipe.lora is not None and getattr(recipe, name):
             raise RecipeError(f"--lora and --{name} cannot be combined: leave one of them out")
@@ -103,4 +114,3 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.early_stopping_patience and recipe.eval_strategy == "no":
         raise RecipeError("--early_stopping_patience needs evaluations: --eval_strategy epoch or steps, not no")
-    recipe.encoder_fields()

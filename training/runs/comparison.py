@@ -212,12 +212,13 @@ def _run_in_process(run: ComparedRun, folder: Path) -> float:
     log_file = folder.parent / f"{run.name}.log"
     with open(log_file, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", _TRAIN, "train", "--config", str(recipe_file)],
+            # -P: a training.py in the working directory is not imported in place of this package.
+            [sys.executable, "-P", "-c", _TRAIN, "train", "--config", str(recipe_file)],
             stdin=subprocess.PIPE,  # never written to; it closes with this process
             stdout=log,
             stderr=subprocess.STDOUT,
             process_group=0,  # Ctrl-C in a terminal is for this process, which passes it on
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
         )
         try:
             _, status, usage = os.wait4(process.pid, 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.training.conftest import run_command
 from training.recipe.recipe import Recipe, RecipeError
 from training.runs.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison
 
@@ -45,3 +46,16 @@ def test_a_comparison_that_an_earlier_version_began_goes_on(done: Path, capsys: 
 def test_a_comparison_by_another_recipe_does_not(done: Path, field: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="another recipe .run cnn-trainer-seed1 differs.: choose another"):
         run_comparison(planned(done, **field), done, print)
+
+
+@pytest.mark.slow
+def test_a_training_py_in_the_working_directory_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "training.py").write_text("raise SystemExit('the training.py of somebody else')")
+    recipe = ["--max_steps", "1", "--vocab_size", "200", "--bf16", "false"]
+    done = run_command(
+        "compare", "--encoders", "cnn", "--frameworks", "trainer", "--data", "sample", "--output_dir", "out", *recipe
+    )
+    assert done.code == 0, done.err
+    (run,) = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))["runs"]
+    assert run["encoder"] == "cnn" and run["framework"] == "trainer"
