@@ -1,9 +1,9 @@
 """The READMEs and the pages of docs/: every block of code runs, links lead somewhere, generated parts are current.
 
 The blocks of a page are run in order, in one folder that looks like a fresh clone: what an earlier block made is there
-for a later one. On every page that does not train it, `my-first-model` is there from the start. Each block is a process of its
-own: a ``python`` block is a script that works by itself, a ``bash`` block is given to ``bash -euo pipefail``. Other
-blocks (output, YAML, …) are not run.
+for a later one. On every page that does not train it, `my-first-model` is there from the start. Each block is a
+process of its own: a ``python`` block is a script that works by itself, a ``bash`` block is given to ``bash -euo
+pipefail``. Other blocks (output, YAML, …) are not run.
 
 The Hub is the tests' own; `your-name` is the name of its user.
 
