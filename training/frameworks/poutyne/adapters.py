@@ -10,8 +10,9 @@ network's output and `y`. Transformers models take a dictionary that includes th
     model.fit_generator(loader, validation_loader, epochs=3)
     model.save_pretrained("a-folder-for-the-hub")
 
-With `output="logits"` the network returns only the logits, and Poutyne's own losses and metrics apply without a
-wrapper: `TransformerModel(ModelWrapper(model, output="logits"), "adamw", "cross_entropy", batch_metrics=["accuracy"])`.
+Poutyne's own losses and metrics, by name, are applied to the logits:
+`TransformerModel(model, "adamw", "cross_entropy", batch_metrics=["accuracy"])`. With
+`ModelWrapper(model, output="logits")` the network returns only the logits, for functions and objects of Poutyne.
 
 The names are those of the library poutyne-transformers.
 """
@@ -151,12 +152,20 @@ class TransformerModel(poutyne.Model):
         optimizer: an optimizer of the model's parameters, or its name in torch.
         loss_function: any loss function of Poutyne; by default the model's own loss.
         **options: further arguments of `poutyne.Model`.
+
+    Losses and metrics that are given by name ("cross_entropy", "accuracy") are applied to the logits. Functions and
+    objects get what the network returns: the whole output, or with `ModelWrapper(model, output="logits")` the logits.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: Any = None, loss_function: Any = model_loss, **options: Any
     ) -> None:
         network = model if isinstance(model, ModelWrapper) else ModelWrapper(model)
+        if network.output is None:
+            loss_function = _of_logits(loss_function)
+            for kind in {"batch_metrics", "epoch_metrics"} & options.keys():
+                metrics = options[kind] or []
+                options[kind] = list(map(_of_logits, metrics if isinstance(metrics, (list, tuple)) else [metrics]))
         super().__init__(network, optimizer, loss_function, **options)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
@@ -190,6 +199,10 @@ class MetricWrapper(poutyne.IndexedArgumentMetric):
 
     def __init__(self, metric: Any, *, pred_key: str = "logits", label_key: str | None = None) -> None:
         super().__init__(metric, pred_index=pred_key, true_index=label_key)
+
+
+def _of_logits(metric: Any) -> Any:
+    return MetricWrapper(metric) if isinstance(metric, str) else metric
 
 
 class EpochMetric(poutyne.Metric):

@@ -79,9 +79,12 @@ def test_the_models_own_loss_with_poutynes_metrics(folders: dict[str, Path], tok
     assert 100 * right.mean() == pytest.approx(logs["test_acc"])
 
 
-def test_poutynes_loss_and_metrics_by_name(folders: dict[str, Path], tokenizer: Any, rows: Rows) -> None:
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_poutynes_loss_and_metrics_by_name(
+    is_wrapped: bool, folders: dict[str, Path], tokenizer: Any, rows: Rows
+) -> None:
     classifier = AutoModelForSequenceClassification.from_pretrained(folders["BertForSequenceClassification"])
-    network = ModelWrapper(classifier, output="logits", ignore=["labels"])
+    network = ModelWrapper(classifier, output="logits", ignore=["labels"]) if is_wrapped else classifier
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-2)
     model = TransformerModel(network, optimizer, "cross_entropy", batch_metrics=["accuracy"], epoch_metrics=["f1"])
     loader: DataLoader[Any] = DataLoader(
