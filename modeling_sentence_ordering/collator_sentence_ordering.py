@@ -90,26 +90,29 @@ class DataCollatorForSentenceOrdering:
             batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
         return batch if self.return_tensors == "pt" else {name: tensor.numpy() for name, tensor in batch.items()}
 
-    def tokenize(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[list[int]]]:
+    def tokenize(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Tokenizes stories, for `dataset.map(collator.tokenize, batched=True)`.
 
         Args:
             rows: columns; of each story `sentences`, and `labels` if there are any.
 
         Returns:
-            The columns `input_ids` and `marker_positions`, -1 for a sentence that the encoder's limit cut off. With
-            `shuffle=True` and without labels the sentences are in their true order, and `labels` are added.
+            The columns `input_ids` and `marker_positions`, -1 for a sentence that the encoder's limit cut off, and
+            `labels` if there are any, so that all other columns can be removed. With `shuffle=True` and without
+            labels the sentences are in their true order, and `labels` say so.
         """
         stories = [as_sentences(sentences) for sentences in rows["sentences"]]
         tokenized = [self._story_tokenizer.assemble(ids) for ids in self._tokenized(stories)]
-        columns = {
+        columns: dict[str, list[Any]] = {
             "input_ids": [story.input_ids for story in tokenized],
             "marker_positions": [
                 story.marker_positions + [-1] * (story.num_sentences - len(story.marker_positions))
                 for story in tokenized
             ],
         }
-        if self.shuffle and "labels" not in rows:
+        if "labels" in rows:
+            columns["labels"] = list(rows["labels"])
+        elif self.shuffle:
             columns["labels"] = [list(range(len(story))) for story in stories]
         return columns
 
