@@ -18,6 +18,7 @@ myst_heading_anchors = 3
 
 default_role = "code"  # docstrings have single backticks around code
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 napoleon_numpy_docstring = False
