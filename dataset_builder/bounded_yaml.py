@@ -11,6 +11,8 @@ import yaml
 
 LONGEST_TEXT = 2**20
 """Characters of a text."""
+LONGEST_NUMBER = 1000
+"""Characters of a number: the time to read one such as 1:59:59:… grows with the square of its length."""
 MOST_VALUES = 100_000
 """Number of values in it; values that an alias repeats count each time."""
 
@@ -19,7 +21,8 @@ def read_yaml(text: str) -> Any:
     """What a text says.
 
     Raises:
-        yaml.YAMLError: if it is not YAML, is too long, is nested too deeply, or repeats itself too often.
+        yaml.YAMLError: if it is not YAML, is too long, is nested too deeply, has too long a number, or repeats itself
+            too often.
     """
     if len(text) > LONGEST_TEXT:
         raise yaml.YAMLError(f"the text has {len(text):,} characters; at most {LONGEST_TEXT:,} are read")
@@ -34,6 +37,8 @@ def read_yaml(text: str) -> Any:
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
     if id(node) not in known:
+        if node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a number has more than {LONGEST_NUMBER:,} characters")
         parts: list[yaml.Node] = []
         size = 1 + len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else 1  # a long text counts as several
         if isinstance(node, yaml.MappingNode):

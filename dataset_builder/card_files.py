@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -48,15 +49,16 @@ def _downloaded(repo_id: str, name: str) -> str | None:
 
 def _configurations(path: str, source: str) -> Any:
     """What a card says under `configs`, read as `datasets` reads it."""
-    from huggingface_hub import DatasetCard
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     try:
-        if path.endswith(".yaml"):
-            with open(path, encoding="utf-8") as file:
-                metadata = read_yaml(file.read())
-        else:
-            metadata = DatasetCard.load(path, ignore_metadata_errors=False).data.to_dict()
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if not path.endswith(".yaml"):
+            block = REGEX_YAML_BLOCK.search(text)
+            text = block.group(2) if block else ""
+        metadata = read_yaml(text)
+    except (yaml.YAMLError, ValueError):
         raise ValueError(f"{source}: the metadata in {os.path.basename(path)} is damaged") from None
     return metadata.get("configs") if isinstance(metadata, dict) else None
 
@@ -78,3 +80,28 @@ def _leaves(pattern: str) -> bool:
     plain = pattern.replace("\\", "/")
     is_url = re.match(r"[A-Za-z][\w+.-]*:", plain) is not None or "::" in plain
     return is_url or plain.startswith(("/", "~")) or ".." in PurePosixPath(plain).parts
+
+
+def check_saved_files(folder: str) -> None:
+    """Refuses a data set of `save_to_disk` that names files or splits outside of it.
+
+    Raises:
+        ValueError: as `check_card_files`; also for a damaged file.
+    """
+    for parent, _, _ in os.walk(folder):
+        for name, key in (("dataset_dict.json", "splits"), ("state.json", "_data_files")):
+            path = os.path.join(parent, name)
+            if not os.path.isfile(path):
+                continue
+            try:
+                with open(path, encoding="utf-8") as file:
+                    entries = json.load(file)[key]
+                names = [str(entry["filename"] if isinstance(entry, dict) else entry) for entry in entries]
+            except (ValueError, LookupError, TypeError, RecursionError):
+                raise ValueError(f"{folder}: {name} is damaged") from None
+            for pattern in names:
+                if _leaves(pattern):
+                    raise ValueError(
+                        f"{folder}: {name} names {pattern[:100]!r}, which is not a file of this data set: it is "
+                        "not read"
+                    )

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .cache import folder_hash, writable_cache_folder
-from .card_files import check_card_files
+from .card_files import check_card_files, check_saved_files
 from .formats import SUFFIXES
 from .readers import read_records, read_stories
 from .records import sentence_columns, story_from_record
@@ -173,8 +173,7 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
     try:
         # Never code out of a repository, and no question whether to run it.
         where = as_location(source)
-        if not saved:
-            check_card_files(source)
+        (check_saved_files if saved else check_card_files)(source)
         loaded = (
             datasets.load_from_disk(where) if saved else datasets.load_dataset(where, trust_remote_code=False, **cached)
         )

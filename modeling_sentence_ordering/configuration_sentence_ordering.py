@@ -355,7 +355,8 @@ def without_references(value: Any) -> Any:
 def names_code(key: str, entry: Any) -> bool:
     """Whether an entry of a configuration file is a reference to code, outside of transformers, to load."""
     names = entry.values() if isinstance(entry, dict) else [entry]
-    is_kernel = key in _KERNELS and any("/" in str(name) for name in names)
+    # transformers 4.57 takes the private names (`_attn_implementation_internal`) from a file as well.
+    is_kernel = str(key).removesuffix("_internal") in _KERNELS and any("/" in str(name) for name in names)
     return is_kernel or (key in _REFERENCES and isinstance(entry, (str, list, dict)))
 
 

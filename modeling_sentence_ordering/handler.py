@@ -4,7 +4,7 @@ A request has limits, so that none occupies the endpoint for long. Each is an en
 
 | variable | limit | default |
 |---|---|---|
-| `SENTENCE_ORDERING_MAX_SENTENCES` | sentences of all stories of a request | 10,000 |
+| `SENTENCE_ORDERING_MAX_SENTENCES` | sentences of all stories, times `num_permutations` | 10,000 |
 | `SENTENCE_ORDERING_MAX_BYTES` | bytes of their texts, as UTF-8 | 4,194,304 |
 | `SENTENCE_ORDERING_MAX_PAIRS` | pairs in `before` of all stories | 100,000 |
 | `SENTENCE_ORDERING_MAX_PERMUTATIONS` | `num_permutations` | 32 |
@@ -62,11 +62,12 @@ class EndpointHandler:
 
     def _check(self, inputs: Any, parameters: Mapping[str, Any]) -> None:
         sentences = list(_sentences(inputs, depth=4))
+        permutations = _number(parameters.get("num_permutations"))
         found = {
-            "SENTENCES": len(sentences),
+            "PERMUTATIONS": permutations,
+            "SENTENCES": (len(sentences) + _empty(inputs)) * max(1, permutations),
             "BYTES": sum(len(sentence.encode("utf-8", "surrogatepass")) for sentence in sentences),
             "PAIRS": _pairs(inputs) + _pairs(parameters),
-            "PERMUTATIONS": _number(parameters.get("num_permutations")),
             "BATCH_SIZE": _number(parameters.get("batch_size")),
         }
         for name, number in found.items():
@@ -96,6 +97,13 @@ def _sentences(value: Any, depth: int) -> list[str]:
     if not isinstance(value, Sequence) or depth == 0:
         return []
     return [sentence for item in value for sentence in _sentences(item, depth - 1)]
+
+
+def _empty(value: Any) -> int:
+    """Stories without a sentence, which take some time as well."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return 0
+    return sum(not isinstance(story, str) and not _sentences(story, depth=1) for story in value)
 
 
 def _pairs(value: Any) -> int:

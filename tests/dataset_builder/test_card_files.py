@@ -11,6 +11,7 @@ import yaml
 
 from dataset_builder import load_stories
 from dataset_builder.streamed_sources import stream_stories
+from tests.dataset_builder.test_bounded_yaml import BOMBS
 
 STORY = {"storyid": "1", "storytitle": "T", "sentences": ["It rained.", "Tom baked.", "She stayed dry."]}
 
@@ -90,3 +91,27 @@ def test_a_damaged_card_is_one_line(folder: Path, tmp_path: Path) -> None:
     (folder / "README.md").write_text("---\nconfigs: [a: {\n---\n")
     with pytest.raises(ValueError, match="metadata in README.md is damaged"):
         load_stories([str(folder)], cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_card_that_stands_for_gigabytes_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    (folder / "README.md").write_text(f"---\nconfigs: []\n{BOMBS[name]}---\n")
+    with pytest.raises(ValueError, match="metadata in README.md is damaged"):
+        load_stories([str(folder)], cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state.json", {"_data_files": [{"filename": "../private/secret.arrow"}]}),
+        ("state.json", {"_data_files": [{"filename": "/private/secret.arrow"}]}),
+        ("dataset_dict.json", {"splits": ["../private"]}),
+        ("train/state.json", {"_data_files": [{"filename": "../../private/secret.arrow"}]}),
+    ],
+)
+def test_a_saved_data_set_names_its_own_files(file: str, content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "saved" / "train").mkdir(parents=True)
+    (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
+    (tmp_path / "saved" / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="not a file of this data set"):
+        load_stories([str(tmp_path / "saved")], cache_dir=tmp_path / "cache")

@@ -39,6 +39,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> handler.EndpointHandler:
         (STORY, {"num_permutations": 3, "batch_size": 4}, None),
         (STORY, {"num_permutations": 4}, "PERMUTATIONS"),
         (STORY, {"batch_size": 10**9}, "BATCH_SIZE"),
+        (["a"] * 4, {"num_permutations": 2}, "SENTENCES"),
+        ([[]] * 7, {}, "SENTENCES"),
+        ([{"sentences": []}] * 7, {}, "SENTENCES"),
     ],
 )
 def test_a_request_beyond_a_limit_is_refused(

@@ -56,9 +56,9 @@ class Guard:
         path, method = scope["path"], scope.get("method", "GET")
         if self.local_only:
             host, origin = headers.get(b"host", ""), headers.get(b"origin")
-            if urlsplit(f"//{host}").hostname not in LOCAL_HOSTS:
+            if _hostname(host) not in LOCAL_HOSTS:
                 return 403, "this page is for this machine only"
-            if origin is not None and urlsplit(origin).netloc != host:
+            if origin is not None and origin.partition("://")[2] != host:
                 return 403, "this page does not answer other sites"
         if any(part in path for part in _REFUSED) or (method == "POST" and not path.endswith(_POSTED)):
             return 403, "this page takes no files"
@@ -67,6 +67,13 @@ class Guard:
         length = headers.get(b"content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:
             return 413, f"a request has at most {MAX_BODY:,} bytes"
+        return None
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:  # half an IPv6 address
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from modeling_sentence_ordering.repository_sentence_ordering import refuse_adapt
 from training.system.device import fastest_device
 from training.system.hub_errors import first_line, is_unreachable
 
+# What loading a damaged or hostile model raises. ImportError: it asks for a library that is not installed.
+_FAILURES = (
+    OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ImportError, SafetensorError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 # How files begin that `torch.save` (a zip archive, or before torch 1.6 a bare pickle) or `pickle` wrote.
 _PICKLES = (b"PK", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
 
@@ -81,7 +87,7 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
         StoryTokenizer(tokenizer, model.config)  # refuses a tokenizer of another model
         model = model.eval().to(fastest_device())
         return model.bfloat16() if bf16 else model, tokenizer
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, SafetensorError) as error:
+    except _FAILURES as error:
         message = f"--model {name_or_path} cannot be loaded: {first_line(error)}"
         if is_unreachable(error):
             raise OSError(message) from error
@@ -110,5 +116,21 @@ def _check_folder(folder: Path) -> None:
             beginning = file.read(9)
             if beginning[:2] in _PICKLES and beginning[8:] != b"{":  # with which the header of safetensors begins
                 raise ValueError(f"--model {folder}: {path.name} holds a pickle, which may run code: it is not read")
+    for path in folder.glob("model*.safetensors.index.json"):
+        _check_index(path)
     if not (folder / "tokenizer_config.json").is_file():
         raise ValueError(f"--model {folder} has no tokenizer")
+
+
+def _check_index(path: Path) -> None:
+    """Refuses an index of shards that names other files than safetensors in its own folder."""
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, LookupError, AttributeError, TypeError):
+        raise ValueError(f"--model {path.parent}: {path.name} is broken") from None
+    for name in names:
+        if not str(name).endswith(".safetensors") or Path(str(name)).name != name:
+            raise ValueError(
+                f"--model {path.parent}: {path.name} names {str(name)[:100]!r}, which is not a safetensors file of "
+                "this folder: it is not read"
+            )

@@ -6,15 +6,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
 # Names under which people and programs keep secrets.
 SECRETS = (
-    "token", "token.*", "*.token", "*_token", "stored_tokens", "credentials*", "secrets", "secrets.*", "id_*",
-    "*.pem", "*.key", "*.p12", "*.pfx", "*.ppk", "*.jks", "*.kdbx", "*.gpg", "*.asc", "_netrc", "*.htpasswd",
+    "token", "token.*", "*.token", "*[_-]token", "*[_-]token.*", "stored_tokens", "*credentials*", "*secret*", "id_*",
+    "*.pem", "*.pem.*", "*.key", "*.key.*", "*.p12", "*.pfx", "*.ppk", "*.jks", "*.keystore", "*.kdbx", "*.gpg",
+    "*.asc", "netrc", "_netrc", "*.htpasswd", "password*", "passwd*", "api[_-]key*", "apikey*", "private[_-]key*",
+    "privkey*", "service[_-]account*", "kubeconfig*",
 )  # fmt: skip
 # Hidden files are not pushed, but these are refused all the same: nobody means to keep them in a model's folder.
 HIDDEN_SECRETS = (".env", ".env.*", "*.env", ".netrc", ".pypirc")
@@ -46,15 +48,22 @@ def check_files(folder: Path, kept_back: tuple[str, ...]) -> None:
             if name in kept:
                 continue
             if path.is_symlink():
-                _check_link(path, shown, inside)
+                _check_link(path, shown, inside, ignored)
             elif not path.is_dir() and not path.is_file():
                 raise ValueError(f"{shown} is not a regular file: remove it from the folder; nothing was pushed")
 
 
-def _check_link(path: Path, shown: Path, inside: list[Path]) -> None:
+def _check_link(path: Path, shown: Path, inside: list[Path], ignored: Callable[[str, list[str]], set[str]]) -> None:
     if path.is_dir():
         raise ValueError(f"{shown} is a link to a folder: put the folder itself there; nothing was pushed")
-    if not any(path.resolve().is_relative_to(root) for root in inside):
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # up to Python 3.12 a loop is a RuntimeError
+        raise ValueError(f"{shown} is a link to nothing: remove it; nothing was pushed") from None
+    root = inside[0]
+    if target.is_relative_to(root) and ignored("", list(target.relative_to(root).parts)):
+        raise ValueError(f"{shown} is a link to {target.name}, which is not pushed: remove it; nothing was pushed")
+    if not any(target.is_relative_to(root) for root in inside):
         raise ValueError(
             f"{shown} is a link to a file outside of the folder: put a copy there if it is to be public; "
             "nothing was pushed"

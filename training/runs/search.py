@@ -18,6 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dataset_builder.bounded_yaml import read_yaml
 from dataset_builder.file_writing import new_file, write_text
 from model_card.plots import COLORS, GRID, QUIET
 from training.evaluation.metrics import GREATER_IS_BETTER
@@ -47,7 +48,7 @@ def read_space(path: str | os.PathLike[str]) -> Space:
         RecipeError: if the file cannot be read, or a field cannot be searched like this.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read --space {path}: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:

@@ -45,6 +45,8 @@ def served_at(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Ite
         ("GET", "/config", {"Origin": "http://{host}"}, b"", 200),
         ("GET", "/", {"Host": "evil.example:{port}"}, b"", 403),
         ("GET", "/", {"Host": "127.0.0.1.evil.example"}, b"", 403),
+        ("GET", "/", {"Host": "[::1"}, b"", 403),
+        ("GET", "/config", {"Origin": "http://[::1"}, b"", 403),
         ("GET", "/", {"Host": ""}, b"", 403),
         ("GET", "/config", {"Origin": "https://evil.example"}, b"", 403),
         ("GET", "/config", {"Origin": "http://127.0.0.1:1"}, b"", 403),

@@ -89,13 +89,24 @@ def test_a_link_to_a_link_and_a_link_into_the_folder(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["token", "server.pem", "id_rsa", "id_ed25519.pub", "credentials.json", "Secrets.yaml",
     "notes/CREDENTIALS", "keys/private.key", "stored_tokens", ".env", ".env.local", "prod.env",
-    "notes/.netrc"])  # fmt: skip
+    "notes/.netrc", "hf_token.txt", "my-token", "client_secret.json", "aws_credentials", "server.key.txt",
+    "api_key.txt", "password.txt", "private_key", "service-account.json", "netrc"])  # fmt: skip
 def test_a_file_that_looks_like_a_secret_is_refused(name: str, folder: Path) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("private")
     with pytest.raises(ValueError, match="has a name that secrets have") as error, copy_to_push(folder):
         pass
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize("target", [".git/config", "train.log", "nothing", "link"])
+def test_a_link_to_what_stays_behind_is_refused(target: str, folder: Path) -> None:
+    (folder / ".git").mkdir(exist_ok=True)
+    for name in (".git/config", "train.log"):
+        (folder / name).write_text("private")
+    (folder / "link").symlink_to(target)
+    with pytest.raises(ValueError, match="link is a link to"), copy_to_push(folder):
+        pass
 
 
 def test_what_is_no_file_is_refused(folder: Path) -> None:

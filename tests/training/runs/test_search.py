@@ -133,3 +133,10 @@ def test_a_search_that_is_killed_ends_with_as_many_trials_and_a_better_recipe(tm
     values = [trial.value for trial in ended if trial.state == TrialState.COMPLETE]
     print(f"default {values[0]:.4f}, best {max(values):.4f}")
     assert max(values) > values[0]
+
+
+def test_a_space_that_stands_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("learning_rate: " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(RecipeError, match="is not YAML"):
+        read_space(path)
