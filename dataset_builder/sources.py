@@ -57,8 +57,19 @@ def is_sample(source: str) -> bool:
 
 
 def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
-    """Several sources, or one that is given by itself: `"sample"` means `["sample"]`."""
-    return [os.fspath(source) for source in ([sources] if isinstance(sources, (str, os.PathLike)) else sources)]
+    """Several sources, or one that is given by itself: `"sample"` means `["sample"]`.
+
+    Raises:
+        TypeError: a source is not a name, for example stories in memory.
+    """
+    several = [sources] if isinstance(sources, (str, os.PathLike, Mapping)) else sources
+    for source in several:
+        if not isinstance(source, (str, os.PathLike)):
+            raise TypeError(
+                f"a source is the name of a file, a folder or a data set on the Hub, not {type(source).__name__}. "
+                'Stories in memory: save datasets.Dataset.from_dict({"sentences": stories}) with to_parquet'
+            )
+    return [os.fspath(source) for source in several]
 
 
 def resolve_sources(sources: Sequence[str] | str) -> list[Part]:

@@ -35,6 +35,16 @@ def numbered(first: int, behind: int) -> list[str]:
     return [f"id{number}" for number in range(first, behind)]
 
 
+STORIES = [["It rained.", "She opened an umbrella."], ["He baked.", "They ate."]]
+IN_MEMORY = datasets.Dataset.from_dict({"sentences": STORIES})
+
+
+@pytest.mark.parametrize("sources", [STORIES, IN_MEMORY, datasets.DatasetDict(train=IN_MEMORY)])
+def test_stories_in_memory_are_not_sources(sources: Any) -> None:
+    with pytest.raises(TypeError, match="a source is the name of a file"):
+        load_stories(sources)
+
+
 def test_a_file_is_split_in_three_in_true_order(write_roc: WriteRoc) -> None:
     splits = load_stories([str(write_roc(30))], seed=3, test_size=0.4, validation_size=0.5)
     assert ids(splits) == split_ids(numbered(0, 30), seed=3, test_size=0.4, validation_size=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import TYPE_CHECKING
 
 from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
@@ -69,6 +70,11 @@ def _check_values(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if not (value.strip() if isinstance(value, str) else value):
             raise RecipeError(f"--{name} is missing")
+    for name in ("data", "validation_data"):
+        for source in getattr(recipe, name) or []:
+            if not isinstance(source, (str, os.PathLike)):
+                kind = type(source).__name__
+                raise RecipeError(f"--{name} takes names of files, folders and data sets on the Hub, not a {kind}")
     for spec in dataclasses.fields(recipe):
         value, choices = getattr(recipe, spec.name), spec.metadata.get("choices")
         if choices and value is not None and value not in choices:

@@ -166,6 +166,7 @@ def test_a_file_that_cannot_be_read_is_refused(content: bytes | None, tmp_path: 
 
 IMPOSSIBLE = [
     ("encoder", ""), ("data", []), ("output_dir", ""),
+    ("data", [{"sentences": ["It rained.", "She left."]}]), ("validation_data", [["It rained.", "She left."]]),
     ("framework", "keras"), ("objective", "mae"), ("target_scale", "log"), ("lr_scheduler_type", "up"),
     ("optim", "lomo"), ("shuffle_sentences", "never"), ("train_sampling_strategy", "sorted"),
     ("eval_strategy", "daily"), ("metric_for_best_model", "bleu"),
