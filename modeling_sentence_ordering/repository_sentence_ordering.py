@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import nn
@@ -152,6 +154,13 @@ class _Ignored:
         pass
 
 
+class _IgnoredDict:
+    """The same for subclasses of `dict`, such as the hyperparameters of Lightning: torch fills in none but its own."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return OrderedDict()
+
+
 def read_checkpoint(path: str) -> dict[str, Any]:
     """The weights of a classifier in a checkpoint file of Lightning (`.ckpt`) or Poutyne, named as transformers does.
 
@@ -164,8 +173,9 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """
     try:
         # Lightning of 2021 pickles the classes of its callbacks. torch before 2.6 cannot tell which they are.
-        named: list[str] = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda path: [])(path)
-        allowed = [(_Ignored, name) for name in named]
+        find_named = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+        named: list[str] = find_named(path) if find_named is not None and is_zipfile(path) else []
+        allowed = [(_IgnoredDict if name.lower().endswith("dict") else _Ignored, name) for name in named]
         with torch.serialization.safe_globals(allowed) if allowed else nullcontext():  # type: ignore[arg-type]
             entries = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, OSError, UnpicklingError) as error:

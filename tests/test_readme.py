@@ -250,6 +250,14 @@ def test_every_flag_that_a_page_names_exists() -> None:
                 assert flag in known, f"{page}: {flag}"
 
 
+def test_every_file_that_a_page_names_exists() -> None:
+    rooms = "|".join(("benchmarks", "dataset_builder", "docs", "examples", "model_card", "tests", "training"))
+    named = re.compile(rf"(?<!`)`((?:{rooms}|modeling_sentence_ordering)/[\w./]+)`")
+    for page in (*PAGES, "CONTRIBUTING.md"):
+        for path in named.findall((ROOT / page).read_text(encoding="utf-8")):
+            assert "NAME" in path or (ROOT / path).exists(), f"{page}: {path}"
+
+
 def anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     return {

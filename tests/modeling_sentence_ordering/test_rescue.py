@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,10 @@ class EarlyStopping:
     """Stands for a callback of Lightning, whose class is pickled into the checkpoint and may be missing today."""
 
 
+class AttributeDict(dict[str, Any]):
+    """Stands for the class of a Lightning module's hyperparameters."""
+
+
 @pytest.mark.parametrize("layout", ["base_model.", "transformer.", "model.transformer.", ""])
 @pytest.mark.parametrize(("name", "kind"), [("bert", RESCUED), ("distilbert", RESCUED), ("bert", READERS)])
 def test_a_checkpoint_of_lightning(name: str, kind: dict[str, str], layout: str, tmp_path: Path) -> None:
@@ -133,7 +138,8 @@ def test_a_checkpoint_of_lightning(name: str, kind: dict[str, str], layout: str,
     encoder = write_encoder(tmp_path / "encoder", name)
     weights = {layout + key: value for key, value in old_model(folder).state_dict().items()}
     weights |= {"accuracy.total": torch.tensor(3.0)} if layout else {}
-    hyperparameters = argparse.Namespace(model_name_or_path=name, learning_rate=3e-5, stopping=EarlyStopping())
+    options = argparse.Namespace(model_name_or_path=name, learning_rate=3e-5, stopping=EarlyStopping())
+    hyperparameters = AttributeDict(options=options, seen=defaultdict(int, a=1))
     callbacks = {EarlyStopping: {"patience": 3, "best": torch.tensor(0.5)}}
     path = tmp_path / "epoch=2-step=3950.ckpt"
     torch.save({"state_dict": weights, "hyper_parameters": hyperparameters, "callbacks": callbacks}, path)
@@ -144,9 +150,11 @@ def test_a_checkpoint_of_lightning(name: str, kind: dict[str, str], layout: str,
         torch.testing.assert_close(found, old_scores(folder, story), rtol=0, atol=1e-6)
 
 
-def test_weights_alone_as_poutyne_saves_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_weights_alone_as_poutyne_saves_them(is_zip: bool, tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "old", "bert", RESCUED["bert"], num_labels=1)
-    torch.save({f"transformer.{key}": value for key, value in old_model(folder).state_dict().items()}, tmp_path / "a")
+    weights = {f"transformer.{key}": value for key, value in old_model(folder).state_dict().items()}
+    torch.save(weights, tmp_path / "a", _use_new_zipfile_serialization=is_zip)  # a zip file from torch 1.6 on
     model = SentenceOrderingModel.from_token_classification(str(tmp_path / "a"), encoder=str(folder))
     with torch.no_grad():
         found = model(input_ids=guide_inputs(load_tokenizer(str(folder)), STORIES[0])).logits[0]
