@@ -17,7 +17,7 @@ STORIES: dict[str, list[str]] = {
     "combining": ["e\u0301e\u0301 é", "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳", "ﬁne", "ｗｉｄｅ"],
     "control characters": ["It\x01 rained\x7f.", "Tom\x1b[31m baked.", "She\x0bstayed\x0cdry.", "We\x85.", "\x1f\x02"],
     "line separators": ["It\u2028rained.", "Tom\u2029baked.", "\u00a0We walked.\u00a0"],
-    "invisible": ["\u200b", "\ufeffIt rained.", "\u200d\u2060", "\ufffd\ufffe", "\U0010ffff"],
+    "invisible": ["a\u200b", "It\u00ad rained.", "b\u200d\u2060", "\ufffd\ufffe", "\U0010ffff"],
     "special tokens": SPECIAL_TOKENS,
     "special tokens inside": [f"Tom {token}{token} baked {token}." for token in SPECIAL_TOKENS],
     "markup": ["<script>alert(1)</script>", "{{ it }} {% rained %}", '"; DROP TABLE stories; --', "| a | b |", "---"],

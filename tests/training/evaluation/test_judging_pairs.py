@@ -17,6 +17,7 @@ from modeling_sentence_ordering import (
     SentenceOrderingModel,
     SentenceOrderingPipeline,
     StoryTokenizer,
+    arrangements,
     best_order,
 )
 from tests.modeling_sentence_ordering.small_encoders import word_tokenizer
@@ -46,9 +47,11 @@ def build(**fields: Any) -> tuple[SentenceOrderingModel, StoryTokenizer]:
 
 
 def sentences_of(stories: Dataset, index: int) -> tuple[list[int], list[str]]:
-    """The labels of a story's shuffle, and its sentences in it."""
+    """The labels of the order in which a story is shown to be judged (the pipeline's), and its sentences in it."""
     story = stories[index]
-    labels = shuffled_labels(story["storyid"], story["sentences"], 42)
+    shuffle = shuffled_labels(story["storyid"], story["sentences"], 42)
+    shown = arrangements([story["sentences"][label] for label in shuffle])[0]
+    labels = [shuffle[place] for place in shown]
     return labels, [story["sentences"][label] for label in labels]
 
 
@@ -87,11 +90,12 @@ def test_with_arrangements_it_judges_the_orders_of_the_pipeline(stories: Dataset
         assert np.argsort(found.ranks[index, : len(labels)]).tolist() == answer["order"]
 
 
-def test_sentences_that_were_cut_off_have_no_part_in_it(stories: Dataset) -> None:
+def test_stories_that_do_not_fit_are_judged_whole(stories: Dataset) -> None:
     model, story_tokenizer = build(max_input_tokens=40)
     found = predict(model, TokenizedStories(stories, story_tokenizer))
+    assert any(not story_tokenizer.fits(story_tokenizer.tokenize(story["sentences"])) for story in stories)
     metrics = judge(found, model.config)
-    assert metrics["dropped_sentences"] > 0 and np.isfinite(metrics["loss"])
+    assert metrics["dropped_sentences"] == 0 and np.isfinite(metrics["loss"])
     for ranks, mask in zip(found.ranks, found.sentence_mask, strict=True):
         assert sorted(ranks[mask]) == list(range(mask.sum()))
     analyse(found)

@@ -168,7 +168,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, log: Callable[[], WatchedLog], **s
         values = series.get(name, [steady[name]])
         return values[min(len(log().evaluations), len(values) - 1)]
 
-    def metrics(*_: Any) -> dict[str, float | int]:
+    def metrics(*_: Any, **__: Any) -> dict[str, float | int]:
         judged = {name: value(name) for name in steady if name != "loss"}
         return {**judged, "mean_logits": 0.0, "std_logits": 0.0, "stories": 4, "sentences": 16,
                 "dropped_sentences": 0, "unscored_stories": 0}  # fmt: skip
@@ -339,7 +339,8 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_in_float32(recipe_for: Make
     assert seen == {torch.bfloat16}
     assert {tensor.dtype for tensor in run.model.parameters()} == {torch.float32}
     seen.clear()
-    run.model(input_ids=torch.tensor([[run.model.config.marker_token_id, 5, 6]]))
+    marker = run.model.config.marker_token_id
+    run.model(input_ids=torch.tensor([[marker, 5, marker, 6]]))
     assert seen == {torch.float32}, "autocast is still around the model after training"
 
 

@@ -153,7 +153,7 @@ def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
     assert len(known) == 100 and known <= {story_hash(story) for story in made_up_stories(ROWS)}
     assert "trained on 100 stories of 3 to 6 sentences" in (folder / "README.md").read_text(encoding="utf-8")
     judged = run_command(
-        "evaluate", "--model", folder, "--data", data, "--split", "all", "--output_json", folder / "m.json"
+        "evaluate", "--model", folder, "--data", data, "--split", "all", "--output_json", f"{folder}.json"
     )
     assert "100 of these 300 stories are among those that the model was trained on" in judged.err
 
