@@ -22,6 +22,9 @@ from transformers import pipeline
 
 LIMITS = {"SENTENCES": 10_000, "BYTES": 2**22, "PAIRS": 100_000, "PERMUTATIONS": 32, "BATCH_SIZE": 256}
 
+MOST_OF_AN_ERROR = 500
+"""Characters of a message: a long value of a request is not sent back."""
+
 
 class EndpointHandler:
     """Answers requests to an endpoint.
@@ -58,7 +61,8 @@ class EndpointHandler:
             self._check(data["inputs"], parameters)
             return self.order(data["inputs"], **parameters)
         except (TypeError, ValueError) as error:
-            return {"error": str(error)}
+            text = str(error)
+            return {"error": text if len(text) <= MOST_OF_AN_ERROR else f"{text[:MOST_OF_AN_ERROR]}…"}
 
     def _check(self, inputs: Any, parameters: Mapping[str, Any]) -> None:
         sentences = list(_sentences(inputs, depth=4))

@@ -55,6 +55,14 @@ def test_a_request_beyond_a_limit_is_refused(
         assert f"{SETTINGS[exceeded]} at most" in answer["error"]
 
 
+def test_a_long_value_is_not_sent_back(endpoint: handler.EndpointHandler) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise ValueError("x" * 5000)
+
+    endpoint.order = refuses
+    assert len(endpoint({"inputs": STORY})["error"]) < 600
+
+
 def test_each_limit_is_documented_with_its_default() -> None:
     assert set(handler.LIMITS) == set(SETTINGS)
     for name, value in handler.LIMITS.items():

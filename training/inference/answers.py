@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dataset_builder.file_writing import new_file
-from training.system.console import for_terminal
+from training.system.console import for_terminal, shortened
 from training.system.output_names import check_file_name
 
 from .ordering import OrderedStory
@@ -42,7 +42,7 @@ def record(answer: OrderedStory) -> dict[str, Any]:
     if answer.story is not None:
         values = {"storyid": answer.story.storyid, "storytitle": answer.story.title}
     if answer.error is not None:
-        return {**values, "error": answer.error}
+        return {**values, "error": shortened(answer.error)}
     values |= {"sentences": answer.sentences, "order": answer.order, "scores": answer.scores}
     if answer.confidence is not None:
         values["confidence"] = answer.confidence
@@ -63,7 +63,7 @@ def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format
         else:
             # A sentence of another format may have several lines; here a line is a sentence.
             lines = [re.sub(r"[\r\n]+", " ", sentence) for sentence in answer.sentences]
-            lines = lines if answer.error is None else [f"[error] {answer.error}"]
+            lines = lines if answer.error is None else [f"[error] {shortened(answer.error)}"]
             stream.write(("\n" if count else "") + "".join(f"{show(line)}\n" for line in lines))
         stream.flush()
 
