@@ -28,7 +28,7 @@ from training.recipe.recipe import Recipe
 
 encoder, data, by_lightning, by_poutyne, stories_as_json = sys.argv[1:]
 
-kept = ModelCheckpoint("kept", monitor="eval_kendalls_tau", mode="max")
+kept = ModelCheckpoint("kept", monitor="val_kendalls_tau", mode="max")
 push = PushToHubCallback(by_lightning, private=True, commit_message="From Lightning")
 trainer = Trainer(
     max_epochs=2, accelerator="cpu", callbacks=[kept, push], logger=False, enable_progress_bar=False

@@ -197,7 +197,10 @@ def test_lightning_and_poutyne_push_from_python(hub: Hub, home: Path, tmp_path: 
     for target, answers in zip(targets, loaded, strict=True):
         card = hub.repo_files(target)["README.md"].decode()
         assert targets[target] in card and f"{best[target]:.3f}" in card and f'model="{target}"' in card
-        assert answers["answers"] == printed["answers"][target]
+        for here, there in zip(printed["answers"][target], answers["answers"], strict=True):
+            # Another process may use another number of threads, whose sums differ in the last digits.
+            assert here["order"] == there["order"]
+            assert here["scores"] == pytest.approx(there["scores"], abs=1e-6)
         assert_tells_nothing(hub.repo_files(target), hub, USER, tmp_path, home)
 
 

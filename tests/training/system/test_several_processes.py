@@ -186,6 +186,8 @@ def resumed(shared: Path, two: Any) -> Ended:
         shutil.copytree(shared / f"two-{name}-bert", folder)
         checkpoints = folder / "checkpoints"
         for path in checkpoints.iterdir():
+            if path.name == "stories.json":  # the hashes of the stories
+                continue
             if load_framework(name).checkpoint_step(path) > 5:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         (folder / "model.safetensors").unlink()
