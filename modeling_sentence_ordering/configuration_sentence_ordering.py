@@ -325,7 +325,7 @@ def whole_number(name: str, value: Any, *, at_least: int) -> int:
         ValueError: if it is not a whole number, or too small.
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < at_least:

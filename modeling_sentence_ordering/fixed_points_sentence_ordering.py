@@ -241,7 +241,7 @@ def _optional_index(name: str, value: Any, num_sentences: int) -> int | None:
 
 def _index(name: str, value: Any, num_sentences: int) -> int:
     try:
-        index = None if isinstance(value, bool) else operator.index(value)
+        index = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
     except TypeError:
         index = None
     if index is None:
