@@ -60,7 +60,8 @@ def stopped(trained: Trained) -> Iterator[dict[str, Stopped]]:
     home = trained.home
     processes = {
         "killed": start(["train", *FLAGS, "--output_dir", "killed"], home),
-        "train": start(["train", *FLAGS, "--output_dir", "interrupted"], home),
+        # Long enough that it is still training when the first process has been killed.
+        "train": start(["train", *FLAGS, "--num_train_epochs", "100", "--output_dir", "interrupted"], home),
         "order": start(["order", "--model", "my-model", "--output", "ordered.txt"], home),
     }
     try:
@@ -70,8 +71,8 @@ def stopped(trained: Trained) -> Iterator[dict[str, Stopped]]:
                 signal.SIGKILL,
                 (home / "killed" / "checkpoints" / "checkpoint-8" / "trainer_state.json").exists,
             ),
-            "train": stop(
-                processes["train"], signal.SIGINT, (home / "interrupted" / "checkpoints" / "checkpoint-4").exists
+            "train": stop(  # any checkpoint: old ones are removed
+                processes["train"], signal.SIGINT, lambda: list(home.glob("interrupted/checkpoints/checkpoint-*"))
             ),
             "order": stop(processes["order"], signal.SIGINT, lambda: list(home.glob(".ordered.txt.unfinished-*"))),
         }
