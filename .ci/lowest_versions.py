@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 requirements = [Requirement(line) for line in requires("sentence-ordering") or ()]
-# The extras that the environment of the tests has: `test` and those that it names.
+# The extras that the environment of the tests has: `test` and the extras it names.
 extras = {"test"}.union(*(one.extras for one in requirements if one.name == "sentence-ordering"))
 higher = []
 for requirement in requirements:

@@ -218,7 +218,7 @@ def outdated() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Rewrites the pages; with `--check`, prints those that are out of date and returns 1 if there are any."""
+    """Rewrites the pages; with `--check`, prints the pages that are out of date and returns 1 if there are any."""
     pages = outdated()
     if "--check" in sys.argv[1:]:
         for page in pages:

@@ -131,7 +131,7 @@ def settle(made: StrPath, path: StrPath) -> None:
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an exception, or one that led to it, says that there is no space left."""
+    """Whether an exception, or one that led to it, reports that the disk is full."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

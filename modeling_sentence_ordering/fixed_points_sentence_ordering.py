@@ -182,7 +182,7 @@ def _allowed(wanted: list[int], behind: list[list[int]], ahead: list[list[int]])
 def _horn(values: list[float], parents: list[int | None]) -> list[int]:
     """The best order in which each sentence follows its parent, by Horn's algorithm.
 
-    A block is called by its first sentence. `block` leads from a sentence to its block, over those that it was in.
+    A block is called by its first sentence. `block` leads from a sentence to its block, over the blocks that it was in.
     """
     numbers = range(len(values))
     block, last = list(numbers), list(numbers)

@@ -20,7 +20,7 @@ _NEEDED = ("optimizer", "scheduler", "rng_state")
 def newest_whole(framework: Framework, folder: Path, report: Callable[[str], None]) -> Path | None:
     """The newest checkpoint of a run that is whole, or None.
 
-    Newer ones are renamed, so that they are not counted among those that a run keeps.
+    Newer ones are renamed, so that they do not count as checkpoints that a run keeps.
 
     Args:
         framework: the run's.
