@@ -170,8 +170,12 @@ def test_training_goes_on_with_a_model_from_the_hub(hub: Hub, trained: Any, tmp_
 
 
 @pytest.mark.slow
-def test_lightning_and_poutyne_push_from_python(hub: Hub, home: Path, tmp_path: Path) -> None:
+def test_lightning_and_poutyne_push_from_python(
+    hub: Hub, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each the best state of its run, whole, with a card that says what was measured."""
+    # For both processes: by default the last digit of MKL's products depends on where in memory the weights are.
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     targets = {f"{hub.user}/by-lightning": "PyTorch Lightning", f"{hub.organization}/by-poutyne": "Poutyne"}
     client = Path(__file__).parents[1] / "clients" / "push_from_python.py"
     path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
@@ -197,10 +201,7 @@ def test_lightning_and_poutyne_push_from_python(hub: Hub, home: Path, tmp_path: 
     for target, answers in zip(targets, loaded, strict=True):
         card = hub.repo_files(target)["README.md"].decode()
         assert targets[target] in card and f"{best[target]:.3f}" in card and f'model="{target}"' in card
-        for here, there in zip(printed["answers"][target], answers["answers"], strict=True):
-            # Seen to differ in the last digit of float32 (1.5e-8); the cause is not known.
-            assert here["order"] == there["order"]
-            assert here["scores"] == pytest.approx(there["scores"], abs=1e-6)
+        assert answers["answers"] == printed["answers"][target]
         assert_tells_nothing(hub.repo_files(target), hub, USER, tmp_path, home)
 
 
