@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import statistics
 
 import pytest
 import torch
@@ -31,4 +32,5 @@ def test_the_memory_of_a_tensor_that_is_freed_serves_the_next_one(monkeypatch: p
     # The first ones find a heap that other tests have left in pieces.
     faults = [faults_of_a_step(weight) for _ in range(15)]
     pages = ROWS * WIDTH * 4 // resource.getpagesize()
-    assert sum(faults[10:]) < pages
+    # The median: a step in which the heap grows once says nothing about the others.
+    assert statistics.median(faults[10:]) < pages
