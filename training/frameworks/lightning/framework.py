@@ -154,15 +154,6 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         run.model.cuda()  # Lightning has put it back on the CPU
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder, or None."""
-    steps: dict[int, Path] = {}
-    for path in named_checkpoints(folder).values():
-        with suppress(ValueError):
-            steps[checkpoint_step(path)] = path
-    return steps[max(steps)] if steps else None
-
-
 def checkpoint_step(checkpoint: Path) -> int:
     """Steps of the optimizer that a checkpoint has behind it.
 

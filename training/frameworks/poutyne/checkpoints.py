@@ -134,15 +134,6 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder, or None."""
-    steps: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        with suppress(ValueError):
-            steps[checkpoint_step(path)] = path
-    return steps[max(steps)] if steps else None
-
-
 def checkpoint_step(checkpoint: Path) -> int:
     """Steps of the optimizer that a checkpoint has behind it.
 

@@ -252,15 +252,6 @@ def _load_weights(run: TrainingRun, checkpoint: Path) -> None:
     load_weights(run.model, folder)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder, or None; the state is written last, so a cut-off one has none."""
-    steps: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        with suppress(ValueError):
-            steps[checkpoint_step(path)] = path
-    return steps[max(steps)] if steps else None
-
-
 def checkpoint_step(checkpoint: Path) -> int:
     """Steps of the optimizer that a checkpoint has behind it.
 
