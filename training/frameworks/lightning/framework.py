@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from training.recipe.recipe import Recipe
 from .checkpoints import WholeCheckpointIO, model_weights, read_checkpoint
 from .data import StoryDataModule
 from .module import SentenceOrderingModule
-from .recipe_callback import RecipeCallback, checkpoint_path, evaluates, named_checkpoints
+from .recipe_callback import RecipeCallback, checkpoint_path, evaluates
 
 REFUSED: Mapping[str, str] = {}
 PROCESSES = True
