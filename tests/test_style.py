@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_sentence_ordering", "dataset_builder", "training", "model_card")
 LONGEST_FILE = 400  # lines
-# The modeling package is flat: each of its files is one more download and one more warning when a model is first loaded.
+# The modeling package is flat: each file is one more download and one more warning when a model is first loaded.
 MOST_MODEL_FILES = 9
 LONGEST_MODEL_FILE = 860
 # What runs code that is in the file it reads.
