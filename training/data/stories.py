@@ -16,8 +16,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from dataset_builder import shuffled_labels, stories_of_rows
 from modeling_sentence_ordering import StoryTokenizer
-from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from modeling_sentence_ordering.objectives_sentence_ordering import PADDING
+from modeling_sentence_ordering.tokenization_sentence_ordering import arrangement
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from dataset_builder import build_dataset, load_all, read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
-from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
+from modeling_sentence_ordering.tokenization_sentence_ordering import arrangement
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.batches import Draw, evaluation_batches
 from training.data.stories import (
