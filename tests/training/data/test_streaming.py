@@ -19,7 +19,7 @@ from tests.modeling_sentence_ordering.small_encoders import word_tokenizer
 from tests.training.made_up import made_up_stories
 from training.data.batches import Draw
 from training.data.stories import TrainingStories, training_loader
-from training.data.streaming import StreamBatchSampler, StreamedStories
+from training.data.streaming import StreamBatchSampler, StreamedDraw, StreamedStories
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
@@ -220,6 +220,7 @@ def test_a_streamed_story_is_shuffled_as_in_the_data_set_and_anew_in_each_epoch(
     texts, training = made_up_stories(ROWS), TrainingStories(stories, seed=7)
     for epoch in (0, 2):
         draw = batches(StreamBatchSampler(stories, 16, seed=7), epoch)[0][0]
+        assert isinstance(draw, StreamedDraw)
         expected = shuffled_labels(draw.story.storyid, texts[draw.index], 7, epoch)
         assert training[draw].labels == expected
         assert training[draw].sentence_ids == [draw.story.sentence_ids[label] for label in expected]
