@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
-    from .configurations import shuffle_of, shuffled_labels
+    from .configurations import shuffle_of_story, shuffled_labels, story_key
     from .dataset_card import CardMarkup
     from .loading import load_all, load_stories, stories_of_rows, stream_stories
     from .rights import check_public_push, check_push_of_rocstories, in_rocstories_layout, may_be_quoted
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "build": ("BuiltDataset", "build_dataset"),
-    "configurations": ("shuffle_of", "shuffled_labels"),
+    "configurations": ("shuffle_of_story", "shuffled_labels", "story_key"),
     "dataset_card": ("CardMarkup",),
     "loading": ("load_all", "load_stories", "stories_of_rows", "stream_stories"),
     "rights": ("check_public_push", "check_push_of_rocstories", "in_rocstories_layout", "may_be_quoted"),
@@ -57,12 +57,13 @@ __all__ = [
     "load_stories",
     "may_be_quoted",
     "read_stories",
-    "shuffle_of",
+    "shuffle_of_story",
     "shuffled_labels",
     "split_rows",
     "stories_of_rows",
     "story_columns",
     "story_hash",
+    "story_key",
     "stream_stories",
     "writable_cache_folder",
 ]

@@ -77,22 +77,32 @@ class Configuration:
             yield self.row(fields, position, seed)
 
 
-def shuffled_labels(storyid: str, sentences: Sequence[str], seed: int) -> list[int]:
-    """Original indices of a story's sentences in the shuffled order of the configuration "shuffled".
+def shuffled_labels(storyid: str, sentences: Sequence[str], seed: int, epoch: int = 0) -> list[int]:
+    """Original indices of a story's sentences in shuffled order, see `shuffle_of_story`."""
+    return shuffle_of_story(story_key(storyid, sentences), len(sentences), seed, epoch)
 
-    It depends only on the seed, the story's id and its text: not on its row, its split, other stories or the process.
+
+def story_key(storyid: str, sentences: Sequence[str]) -> str:
+    """Identifies a story in `shuffle_of_story`: its id and a hash of its text."""
+    return f"{storyid}/{story_hash(sentences)}"
+
+
+def shuffle_of_story(key: str, num_sentences: int, seed: int, epoch: int = 0) -> list[int]:
+    """The shuffle of a story in the configuration `shuffled`, in evaluation and in training.
+
+    It depends only on the arguments: not on the story's row or split, on other stories or on the process.
+
+    Args:
+        key: from `story_key`.
+        num_sentences: sentences of the story.
+        seed: the seed.
+        epoch: epoch of training, counted from 0. The configuration `shuffled` is epoch 0.
+
+    Returns:
+        A permutation of 0 … num_sentences - 1: the original index of each sentence in shuffled order.
     """
-    return shuffle_of(f"{seed}/{storyid}/{story_hash(sentences)}", len(sentences))
-
-
-def shuffle_of(key: str, length: int) -> list[int]:
-    """Original indices of `length` sentences in shuffled order, decided by a key; the same in every process.
-
-    Every shuffle but that of the configuration "guide" is one of these; the key names the seed, the story and, in
-    training, the epoch.
-    """
-    labels = list(range(length))
-    random.Random(key).shuffle(labels)
+    labels = list(range(num_sentences))
+    random.Random(f"{seed}/{key}/{epoch}" if epoch else f"{seed}/{key}").shuffle(labels)
     return labels
 
 
