@@ -13,9 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_builder.readers import read_stories
-from dataset_builder.story import BadRecord, Story
-from dataset_builder.story_files import files_in_folder, format_of_name
+from dataset_builder import BadRecord, Story, files_in_folder, format_of_name, read_stories
 from training.inference.answers import format_of, write_file, write_stream
 from training.inference.ordering import OrderedStory, order_stories
 from training.system.console import PROGRAM, complain, drop_output, note, say

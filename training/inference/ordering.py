@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from dataset_builder.story import BadRecord, Story
+from dataset_builder import BadRecord, Story
 from modeling_sentence_ordering import (
     FixedPoints,
     SentenceOrderingModel,
@@ -17,7 +17,7 @@ from modeling_sentence_ordering import (
     in_order,
     score_stories,
 )
-from modeling_sentence_ordering.scoring_sentence_ordering import BATCH_TOKENS
+from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS
 
 # Stories that are read before any is scored: enough to find batches of similar length among them.
 PORTION = 1024

@@ -94,6 +94,6 @@ def stale_files(repo_id: str, repo_type: str) -> list[str]:
     if repo_type == "space":
         return [f"{MODEL_FOLDER}/*"]
     # Only here: data sets are pushed without torch.
-    from modeling_sentence_ordering.sharing_sentence_ordering import STALE_WEIGHTS, TOKENIZER_FILES
+    from modeling_sentence_ordering.repository_sentence_ordering import STALE_WEIGHTS, TOKENIZER_FILES
 
     return [*STALE_WEIGHTS, *TOKENIZER_FILES, *_ABOUT_THE_MODEL]

@@ -12,14 +12,14 @@ import torch
 from datasets import Dataset
 from scipy.stats import kendalltau
 
-from dataset_builder.loading import load_all, load_stories
+from dataset_builder import load_all, load_stories
 from modeling_sentence_ordering import (
     SentenceOrderingModel,
     SentenceOrderingPipeline,
     StoryTokenizer,
     load_tokenizer,
 )
-from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
+from modeling_sentence_ordering.tokenization_sentence_ordering import arrangement
 from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.stories import TokenizedStories
