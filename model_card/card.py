@@ -67,9 +67,8 @@ def write_brief_card(
     Returns:
         Whether the card has the generated section; see `renewal.write_card`.
     """
-    known = (
-        {words: number(metrics[metric]) for metric, words in METRICS.items() if metric in metrics} if metrics else {}
-    )
+    metrics = metrics or {}
+    known = {words: number(metrics[metric]) for metric, words in METRICS.items() if metric in metrics}
     measured = f"{table(list(known), [list(known.values())])}\n\nMeasured on the validation stories during training."
     body = Template(_BRIEF).substitute(
         model=json.dumps(name),
