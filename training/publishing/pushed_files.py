@@ -12,11 +12,11 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+from model_card.card import CARD
 from training.models import repository
 
 from .checks import check_files
 
-CARD = "README.md"
 # Where the model lies in a Space that has it with it.
 MODEL_FOLDER = "model"
 # What a training run keeps for itself, in whichever folder it lies: checkpoints and the state of optimizers, logs that
