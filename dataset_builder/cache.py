@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 
+from .errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,13 +20,13 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     """A hash of the bytes of a file: 32 hexadecimal digits. Name, size and time do not identify a file.
 
     Raises:
-        ValueError: the file cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
 
 
 def folder_hash(folder: str | os.PathLike[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from .bounded_yaml import read_yaml
+from .errors import UserError
 
 _CARDS = ("README.md", ".huggingface.yaml")
 
@@ -23,7 +24,7 @@ def check_card_files(source: str) -> None:
         source: a folder, or the id of a data set on the Hub.
 
     Raises:
-        ValueError: if the card names an absolute path, a path that leaves the folder, or a URL.
+        UserError: if the card names an absolute path, a path that leaves the folder, or a URL.
     """
     for name in _CARDS:
         path = os.path.join(source, name) if os.path.isdir(source) else _downloaded(source, name)
@@ -31,7 +32,7 @@ def check_card_files(source: str) -> None:
             continue
         for pattern in _patterns(_configurations(path, source)):
             if _leaves(pattern):
-                raise ValueError(
+                raise UserError(
                     f"{source}: {name} names {pattern[:100]!r}, which is not a file of this data set: it is not read"
                 )
 
@@ -59,7 +60,7 @@ def _configurations(path: str, source: str) -> Any:
             text = block.group(2) if block else ""
         metadata = read_yaml(text)
     except (yaml.YAMLError, ValueError):
-        raise ValueError(f"{source}: the metadata in {os.path.basename(path)} is damaged") from None
+        raise UserError(f"{source}: the metadata in {os.path.basename(path)} is damaged") from None
     return metadata.get("configs") if isinstance(metadata, dict) else None
 
 
@@ -86,7 +87,7 @@ def check_saved_files(folder: str) -> None:
     """Refuses a data set of `save_to_disk` that names files or splits outside of it.
 
     Raises:
-        ValueError: as `check_card_files`; also for a damaged file.
+        UserError: as `check_card_files`; also for a damaged file.
     """
     for parent, _, _ in os.walk(folder):
         for name, key in (("dataset_dict.json", "splits"), ("state.json", "_data_files")):
@@ -98,10 +99,10 @@ def check_saved_files(folder: str) -> None:
                     entries = json.load(file)[key]
                 names = [str(entry["filename"] if isinstance(entry, dict) else entry) for entry in entries]
             except (ValueError, LookupError, TypeError, RecursionError):
-                raise ValueError(f"{folder}: {name} is damaged") from None
+                raise UserError(f"{folder}: {name} is damaged") from None
             for pattern in names:
                 if _leaves(pattern):
-                    raise ValueError(
+                    raise UserError(
                         f"{folder}: {name} names {pattern[:100]!r}, which is not a file of this data set: it is "
                         "not read"
                     )

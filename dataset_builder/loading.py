@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .errors import UserError
 from .sources import Part, resolve_sources
 from .splitting import Portion, split_table, warn_of_shared_stories, whole_table
 from .story_files import SPLITS
@@ -44,7 +45,7 @@ def load_stories(
         Splits out of `train`, `validation`, `test` with the columns `storyid`, `storytitle` and `sentences`.
 
     Raises:
-        ValueError: a source cannot be read (as `BadRecord`: a record in it), or there are too few stories to split.
+        UserError: a source cannot be read (as `BadRecord`: a record in it), or there are too few stories to split.
     """
     if validation_sources:
         train, validation = (_joined(resolve_sources(some), cache_dir) for some in (sources, validation_sources))
@@ -117,5 +118,5 @@ def _joined(parts: Sequence[Part], cache_dir: str | os.PathLike[str] | None) -> 
         cache_dir=cache_dir,
     )
     if not len(table):
-        raise ValueError(f"no stories in {', '.join(names)}")
+        raise UserError(f"no stories in {', '.join(names)}")
     return table

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from .errors import UserError
 from .formats import records_of
 from .records import story_from_record
 from .story import BadRecord, SingleSentence, Story
@@ -35,7 +36,7 @@ def read_stories(
 
     Raises:
         BadRecord: a record is no story; its message says file, row and reason.
-        ValueError: there is no such file, or no reader for it. Raised at once, not with the first story. Or it may not
+        UserError: there is no such file, or no reader for it. Raised at once, not with the first story. Or it may not
             be read, which is seen when it is opened.
     """
     if not isinstance(source, (str, os.PathLike)):
@@ -66,14 +67,14 @@ class Skipped:
 def _check_special(path: str, file_format: str) -> None:
     """Raises ValueError for what is not a file, unless it is a named pipe with a format that is read from the front."""
     if os.path.isdir(path):
-        raise ValueError(f"{path}: a folder, where a file is expected")
+        raise UserError(f"{path}: a folder, where a file is expected")
     special = special_file(path)
     if special is None:
-        raise ValueError(f"{path}: no such file{did_you_mean(path)}")
+        raise UserError(f"{path}: no such file{did_you_mean(path)}")
     if special != "a named pipe":
-        raise ValueError(f"{path}: {special}, which cannot be read as a file of stories")
+        raise UserError(f"{path}: {special}, which cannot be read as a file of stories")
     if file_format == "parquet":
-        raise ValueError(f"{path}: a named pipe, and Parquet is not read from its beginning: write it to a file first")
+        raise UserError(f"{path}: a named pipe, and Parquet is not read from its beginning: write it to a file first")
 
 
 def read_records(path: str, name: str) -> Iterator[tuple[int, dict[str, Any]] | BadRecord]:
@@ -98,7 +99,7 @@ def open_bytes(path: str) -> IO[bytes]:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _stories(

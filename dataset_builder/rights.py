@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from .errors import UserError
 from .rocstories import TERMS
 from .rocstories_layout import in_rocstories_layout
 from .sources import as_list, is_sample
@@ -38,10 +39,10 @@ def check_push_of_rocstories(sources: Sequence[str] | str, *, allow_rocstories: 
     """Refuse what looks like ROCStories, for a private repository, too: the Hub and its members are third parties.
 
     Raises:
-        ValueError: naming the files.
+        UserError: naming the files.
     """
     if not allow_rocstories and (found := in_rocstories_layout(sources)):
-        raise ValueError(
+        raise UserError(
             f"{_list(found)} look{'s' if len(found) == 1 else ''} like ROCStories, and nothing was pushed: {TERMS}, "
             "which a repository does, even a private one; if these are other stories, or you have the authors' "
             "permission, add --allow_rocstories"
@@ -52,11 +53,11 @@ def check_public_push(sources: Sequence[str] | str, *, license: str | None = Non
     """Refuse to publish stories whose licence is not known.
 
     Raises:
-        ValueError: naming the sources.
+        UserError: naming the sources.
     """
     others = [os.path.basename(os.path.abspath(source)) for source in as_list(sources) if not is_sample(source)]
     if others and license in _NO_LICENSE:
-        raise ValueError(
+        raise UserError(
             f"a public repository needs the licence of {_list(others)}: name it with --license ID, such as cc-by-4.0, "
             "or keep the repository private with --private"
         )

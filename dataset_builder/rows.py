@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from .errors import UserError
 from .readers import Skipped
 from .records import sentence_columns, story_from_record
 from .story import BadRecord
@@ -31,7 +32,7 @@ def stories_of_rows(rows: Any, name: str = "rows") -> Dataset:
         A data set with the columns `storyid`, `storytitle` and `sentences`.
 
     Raises:
-        ValueError: several splits were given, there are no sentences, or a row is not a story (as `BadRecord`).
+        UserError: several splits were given, there are no sentences, or a row is not a story (as `BadRecord`).
     """
     dataset = _as_dataset(rows)
     columns = story_columns(dataset.column_names, name)
@@ -44,12 +45,12 @@ def story_columns(names: Iterable[str], name: str = "rows") -> list[str]:
     """The columns that a story is read from.
 
     Raises:
-        ValueError: none of them has sentences.
+        UserError: none of them has sentences.
     """
     names = list(names)
     columns = [column for column in names if column in {*_FIELDS, *sentence_columns(names)}]
     if not set(columns).difference({"storyid", "storytitle", "labels", "orig_sents"}):
-        raise ValueError(f"{name}: there is no column 'sentences'; it has {', '.join(names) or 'none'}")
+        raise UserError(f"{name}: there is no column 'sentences'; it has {', '.join(names) or 'none'}")
     return columns
 
 
@@ -59,7 +60,7 @@ def _as_dataset(rows: Any) -> Dataset:
     if isinstance(rows, datasets.Dataset):
         return rows
     if isinstance(rows, (datasets.DatasetDict, datasets.IterableDatasetDict)):
-        raise ValueError(f"these are the rows of several splits: choose one of {', '.join(map(repr, rows))}")
+        raise UserError(f"these are the rows of several splits: choose one of {', '.join(map(repr, rows))}")
     if isinstance(rows, Mapping):
         return datasets.Dataset.from_dict(dict(rows))
     if hasattr(rows, "to_pylist"):  # an Arrow table
@@ -67,7 +68,7 @@ def _as_dataset(rows: Any) -> Dataset:
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # of pandas
         rows = rows.to_dict("records")
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
-        raise ValueError(f"rows are a data set, a table or a list of dicts, not {type(rows).__name__}")
+        raise UserError(f"rows are a data set, a table or a list of dicts, not {type(rows).__name__}")
     plain = [_plain_row(row) for row in rows]
     # Not `from_list`, which takes the columns of the first row for those of all.
     names = dict.fromkeys(name for row in plain for name in row)
@@ -77,7 +78,7 @@ def _as_dataset(rows: Any) -> Dataset:
 def _plain_row(row: Any) -> dict[str, Any]:
     """What a story is read from, with lists where pandas and numpy have arrays, and None where pandas has NaN."""
     if not isinstance(row, Mapping):
-        raise ValueError(f"a row is a dict with 'sentences', not {type(row).__name__}")
+        raise UserError(f"a row is a dict with 'sentences', not {type(row).__name__}")
     known = {*_FIELDS, *sentence_columns(map(str, row))}
     return {key: _plain(value) for key, value in row.items() if key in known}
 

@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from .all_files_of_dataset_builder_are_needed import SCRIPT
 from .cache import content_hash
 from .configurations import CONFIGURATIONS
+from .errors import UserError
 from .file_writing import staged
 from .formats import SUFFIXES
 from .lines import Lines
@@ -123,7 +124,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         if not self.config.data_files:
-            raise ValueError(WHERE_TO_GET_IT)
+            raise UserError(WHERE_TO_GET_IT)
         files = {
             str(split): tuple(zip(names, dl_manager.download(list(names)), strict=True))
             for split, names in self.config.data_files.items()
@@ -221,7 +222,7 @@ def _by_split(data_dir: str, base_path: str | None) -> dict[str, list[str]]:
         return {"train": [glob.escape(path) for path in paths]}
     if None in names.values():
         listed = ", ".join(os.path.basename(path) for path in paths)
-        raise ValueError(f"{data_dir}: some file names speak of a split and some do not ({listed}); use data_files")
+        raise UserError(f"{data_dir}: some file names speak of a split and some do not ({listed}); use data_files")
     return {
         split: [glob.escape(path) for path in paths if names[path] == split]
         for split in SPLITS

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import folder_hash, writable_cache_folder
 from .card_files import check_card_files, check_saved_files
+from .errors import UserError
 from .formats import SUFFIXES
 from .readers import read_records, read_stories
 from .records import sentence_columns, story_from_record
@@ -79,11 +80,11 @@ def resolve_sources(sources: Sequence[str] | str) -> list[Part]:
     files that are named one by one, which count as if they lay in one folder. Otherwise no part has a split.
 
     Raises:
-        ValueError: a source is nothing that can be read; the message says what was tried.
+        UserError: a source is nothing that can be read; the message says what was tried.
     """
     sources = as_list(sources)
     if not sources:
-        raise ValueError("no data: name at least one source")
+        raise UserError("no data: name at least one source")
     found = [(source, _parts(source)) for source in sources]
     files = [part for source, parts in found if os.path.isfile(source) for part in parts]
     return [
@@ -144,15 +145,15 @@ def check_hub_id(source: str) -> None:
     """Refuses what is neither a file nor a folder here and cannot be the id of a data set either.
 
     Raises:
-        ValueError: it says what was looked for.
+        UserError: it says what was looked for.
     """
     if (special := special_file(source)) is not None:
-        raise ValueError(f"{source}: {special}; these stories are read more than once: write them to a file first")
+        raise UserError(f"{source}: {special}; these stories are read more than once: write them to a file first")
     hint = did_you_mean(source)
     if os.path.splitext(source)[1].lower() in SUFFIXES:
-        raise ValueError(f"{source}: no such file{hint}")
+        raise UserError(f"{source}: no such file{hint}")
     if not _HUB_ID.fullmatch(source):
-        raise ValueError(
+        raise UserError(
             f"{source}: no such data: it is not 'sample', there is no file ({supported()}) or folder of this name, "
             f"and a data set on the Hub is called user/name{hint}"
         )
@@ -179,7 +180,7 @@ def _dataset_parts(source: str, saved: bool) -> list[Part]:
         )
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
-        raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
+        raise UserError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
     splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
     title, kind = source, "data set on the Hub"
     if os.path.isdir(source):

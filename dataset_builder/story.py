@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Story:
@@ -30,7 +32,7 @@ class Story:
     fixed_points: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-class BadRecord(ValueError):
+class BadRecord(UserError):
     """A record that cannot be read as a story.
 
     Attributes:

@@ -8,6 +8,7 @@ import re
 import stat
 from pathlib import PurePath
 
+from .errors import UserError
 from .formats import SUFFIXES
 
 SPLITS = ("train", "validation", "test")
@@ -38,7 +39,7 @@ def format_of_name(name: str) -> str:
     """The format of a file by its suffix; ValueError if there is no reader for it."""
     suffix = PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"{name}: no reader for {suffix or 'a file without a suffix'}; there are {supported()}")
+        raise UserError(f"{name}: no reader for {suffix or 'a file without a suffix'}; there are {supported()}")
     return SUFFIXES[suffix]
 
 
@@ -51,7 +52,7 @@ def files_in_folder(folder: str) -> list[str]:
     """Paths of the supported files directly in a folder, sorted by name; hidden files, README and LICENSE are no data.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     names = sorted(
         entry.name
@@ -62,7 +63,7 @@ def files_in_folder(folder: str) -> list[str]:
         and PurePath(entry.name).stem.lower() not in _NO_DATA
     )
     if not names:
-        raise ValueError(f"{folder}: no file of stories in this folder; there are readers for {supported()}")
+        raise UserError(f"{folder}: no file of stories in this folder; there are readers for {supported()}")
     return [os.path.join(folder, name) for name in names]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import content_hash
 from .card_files import check_card_files
+from .errors import UserError
 from .loading import as_dataset_dict, load_all
 from .readers import Skipped
 from .sources import as_list, as_location, check_hub_id, has_configurations
@@ -55,7 +56,7 @@ def stream_stories(
         The stream, and splits out of `validation` and `test` as `load_stories` gives them; none, if there are none.
 
     Raises:
-        ValueError: a source is not Parquet, cannot be read, or there are no training stories.
+        UserError: a source is not Parquet, cannot be read, or there are no training stories.
     """
     from datasets import DatasetDict
 
@@ -74,7 +75,7 @@ def stream_stories(
             }
         )
     if not training:
-        raise ValueError(f"there are no training stories in {', '.join(sources)}")
+        raise UserError(f"there are no training stories in {', '.join(sources)}")
     return StoryStream([(part.name, part.path) for part in training]), others
 
 
@@ -95,7 +96,7 @@ def _version(path: str) -> Any:
 
 def _resolve(sources: Sequence[str]) -> list[StreamedPart]:
     if not sources:
-        raise ValueError("no data: name at least one source")
+        raise UserError("no data: name at least one source")
     found = [(source, _parts(source)) for source in map(os.fspath, sources)]
     files = [part for source, parts in found if os.path.isfile(source) for part in parts]
     resolved = []
@@ -110,11 +111,11 @@ def _parts(source: str) -> list[StreamedPart]:
         return [_part(source, source, split_of_name(source))]
     if os.path.isdir(source):
         if any(os.path.isfile(os.path.join(source, name)) for name in ("dataset_dict.json", "state.json")):
-            raise ValueError(f"{source}: a data set that `save_to_disk` wrote; {_INSTEAD}")
+            raise UserError(f"{source}: a data set that `save_to_disk` wrote; {_INSTEAD}")
         if not has_configurations(os.path.join(source, "README.md")):
             return [_part(path, path, split_of_name(path)) for path in files_in_folder(source)]
     elif source == "sample":
-        raise ValueError(f"sample: this is CSV; {_INSTEAD}")
+        raise UserError(f"sample: this is CSV; {_INSTEAD}")
     else:
         check_hub_id(source)
     return _dataset_parts(source)
@@ -129,9 +130,9 @@ def _dataset_parts(source: str) -> list[StreamedPart]:
         builder = datasets.load_dataset_builder(as_location(source), trust_remote_code=False)
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
-        raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
+        raise UserError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
     except datasets.exceptions.DataFilesNotFoundError:
-        raise ValueError(f"{source}: no file of stories in this data set") from None
+        raise UserError(f"{source}: no file of stories in this data set") from None
     return [
         _part(_name(path), path, split_of_name(str(split)))
         for split, paths in (builder.config.data_files or {}).items()
@@ -146,5 +147,5 @@ def _name(path: str) -> str:
 
 def _part(name: str, path: str, split: str | None) -> StreamedPart:
     if PurePath(name).suffix.lower() != ".parquet":
-        raise ValueError(f"{name}: this is not Parquet; {_INSTEAD}")
+        raise UserError(f"{name}: this is not Parquet; {_INSTEAD}")
     return StreamedPart(name, path, split)

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from .cache import content_hash
+from .errors import UserError
 from .formats import parquet_columns
 from .parquet_limits import ROWS_AT_ONCE, TooLarge, bounded, repeated_columns
 from .readers import open_bytes
@@ -70,7 +71,7 @@ class StoryStream:
 
     Raises:
         BadRecord: one is no Parquet, or has no column of sentences.
-        ValueError: one may not be read, or there is no story in any.
+        UserError: one may not be read, or there is no story in any.
         OSError: the Hub cannot be reached.
     """
 
@@ -79,7 +80,7 @@ class StoryStream:
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             self.files = list(pool.map(lambda file: _read_footer(*file), files))
         if not sum(map(sum, (file.groups for file in self.files))):
-            raise ValueError(f"no stories in {', '.join(name for name, _ in files)}")
+            raise UserError(f"no stories in {', '.join(name for name, _ in files)}")
         sizes = [rows for file in self.files for rows in file.groups]
         self._first_rows = np.cumsum([0, *sizes])[:-1]
         self._first_groups = np.cumsum([0, *(len(file.groups) for file in self.files)])

@@ -26,6 +26,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from dataset_builder.errors import UserError
 from dataset_builder.story import Story
 from dataset_builder.streaming import StoryStream
 from modeling_sentence_ordering import StoryTokenizer
@@ -91,7 +92,7 @@ class StreamBatchSampler(EpochBatchSampler):
         num_workers: processes that turn stories into ids.
 
     Raises:
-        ValueError: if there are fewer stories than one step has batches.
+        UserError: if there are fewer stories than one step has batches.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class StreamBatchSampler(EpochBatchSampler):
     ) -> None:
         lanes = gradient_accumulation_steps
         if len(stories) < lanes:
-            raise ValueError(f"{len(stories)} training stories are too few for {lanes} accumulation steps")
+            raise UserError(f"{len(stories)} training stories are too few for {lanes} accumulation steps")
         self.stories = stories
         self.batch_size = batch_size
         self.gradient_accumulation_steps = lanes

@@ -8,6 +8,8 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from dataset_builder.errors import UserError
+
 from .console import BAD_INPUT, TRACEBACK_VARIABLE, complain, complain_as_one, drop_output
 from .full_disk import full_disk_in_words
 from .interrupts import interrupts_seen
@@ -41,7 +43,7 @@ def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verb
                 if type(error).__name__ != "PanicException":
                     raise
                 # Rust code of a library has failed, and has already printed where.
-                raise ValueError(f"a library cannot process this input: {error}") from error
+                raise UserError(f"a library cannot process this input: {error}") from error
     except KeyboardInterrupt as interrupt:
         if Processes.from_environment().is_first:
             complain(str(interrupt) or "interrupted")
