@@ -25,7 +25,7 @@ from transformers import AutoModel
 from benchmarks.flags import BenchmarkParser, add_permutations_flag
 from benchmarks.measuring import run_script
 from benchmarks.objectives import measure_rows
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering import load_tokenizer
 
 DEFAULTS = {

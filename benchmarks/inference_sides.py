@@ -12,8 +12,7 @@ from transformers import AutoModel, AutoTokenizer, pipeline
 
 from benchmarks.guide_pipeline import guide_dataset, guide_orders, guide_trainer, load_guide_model
 from benchmarks.side_by_side import peak_memory
-from dataset_builder.loading import load_all
-from dataset_builder.story import Story
+from dataset_builder import Story, load_all
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.stories import TokenizedStories
 from training.evaluation.predictions import evaluate

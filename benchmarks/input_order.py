@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_builder.loading import load_all
+from dataset_builder import load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline
 from training.models.repository import write_json
 from training.models.trained_model import load_trained_model

@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_builder.loading import load_all
+from dataset_builder import load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline, combine_groups
 from modeling_sentence_ordering.long_texts_sentence_ordering import GROUP_SIZE
 from training.models.repository import write_json

@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 from datasets.utils.logging import disable_progress_bar
 from transformers.utils import logging
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.recipe_stories import open_stories
 from training.data.stories import TokenizedStories

@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.flags import BenchmarkParser, add_permutations_flag
 from benchmarks.measuring import run_script
 from benchmarks.objectives import measure_rows
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from dataset_builder.file_writing import write_text
 from training.recipe.recipe import Recipe, RecipeError
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from benchmarks.flags import BenchmarkParser, add_permutations_flag
 from benchmarks.measuring import ResultsFile, judge_arrangements, load_splits, run_script
-from dataset_builder.loading import load_all
+from dataset_builder import load_all
 from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
 from training.recipe.recipe import Recipe, shareable
 from training.runs.comparison import ComparedEncoder, ComparedRun, plan_runs, run_comparison

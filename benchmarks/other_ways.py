@@ -34,7 +34,7 @@ from benchmarks.flags import BenchmarkParser
 from benchmarks.measuring import ResultsFile, environment_here, figures, load_splits, run_script
 from benchmarks.orders import as_predictions, best_chain, chain_from_centre, topological_order
 from benchmarks.pair_classifier import pair_probabilities, train_pair_classifier
-from dataset_builder.configurations import shuffled_labels
+from dataset_builder import shuffled_labels
 from modeling_sentence_ordering import StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 from training.data.batches import evaluation_batches

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from benchmarks.guide_pipeline import BATCH_SIZE, MAX_LENGTH, guide_dataset, guide_trainer, load_guide_model
 from benchmarks.side_by_side import peak_memory
 from benchmarks.step_profile import StepProfile
-from dataset_builder.loading import load_all
+from dataset_builder import load_all
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.stories import TokenizedStories, training_loader, training_sampler
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step

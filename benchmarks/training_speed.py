@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.guide_pipeline import BATCH_SIZE
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from training.models.repository import write_json
 from training.recipe.recipe import FRAMEWORKS
 

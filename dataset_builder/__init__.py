@@ -10,45 +10,72 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
+    from .cache import is_writable, writable_cache_folder
+    from .card_markup import CardMarkup
     from .configurations import shuffled_labels
+    from .errors import UserError
     from .loading import load_all, load_stories
     from .readers import read_stories
-    from .rights import may_be_quoted
+    from .rights import check_public_push, check_push_of_rocstories, may_be_quoted
     from .rocstories_layout import in_rocstories_layout
-    from .rows import stories_of_rows
+    from .rows import stories_of_rows, story_columns
     from .shuffled_rocstories import ShuffledRocstories
+    from .sources import SAMPLE_FILE
+    from .splitting import split_rows
     from .story import BadRecord, Story, story_hash
+    from .story_files import SPLITS, files_in_folder, format_of_name
+    from .streamed_sources import stream_stories
+    from .streaming import StoryStream
 
+_NAMES = {
+    "build": ("BuiltDataset", "build_dataset"),
+    "cache": ("is_writable", "writable_cache_folder"),
+    "card_markup": ("CardMarkup",),
+    "configurations": ("shuffled_labels",),
+    "errors": ("UserError",),
+    "loading": ("load_all", "load_stories"),
+    "readers": ("read_stories",),
+    "rights": ("check_public_push", "check_push_of_rocstories", "may_be_quoted"),
+    "rocstories_layout": ("in_rocstories_layout",),
+    "rows": ("stories_of_rows", "story_columns"),
+    "shuffled_rocstories": ("ShuffledRocstories",),
+    "sources": ("SAMPLE_FILE",),
+    "splitting": ("split_rows",),
+    "story": ("BadRecord", "Story", "story_hash"),
+    "story_files": ("SPLITS", "files_in_folder", "format_of_name"),
+    "streamed_sources": ("stream_stories",),
+    "streaming": ("StoryStream",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
+    "SAMPLE_FILE",
+    "SPLITS",
     "BadRecord",
     "BuiltDataset",
+    "CardMarkup",
     "ShuffledRocstories",
     "Story",
+    "StoryStream",
+    "UserError",
     "build_dataset",
+    "check_public_push",
+    "check_push_of_rocstories",
+    "files_in_folder",
+    "format_of_name",
     "in_rocstories_layout",
+    "is_writable",
     "load_all",
     "load_stories",
     "may_be_quoted",
     "read_stories",
-    "stories_of_rows",
     "shuffled_labels",
+    "split_rows",
+    "stories_of_rows",
+    "story_columns",
     "story_hash",
+    "stream_stories",
+    "writable_cache_folder",
 ]
-_MODULES = {
-    "BadRecord": "story",
-    "BuiltDataset": "build",
-    "ShuffledRocstories": "shuffled_rocstories",
-    "Story": "story",
-    "build_dataset": "build",
-    "load_all": "loading",
-    "in_rocstories_layout": "rocstories_layout",
-    "load_stories": "loading",
-    "may_be_quoted": "rights",
-    "read_stories": "readers",
-    "stories_of_rows": "rows",
-    "shuffled_labels": "configurations",
-    "story_hash": "story",
-}
 
 
 def _version() -> str:

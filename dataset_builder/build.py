@@ -15,6 +15,7 @@ from . import rights
 from .card_markup import CardMarkup
 from .configurations import CONFIGURATIONS, Configuration
 from .dataset_card import BuiltStories, Example, dataset_card
+from .errors import UserError
 from .file_writing import new_folder
 from .loading import Splits, plan_splits
 from .parquet_files import WrittenSplit, write_split
@@ -77,13 +78,13 @@ def build_dataset(
         markup: what is done with the card; plain Markdown if not given.
 
     Raises:
-        ValueError: `output_dir` has something in it; or as in `load_stories`.
+        UserError: `output_dir` has something in it; or as in `load_stories`.
     """
     markup = markup or CardMarkup()
     sources = as_list(sources)
     output_dir = Path(output_dir)
     in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
-    taken = ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
+    taken = UserError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
     if in_use and (repo_id is None or not (output_dir / "README.md").is_file()):
         raise taken
     parts = resolve_sources(sources)

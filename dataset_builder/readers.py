@@ -65,7 +65,7 @@ class Skipped:
 
 
 def _check_special(path: str, file_format: str) -> None:
-    """Raises ValueError for what is not a file, unless it is a named pipe with a format that is read from the front."""
+    """Raises UserError for what is not a file, unless it is a named pipe with a format that is read from the front."""
     if os.path.isdir(path):
         raise UserError(f"{path}: a folder, where a file is expected")
     special = special_file(path)
@@ -91,7 +91,7 @@ def _stories_of_file(
 
 
 def open_bytes(path: str) -> IO[bytes]:
-    """A file on disk, or behind an fsspec URL; ValueError if it may not be read."""
+    """A file on disk, or behind an fsspec URL; UserError if it may not be read."""
     if "://" in path:
         import fsspec
 

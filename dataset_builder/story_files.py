@@ -36,7 +36,7 @@ def split_of_name(name: str) -> str | None:
 
 
 def format_of_name(name: str) -> str:
-    """The format of a file by its suffix; ValueError if there is no reader for it."""
+    """The format of a file by its suffix; UserError if there is no reader for it."""
     suffix = PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{name}: no reader for {suffix or 'a file without a suffix'}; there are {supported()}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dataset_builder.loading import load_stories
+from dataset_builder import load_stories
 from examples import with_lightning, with_poutyne, with_trainer
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
 from tests.training.frameworks.test_same_weights import write_encoder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builder.loading import load_stories
+from dataset_builder import load_stories
 from examples.picture_of_a_story import main
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer, save_tokenizer
 from tests.modeling_sentence_ordering.small_encoders import write_encoder

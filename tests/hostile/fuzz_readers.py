@@ -13,7 +13,7 @@ import atheris
 with atheris.instrument_imports(include=["dataset_builder"]):
     import io
 
-    from dataset_builder.readers import read_stories
+    from dataset_builder import read_stories
 
 _FORMATS = ("csv", "tsv", "jsonl", "text")
 

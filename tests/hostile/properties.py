@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
-from dataset_builder.readers import read_stories
-from dataset_builder.story import BadRecord
+from dataset_builder import BadRecord, read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer, load_tokenizer
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.conftest import run_command

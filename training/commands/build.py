@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from dataset_builder.build import build_dataset
-from dataset_builder.card_markup import CardMarkup
-from dataset_builder.rights import check_public_push, check_push_of_rocstories
+from dataset_builder import CardMarkup, build_dataset, check_public_push, check_push_of_rocstories
 from model_card.licences import check_language, check_licence
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, write_card

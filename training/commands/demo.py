@@ -7,10 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dataset_builder.errors import UserError
-from dataset_builder.readers import read_stories
-from dataset_builder.sources import SAMPLE_FILE
-from dataset_builder.splitting import split_rows
+from dataset_builder import SAMPLE_FILE, UserError, read_stories, split_rows
 from training.demo.space import model_name, write_space
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name

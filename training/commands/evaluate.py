@@ -9,9 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
-from dataset_builder.errors import UserError
-from dataset_builder.loading import load_all, load_stories
-from dataset_builder.story import story_hash
+from dataset_builder import UserError, load_all, load_stories, story_hash
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.stories import TokenizedStories, sentences_of
 from training.evaluation.calibration import calibration_error, judged_pairs

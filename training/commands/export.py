@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name
 

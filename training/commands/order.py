@@ -13,10 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_builder.errors import UserError
-from dataset_builder.readers import read_stories
-from dataset_builder.story import BadRecord, Story
-from dataset_builder.story_files import files_in_folder, format_of_name
+from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_name, read_stories
 from training.inference.answers import format_of, write_file, write_stream
 from training.inference.ordering import OrderedStory, order_stories
 from training.system.console import PROGRAM, complain, drop_output, note, say
@@ -234,7 +231,7 @@ def _records(path: str | None) -> Iterator[Story | BadRecord]:
 
 
 def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None) -> Iterator[Story | BadRecord]:
-    """Raises ValueError for an input with no story in it; of standard input, only if it is not empty."""
+    """Raises UserError for an input with no story in it; of standard input, only if it is not empty."""
     some = False
     for story in stories:
         yield from errors

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from training.demo.space import check_space
 from training.publishing.push import Publication, Pushed, push_folder
 from training.system.console import PROGRAM, say

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering import batches_by_length
 from training.system.processes import Processes
 

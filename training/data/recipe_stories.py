@@ -10,10 +10,7 @@ from itertools import islice
 
 from datasets import Dataset, DatasetDict
 
-from dataset_builder.loading import load_stories
-from dataset_builder.story_files import SPLITS
-from dataset_builder.streamed_sources import stream_stories
-from dataset_builder.streaming import StoryStream
+from dataset_builder import SPLITS, StoryStream, load_stories, stream_stories
 from modeling_sentence_ordering import StoryTokenizer
 from training.recipe.recipe import Recipe
 

@@ -14,8 +14,7 @@ from datasets.fingerprint import Hasher
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dataset_builder.configurations import shuffled_labels
-from dataset_builder.rows import stories_of_rows
+from dataset_builder import shuffled_labels, stories_of_rows
 from modeling_sentence_ordering import StoryTokenizer
 from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from modeling_sentence_ordering.objectives_sentence_ordering import PADDING

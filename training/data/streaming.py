@@ -26,9 +26,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dataset_builder.errors import UserError
-from dataset_builder.story import Story
-from dataset_builder.streaming import StoryStream
+from dataset_builder import Story, StoryStream, UserError
 from modeling_sentence_ordering import StoryTokenizer
 from training.system.processes import Processes
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from dataset_builder.cache import is_writable, writable_cache_folder
+from dataset_builder import is_writable, writable_cache_folder
 
 
 def cached_map(stories: Dataset, function: Callable[..., Any], fingerprint: str, description: str) -> Dataset:

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from dataset_builder import UserError
 from dataset_builder.bounded_yaml import read_yaml
-from dataset_builder.errors import UserError
 from dataset_builder.file_writing import new_folder, write_text
 from modeling_sentence_ordering import objectives_sentence_ordering as metrics
 from training.publishing.checks import check_code

@@ -30,7 +30,7 @@ class Framework(Protocol):
         """The latest whole checkpoint in a folder, or None."""
 
     def checkpoint_step(self, checkpoint: Path) -> int:
-        """Steps of the optimizer that a checkpoint has behind it; ValueError if it is none."""
+        """Steps of the optimizer that a checkpoint has behind it; UserError if it is none."""
 
 
 def load_framework(name: str) -> Framework:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from dataset_builder.file_writing import new_file
 from training.system.console import for_terminal, shortened
 from training.system.output_names import check_file_name

@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.modeling_sentence_ordering import SentenceOrderingOutput
 from training.system.console import PROGRAM

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from dataset_builder.story import BadRecord, Story
+from dataset_builder import BadRecord, Story
 from modeling_sentence_ordering import (
     FixedPoints,
     SentenceOrderingModel,

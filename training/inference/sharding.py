@@ -15,9 +15,8 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from dataset_builder.errors import UserError
+from dataset_builder import BadRecord, Story, UserError
 from dataset_builder.file_writing import UNFINISHED
-from dataset_builder.story import BadRecord, Story
 from modeling_sentence_ordering import SentenceOrderingModel
 from training.models.repository import read_json, write_json
 from training.system.processes import Processes

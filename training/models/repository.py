@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dataset_builder import story_hash
 from dataset_builder.file_writing import settle, staged, write_text
-from dataset_builder.story import story_hash
 
 if TYPE_CHECKING:
     from modeling_sentence_ordering import SentenceOrderingModel

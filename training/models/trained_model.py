@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 from modeling_sentence_ordering.repository_sentence_ordering import refuse_adapter

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 
 # Names under which people and programs keep secrets.
 SECRETS = (

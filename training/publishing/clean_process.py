@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 
 _CHECK = """
 import sys

@@ -14,11 +14,12 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from model_card.brief_card import write_brief_card
 from model_card.card import name_repository
 from model_card.renewal import is_edited, write_card
 from training.models import repository
+from training.system.errors import CommandFailed
 from training.system.hub_errors import TRIES, first_line, persistently
 
 from .checks import check_code, listing
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _NO_BRANCH = re.compile(r"[\s~^:?*\[\\]|\.\.|//|@\{|^[-/.]|[/.]$|\.lock$|^$")
 
 
-class PushFailed(RuntimeError):
+class PushFailed(CommandFailed):
     """A push that did not go through; the message is one line and says which state the repository is in."""
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from model_card.licences import UNKNOWN, check_language, check_licence
 from training.recipe.recipe import Recipe
 

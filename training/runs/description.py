@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from datasets import DatasetDict
 
-from dataset_builder.rights import may_be_quoted
+from dataset_builder import may_be_quoted
 from modeling_sentence_ordering import SentenceOrderingModel
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 from training.frameworks.training_log import read_training_log

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 
 
 def check_file_name(flag: str, path: str) -> None:

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
+
+from .errors import CommandFailed
 
 T = TypeVar("T")
 # How long one may wait for another, who perhaps tokenizes millions of stories. The launcher ends all if one fails.
 _PATIENCE = timedelta(days=7)
 
 
-class AnotherFailed(RuntimeError):
+class AnotherFailed(CommandFailed):
     """Another process has ended, and what was done together cannot go on."""
 
 

@@ -12,7 +12,7 @@ import sys
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from dataset_builder.loading import load_stories
+from dataset_builder import load_stories
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
 from training.data.stories import TokenizedStories, evaluation_loader, training_loader
 from training.frameworks.lightning.checkpoints import model_of_checkpoint

@@ -22,8 +22,7 @@ import torch
 import transformers
 from packaging.version import Version
 
-from dataset_builder.readers import read_stories
-from dataset_builder.story import BadRecord, Story
+from dataset_builder import BadRecord, Story, read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer, save_tokenizer
 from tests.training.conftest import Command, Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories

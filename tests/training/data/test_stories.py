@@ -15,9 +15,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from dataset_builder.build import build_dataset
-from dataset_builder.loading import load_all
-from dataset_builder.readers import read_stories
+from dataset_builder import build_dataset, load_all, read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from tests.training.made_up import made_up_stories, write_jsonl
@@ -225,7 +223,7 @@ def test_stories_are_tokenized_once_for_all_processes(
     first = TokenizedStories(load_all([str(path)]).select([4, 2, 9]), story_tokenizer)
     code = (
         "import sys\n"
-        "from dataset_builder.loading import load_all\n"
+        "from dataset_builder import load_all\n"
         "from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer\n"
         "from training.data.stories import TokenizedStories\n"
         "encoder, path = sys.argv[1:]\n"

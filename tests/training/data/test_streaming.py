@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder.streamed_sources import stream_stories
+from dataset_builder import stream_stories
 from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer
 from tests.modeling_sentence_ordering.small_encoders import word_tokenizer
 from tests.training.made_up import made_up_stories

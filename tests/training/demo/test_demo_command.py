@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dataset_builder.loading import load_stories
+from dataset_builder import load_stories
 from modeling_sentence_ordering import objectives_sentence_ordering
 from tests.hostile.traps import set_trap
 from tests.hub_server import Hub

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from scipy.stats import kendalltau
 
-from dataset_builder.loading import load_all, load_stories
+from dataset_builder import load_all, load_stories
 from modeling_sentence_ordering import (
     SentenceOrderingModel,
     SentenceOrderingPipeline,

@@ -11,8 +11,7 @@ import torch
 from datasets import Dataset
 from scipy.stats import kendalltau
 
-from dataset_builder.configurations import shuffled_labels
-from dataset_builder.loading import load_all
+from dataset_builder import load_all, shuffled_labels
 from modeling_sentence_ordering import (
     SentenceOrderingModel,
     SentenceOrderingPipeline,

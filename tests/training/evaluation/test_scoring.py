@@ -13,8 +13,7 @@ from datasets import Dataset
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from dataset_builder.loading import load_all
-from dataset_builder.story import Story
+from dataset_builder import Story, load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
 from tests.training.conftest import Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories, write_jsonl

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from dataset_builder.loading import load_stories
+from dataset_builder import load_stories
 from tests.training.small_runs import Weights, assert_same_steps, difference, small_run, train, weights
 from training.data.stories import TokenizedStories, training_sampler
 from training.frameworks.run import TrainingRun

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dataset_builder import story_hash
 from dataset_builder import streaming as reading
-from dataset_builder.story import story_hash
 from tests.hub_server import Hub
 from tests.training.commands.test_build_command import LICENSE, commander
 from tests.training.conftest import run_command

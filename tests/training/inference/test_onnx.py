@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dataset_builder.story import Story
+from dataset_builder import Story
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from tests.modeling_sentence_ordering.small_encoders import ENCODERS, STORIES, make_batch, word_tokenizer, write_encoder
 from tests.training.conftest import Trained, run_command

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataset_builder.readers import read_stories
+from dataset_builder import read_stories
 from modeling_sentence_ordering import SentenceOrderingPipeline
 from tests.training.conftest import Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder.story import BadRecord, Story
+from dataset_builder import BadRecord, Story
 from tests.training.conftest import Command, Trained, run_command
 from tests.training.made_up import made_up_stories
 from training.inference.ordering import OrderedStory

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from dataset_builder.loading import load_stories
+from dataset_builder import load_stories
 from model_card.markdown import number
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
 from tests.training.made_up import made_up_stories

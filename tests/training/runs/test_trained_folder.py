@@ -21,8 +21,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import modeling_sentence_ordering
-from dataset_builder.loading import load_stories
-from dataset_builder.story import story_hash
+from dataset_builder import load_stories, story_hash
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer, load_tokenizer
 from tests.training.conftest import TRAIN_FLAGS, Command, Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl

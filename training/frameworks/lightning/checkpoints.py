@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from dataset_builder.file_writing import new_file
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer, save_tokenizer
 from training.models.repository import save_model

@@ -11,8 +11,7 @@ from datasets import Dataset, DatasetDict
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from dataset_builder.errors import UserError
-from dataset_builder.rows import stories_of_rows, story_columns
+from dataset_builder import UserError, stories_of_rows, story_columns
 from modeling_sentence_ordering import (
     DataCollatorForSentenceOrdering,
     SentenceOrderingConfig,

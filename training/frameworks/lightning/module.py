@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering import (
     SentenceOrderingModel,
     SentenceOrderingOutput,

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from dataset_builder.file_writing import UNFINISHED, new_folder
 from modeling_sentence_ordering import save_tokenizer
 from training.frameworks.run import TrainingRun

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput
 
-from dataset_builder.errors import UserError
+from dataset_builder import UserError
 from modeling_sentence_ordering import save_tokenizer
 from training.data.batches import evaluation_batches
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
