@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from dataset_builder import load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline, combine_groups
-from modeling_sentence_ordering.long_texts_sentence_ordering import GROUP_SIZE
+from modeling_sentence_ordering.pipeline_sentence_ordering import GROUP_SIZE
 from training.models.repository import write_json
 from training.models.trained_model import load_trained_model
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
     from .cache import is_writable, writable_cache_folder
     from .card_markup import CardMarkup
-    from .configurations import shuffled_labels
+    from .configurations import shuffle_of_story, shuffled_labels, story_key
     from .errors import UserError
     from .loading import load_all, load_stories
     from .readers import read_stories
@@ -31,7 +31,7 @@ _NAMES = {
     "build": ("BuiltDataset", "build_dataset"),
     "cache": ("is_writable", "writable_cache_folder"),
     "card_markup": ("CardMarkup",),
-    "configurations": ("shuffled_labels",),
+    "configurations": ("shuffle_of_story", "shuffled_labels", "story_key"),
     "errors": ("UserError",),
     "loading": ("load_all", "load_stories"),
     "readers": ("read_stories",),
@@ -68,11 +68,13 @@ __all__ = [
     "load_stories",
     "may_be_quoted",
     "read_stories",
+    "shuffle_of_story",
     "shuffled_labels",
     "split_rows",
     "stories_of_rows",
     "story_columns",
     "story_hash",
+    "story_key",
     "stream_stories",
     "writable_cache_folder",
 ]

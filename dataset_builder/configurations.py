@@ -64,14 +64,32 @@ class Configuration:
             yield self.row(fields, position, seed)
 
 
-def shuffled_labels(storyid: str, sentences: Sequence[str], seed: int) -> list[int]:
-    """Original indexes of a story's sentences in shuffled order.
+def shuffled_labels(storyid: str, sentences: Sequence[str], seed: int, epoch: int = 0) -> list[int]:
+    """Original indices of a story's sentences in shuffled order, see `shuffle_of_story`."""
+    return shuffle_of_story(story_key(storyid, sentences), len(sentences), seed, epoch)
 
-    The shuffle hangs on the seed, the story's id and its text, and on nothing else: not on where the story stands,
-    on its split, on other stories or on the process.
+
+def story_key(storyid: str, sentences: Sequence[str]) -> str:
+    """Identifies a story in `shuffle_of_story`: its id and a hash of its text."""
+    return f"{storyid}/{story_hash(sentences)}"
+
+
+def shuffle_of_story(key: str, num_sentences: int, seed: int, epoch: int = 0) -> list[int]:
+    """The shuffle of a story in the configuration `shuffled`, in evaluation and in training.
+
+    It depends only on the arguments: not on the story's row or split, on other stories or on the process.
+
+    Args:
+        key: from `story_key`.
+        num_sentences: sentences of the story.
+        seed: the seed.
+        epoch: epoch of training, counted from 0. The configuration `shuffled` is epoch 0.
+
+    Returns:
+        A permutation of 0 … num_sentences - 1: the original index of each sentence in shuffled order.
     """
-    labels = list(range(len(sentences)))
-    random.Random(f"{seed}/{storyid}/{story_hash(sentences)}").shuffle(labels)
+    labels = list(range(num_sentences))
+    random.Random(f"{seed}/{key}/{epoch}" if epoch else f"{seed}/{key}").shuffle(labels)
     return labels
 
 

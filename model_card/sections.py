@@ -1,4 +1,4 @@
-"""The sections of a model card, each from the model's facts to Markdown. What was not measured is not spoken of."""
+"""The sections of a model card as Markdown. Unmeasured values are omitted."""
 
 from __future__ import annotations
 
@@ -11,24 +11,19 @@ import yaml
 from .facts import METRICS, Example, ModelFacts
 from .markdown import as_text, fenced, listed, number, table
 
-MOST_COLUMNS = 12  # of positions, and rows of numbers of sentences; beyond, neighbours are joined
+MAX_GROUPS = 12  # columns or rows of a table; more positions or story lengths are merged into ranges
 _EXPLAINED = """\
-*Kendall's tau* compares the order given with the true one, pair by pair: 1 is the same order, -1 the reverse. \
-*Accuracy* is the share of a story's sentences that are at their true place, *perfect match ratio* the share of \
-stories wholly in order. *Random order* is what chance gets on average."""
+*Kendall's tau* compares the predicted order with the true one, pair by pair: 1 is the same order, -1 the reverse. \
+*Accuracy* is the share of a story's sentences at their true position, averaged over stories. *Perfect match ratio* is \
+the share of stories with all sentences at their true position. *Random order* is the expected value by chance."""
 _FRAMEWORKS = {"trainer": "transformers' `Trainer`", "lightning": "Lightning", "poutyne": "Poutyne"}
 
 
-def title(facts: ModelFacts) -> str:
-    """The part that a person may write anew."""
-    return f"# {as_text(facts.name.rpartition('/')[2])}\n\nPuts the shuffled sentences of a story back in order."
-
-
 def results(facts: ModelFacts) -> str:
-    """How good it is, how sure that is, and where the errors are."""
+    """Metrics with confidence intervals and baselines, by position and by number of sentences."""
     split, found = facts.judged_split, facts.results.get("analysis")
     if split is None or found is None:
-        return "## Results\n\nNot measured: there were no stories to evaluate the model on."
+        return "## Results\n\nNot measured: the data had no stories for evaluation."
     intervals = found["intervals"]
     certain = "kendalls_tau" in intervals
     metrics = facts.results[split]
@@ -36,18 +31,18 @@ def results(facts: ModelFacts) -> str:
     rows = [["**This model**", *(_with_interval(metrics[name], intervals.get(name)) for name in METRICS)]]
     if before.get("split") == split:
         rows.append(["Before training", *_numbers(before)])
-    rows.append(["Sentences left as shown", *_numbers(found["baselines"]["input_order"])])
+    rows.append(["Input order", *_numbers(found["baselines"]["input_order"])])
     rows.append(["Random order", *_numbers(found["baselines"]["random_order"])])
     confidence = (
-        f" In brackets are {intervals['level']:.0%} confidence intervals: percentiles of {intervals['resamples']:,} "
-        "bootstrap resamples of the stories (Efron & Tibshirani 1993). They tell what other stories of this kind would "
-        "change, not what another training run would."
+        f" In parentheses: {intervals['level']:.0%} confidence intervals, percentiles of {intervals['resamples']:,} "
+        "bootstrap resamples of the stories (Efron & Tibshirani 1993). They do not include the variation between "
+        "training runs."
     )
     return "\n\n".join(
         [
             "## Results",
             f"On the {metrics['stories']:,} stories of the {split} split ({metrics['sentences']:,} sentences), each "
-            "shuffled once, by a fixed seed:",
+            "shuffled once with a fixed seed:",
             table(["", *METRICS.values()], rows),
             f"{_EXPLAINED}{confidence if certain else ''}",
             *_remarks(facts, metrics, intervals),
@@ -64,25 +59,22 @@ def _remarks(facts: ModelFacts, metrics: Mapping[str, Any], intervals: Mapping[s
     remarks = []
     still = [_within(METRICS[name]) for name in METRICS if len(set(intervals.get(name, [0, 1]))) == 1]
     if still:
-        remarks.append(f"All stories have the same {listed(still)}, so its interval says nothing of other stories.")
+        remarks.append(f"All stories have the same {listed(still)}, so its interval has no width.")
     if metrics.get("dropped_sentences"):
         remarks.append(
-            f"{metrics['dropped_sentences']:,} of these sentences were beyond the encoder's limit and were not ordered."
+            f"{metrics['dropped_sentences']:,} of these sentences exceeded the encoder's limit and were not ordered."
         )
     if facts.judged_split == "test" and (validation := facts.results.get("validation")):
         recipe = facts.recipe
         best = recipe.get("load_best_model_at_end") and recipe.get("eval_strategy") != "no"
-        chosen = ", by which the checkpoint was chosen," if best else ""
-        values = listed(
-            [f"{words[0].lower()}{words[1:]} {number(validation[name])}" for name, words in METRICS.items()]
-        )
-        values = values.replace("kendall", "Kendall")
-        remarks.append(f"On the {validation['stories']:,} validation stories{chosen} it reaches {values}.")
+        values = listed([f"{_within(words)} {number(validation[name])}" for name, words in METRICS.items()])
+        chosen = " The checkpoint was selected by these stories." if best else ""
+        remarks.append(f"On the {validation['stories']:,} validation stories: {values}.{chosen}")
     return remarks
 
 
 def _within(words: str) -> str:
-    """A metric's name inside of a sentence."""
+    """A metric's name inside a sentence."""
     return words if words.startswith("Kendall") else words.lower()
 
 
@@ -95,22 +87,22 @@ def _with_interval(value: float, interval: Sequence[float] | None) -> str:
     return f"**{number(value)}**{around}"
 
 
-def _joined(rows: Sequence[Mapping[str, Any]], key: str, weight: str) -> list[dict[str, Any]]:
-    """At most `MOST_COLUMNS` rows: neighbours joined, their values averaged by weight, `key` a range in words."""
-    size = math.ceil(len(rows) / MOST_COLUMNS)
-    joined = []
+def _merged(rows: Sequence[Mapping[str, Any]], key: str, weight: str) -> list[dict[str, Any]]:
+    """At most `MAX_GROUPS` rows: neighbouring rows merged, their values averaged by `weight`, `key` as a range."""
+    size = math.ceil(len(rows) / MAX_GROUPS)
+    merged = []
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
         total = sum(row[weight] for row in some)
         values = {name: sum(row[name] * row[weight] for row in some) / total
                   for name in some[0] if name not in (key, weight)}  # fmt: skip
         ends = dict.fromkeys(str(row[key]) for row in (some[0], some[-1]))
-        joined.append({key: "–".join(ends), weight: total, **values})
-    return joined
+        merged.append({key: "–".join(ends), weight: total, **values})
+    return merged
 
 
 def _by_position(rows: Sequence[Mapping[str, Any]]) -> str:
-    shown = _joined(rows, "position", "sentences")
+    shown = _merged(rows, "position", "sentences")
     return table(
         ["True position", *(row["position"] for row in shown)],
         [
@@ -122,12 +114,12 @@ def _by_position(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _by_sentences(rows: Sequence[Mapping[str, Any]]) -> str:
     if len(rows) == 1:
-        return f"All of these stories have {rows[0]['sentences']} sentences."
+        return f"All stories have {rows[0]['sentences']} sentences."
     return table(
         ["Sentences", "Stories", *METRICS.values()],
         [
             [row["sentences"], f"{row['stories']:,}", *_numbers(row)]
-            for row in _joined(rows, "sentences", "stories")
+            for row in _merged(rows, "sentences", "stories")
         ],
     )  # fmt: skip
 
@@ -136,24 +128,24 @@ def _heatmap(facts: ModelFacts) -> list[str]:
     if facts.heatmap is None:
         return []
     return [
-        f"![Where the sentences of each true position were put]({facts.heatmap})",
-        "Each row is a true position, each column a position given; the diagonal is the accuracy above.",
+        f"![Predicted positions of the sentences of each true position]({facts.heatmap})",
+        "Rows are true positions, columns predicted positions; the diagonal is the accuracy above.",
     ]
 
 
 def examples(facts: ModelFacts) -> str:
-    """Stories that it put in order, and what went wrong in them; empty where none may be quoted."""
+    """Ordered stories and their errors; empty if no story may be quoted."""
     if not facts.examples or facts.judged_split is None:
         return ""
     draw = facts.results["analysis"]["examples"]
-    these = "this is" if len(facts.examples) == 1 else "these are"
+    these = "This is" if len(facts.examples) == 1 else "These are"
     names = listed([f"the {example.chosen}" for example in facts.examples])
     metrics, longest = facts.results[facts.judged_split], facts.results["analysis"]["by_sentences"][-1]["sentences"]
     which = f"{draw['drawn']:,} stories"
     if longest > draw["longest"]:
         which += f" with at most {draw['longest']} sentences"
     if metrics.get("dropped_sentences"):
-        which += " that the model could read whole"
+        which += " that fit in the encoder"
     if draw["drawn"] < draw["candidates"]:
         chosen_from = f"{which}, drawn at random (seed {draw['seed']}) from the {facts.judged_split} split"
     else:
@@ -161,8 +153,8 @@ def examples(facts: ModelFacts) -> str:
     return "\n\n".join(
         [
             "## Examples",
-            f"Not picked by hand: of {chosen_from}, {these} {names} by Kendall's tau. The licence of the stories is "
-            f"`{facts.quoted_under}`. *Given* is the place that the model gave a sentence, *true* its own.",
+            f"{these} {names} by Kendall's tau of {chosen_from}. The licence of the stories is "
+            f"`{facts.quoted_under}`. *Predicted* is the position by the model, *true* the position in the story.",
             *(_example(example) for example in facts.examples),
         ]
     )
@@ -170,39 +162,38 @@ def examples(facts: ModelFacts) -> str:
 
 def _example(example: Example) -> str:
     rows = [
-        [str(place + 1), f"{true + 1}" if true == place else f"**{true + 1}**", as_text(example.sentences[true])]
-        for place, true in enumerate(example.order)
+        [f"{rank + 1}", f"{true + 1}" if true == rank else f"**{true + 1}**", as_text(example.sentences[true])]
+        for rank, true in enumerate(example.order)
     ]
-    lines = ["| Given | True | Sentence |", "|---:|---:|:---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    lines = ["| Predicted | True | Sentence |", "|---:|---:|:---|", *(f"| {' | '.join(row)} |" for row in rows)]
     heading = f"### The {example.chosen}: tau {number(example.kendalls_tau)}"
-    return "\n\n".join([heading, _what_went_wrong(example.order), "\n".join(lines)])
+    return "\n\n".join([heading, _errors(example.order), "\n".join(lines)])
 
 
-def _what_went_wrong(order: Sequence[int]) -> str:
-    pairs = [(first, second) for place, first in enumerate(order) for second in order[place + 1 :]]
+def _errors(order: Sequence[int]) -> str:
+    pairs = [(first, second) for rank, first in enumerate(order) for second in order[rank + 1 :]]
     wrong = sum(first > second for first, second in pairs)
     if not wrong:
-        return "Every sentence is at its true place."
-    place_of = {true: place for place, true in enumerate(order)}
-    # The one that is furthest away; of several the first in the story.
-    true = max(range(len(order)), key=lambda sentence: (abs(place_of[sentence] - sentence), -sentence))
-    off = place_of[true] - true
-    places = "1 place" if abs(off) == 1 else f"{abs(off)} places"
+        return "Every sentence is at its true position."
+    off = {true: rank - true for rank, true in enumerate(order)}
+    furthest = max(sorted(off), key=lambda true: abs(off[true]))  # the first in the story, if there are several
+    positions = f"{abs(off[furthest])} position{'s' * (abs(off[furthest]) > 1)}"
+    direction = "late" if off[furthest] > 0 else "early"
     return (
-        f"{wrong} of {len(pairs)} pairs of sentences stand{'s' * (wrong == 1)} the wrong way round. Furthest from its "
-        f"place is sentence {true + 1}, {places} too {'late' if off > 0 else 'early'}."
+        f"{wrong} of {len(pairs)} pairs of sentences {'is' if wrong == 1 else 'are'} in the wrong order. Sentence "
+        f"{furthest + 1} is furthest from its true position: {positions} too {direction}."
     )
 
 
 _HEADS = {
-    "score": "A linear head turns what it makes of each sentence into one number, and the sentences are sorted by it.",
-    "pairs": "The head gives each pair of sentences the log-odds of their order, and the answer is the order with the "
+    "score": "A linear head gives each sentence a score, and the sentences are sorted by score.",
+    "pairs": "The head gives each pair of sentences the log-odds of their order. The result is the order with the "
     "highest sum of log-probabilities over all pairs.",
 }
 
 
 def training(facts: ModelFacts) -> str:
-    """Encoder, data, time, hardware, the loss curve, the recipe in full and the versions."""
+    """Encoder, data, time, hardware, loss curve, recipe and versions."""
     recipe, run, environment = facts.recipe, facts.results["training"], dict(facts.results["environment"])
     encoder = f"[{facts.base_model}](https://huggingface.co/{facts.base_model})" if facts.base_model else None
     device = environment.pop("device", None)
@@ -210,7 +201,7 @@ def training(facts: ModelFacts) -> str:
     versions = [f"{as_text(name)} {as_text(str(value))}" for name, value in environment.items()]
     fewest, most = facts.training_sentences
     rows = [
-        ["Encoder", encoder or f"{as_text(recipe['encoder'])}"],
+        ["Encoder", encoder or as_text(recipe["encoder"])],
         ["Parameters", f"{facts.parameters:,}"],
         ["Objective", f"`{recipe['objective']}`"],
         ["Data", listed([_data_link(facts, source) for source in facts.data_names])],
@@ -221,11 +212,11 @@ def training(facts: ModelFacts) -> str:
     ]
     return "\n\n".join(
         [
-            f"The encoder reads all sentences of a story at once, each behind a marker. {_HEADS[facts.head]}",
+            f"The encoder reads all sentences of a story at once, each after a marker token. {_HEADS[facts.head]}",
             "\n".join(["| | |", "|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]),
             *([f"![Loss and Kendall's tau during training]({facts.curves})"] if facts.curves else []),
-            "The recipe in full; with the same data, `sentence-ordering train --config recipe.yaml --output_dir DIR` "
-            "follows it again:",
+            "The complete recipe. With the same data, `sentence-ordering train --config recipe.yaml --output_dir DIR` "
+            "repeats the training:",
             fenced(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), "yaml"),
             f"Versions: {', '.join(versions)}.",
         ]
@@ -243,32 +234,32 @@ def _duration(seconds: float) -> str:
 
 
 def limits(facts: ModelFacts) -> str:
-    """What it is for and what it is not, as far as that follows from how it was made."""
+    """Intended use and limits, as far as they follow from the training."""
     fewest, most = facts.training_sentences
     sentences = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     points = [
-        "It is meant for sentences that belong to one text and whose order was lost, and for research on coherence.",
-        "It always gives an order, also to sentences that do not belong together. A score has a meaning only beside "
-        "the other scores of its story: it is no measure of how well a text is written.",
-        f"It was trained on {facts.results['training']['stories']:,} stories of {sentences} sentences. How well it "
-        "orders texts of other kinds or lengths was not measured.",
-        f"The language of the stories is {listed([f'`{code}`' for code in facts.language])}; others were not tried."
+        "Intended for the sentences of one text whose order was lost, and for research on coherence.",
+        "The model always returns an order, even for sentences that do not belong together. Scores can be compared "
+        "within one story only; they do not measure how well a text is written.",
+        f"Trained on {facts.results['training']['stories']:,} stories of {sentences} sentences. Texts of other kinds "
+        "or lengths were not tested.",
+        f"Language of the stories: {listed([f'`{code}`' for code in facts.language])}. Other languages were not tested."
         if facts.language
         else "The language of the stories was not stated.",
-        f"The results are those of a single training run (seed {facts.recipe['seed']}).",
+        f"The results are from a single training run (seed {facts.recipe['seed']}).",
     ]
     if facts.max_input_tokens is not None:
         points.append(
-            f"It reads at most {facts.max_input_tokens:,} tokens of a story at once. Longer texts are ordered by "
-            "groups of their sentences; how well was not measured."
+            f"The encoder reads at most {facts.max_input_tokens:,} tokens at once. Longer texts are ordered in groups "
+            "of sentences; the quality of this was not measured."
         )
     if facts.base_model is not None:
-        points.append("What its encoder learned from other texts, prejudices included, is in it as well.")
+        points.append("The model inherits the biases of its encoder.")
     return "\n".join(f"- {point}" for point in points)
 
 
 def citation(facts: ModelFacts) -> str:
-    """How to cite the program; what it builds on cites itself in its own card."""
+    """How to cite the program, the encoder and the data."""
     version = facts.results["environment"].get("sentence-ordering")
     entry = [
         "@software{sentence_ordering,",

@@ -6,20 +6,31 @@ own when `AutoModel.from_pretrained(repo, trust_remote_code=True)` copies them o
 
 from transformers import AutoConfig, AutoModel
 
-from .aggregation_sentence_ordering import combine_groups, number_of_rounds
-from .answer_sentence_ordering import confidence, in_order
-from .arrangement_sentence_ordering import arrangements, average_scores
-from .collator_sentence_ordering import DataCollatorForSentenceOrdering
 from .configuration_sentence_ordering import SentenceOrderingConfig
-from .decoding_sentence_ordering import best_order, best_orders, decoded_ranks
-from .encoding_sentence_ordering import StoryTokenizer, TokenizedStory, batches_by_length
-from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints, order_by_scores
-from .long_texts_sentence_ordering import score_long_text
+from .decoding_sentence_ordering import (
+    FIXED_POINT_NAMES,
+    FixedPoints,
+    average_scores,
+    best_order,
+    best_orders,
+    combine_groups,
+    confidence,
+    decoded_ranks,
+    in_order,
+    number_of_rounds,
+    order_by_scores,
+)
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
 from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss, story_metrics
-from .pipeline_sentence_ordering import SentenceOrderingPipeline
+from .pipeline_sentence_ordering import SentenceOrderingPipeline, StoryScores, score_long_text, score_stories
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
-from .scoring_sentence_ordering import StoryScores, score_stories
+from .tokenization_sentence_ordering import (
+    DataCollatorForSentenceOrdering,
+    StoryTokenizer,
+    TokenizedStory,
+    arrangements,
+    batches_by_length,
+)
 
 __all__ = [
     "DataCollatorForSentenceOrdering",

@@ -1,4 +1,4 @@
-"""`pipeline("sentence-ordering")`: puts the sentences of anybody's stories in order."""
+"""`pipeline("sentence-ordering")`, and how stories of any length are scored by a model."""
 
 from __future__ import annotations
 
@@ -8,22 +8,211 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
+from transformers.utils.logging import tqdm
 
-# Some are needed only by the files imported here: from a local folder, transformers up to 5.9 copies the files that the
-# pipeline's own file names, and no others.
-from .aggregation_sentence_ordering import combine_groups  # noqa: F401
-from .answer_sentence_ordering import in_order
-from .arrangement_sentence_ordering import arrangements
 from .configuration_sentence_ordering import SentenceOrderingConfig, whole_number
-from .decoding_sentence_ordering import best_order  # noqa: F401 - named here so that transformers copies the file
-from .encoding_sentence_ordering import StoryTokenizer, as_list, as_sentences
-from .fixed_points_sentence_ordering import FIXED_POINT_NAMES, FixedPoints
-from .long_texts_sentence_ordering import score_long_text  # noqa: F401
+from .decoding_sentence_ordering import (
+    FIXED_POINT_NAMES,
+    FixedPoints,
+    average_pair_logits,
+    average_scores,
+    combine_groups,
+    in_order,
+    number_of_rounds,
+)
+
+# Needed only by the files imported here: from a local folder, transformers up to 5.9 copies the files that the
+# pipeline's own file names, and no others.
+from .objectives_sentence_ordering import PADDING  # noqa: F401
 from .repository_sentence_ordering import save_tokenizer
-from .scoring_sentence_ordering import BATCH_TOKENS, StoryScores, score_stories
+from .tokenization_sentence_ordering import StoryTokenizer, arrangements, as_list, as_sentences, batches_by_length
+
+BATCH_TOKENS = 8192
+"""Tokens, padding included, that go through the encoder at once where nobody says otherwise."""
+
+
+@dataclass(frozen=True)
+class StoryScores:
+    """What a model says of one story.
+
+    Attributes:
+        scores: one per sentence in input order, see `average_scores`.
+        pair_logits: `(sentences, sentences)`, float64, of a model with `head="pairs"`: [i, j] is the logit of
+            «sentence i stands before sentence j». None for `head="score"`, and for a text of very many sentences, see
+            `score_long_text`.
+    """
+
+    scores: list[float | None]
+    pair_logits: Tensor | None = None
+
+
+def score_stories(
+    model: Any,
+    story_tokenizer: StoryTokenizer,
+    stories: Sequence[Sequence[str]],
+    sentence_ids: Sequence[list[list[int]]],
+    *,
+    batch_size: int | None = None,
+    batch_tokens: int | None = BATCH_TOKENS,
+    num_permutations: int = 1,
+) -> list[StoryScores]:
+    """Scores every sentence, averaged over arrangements of its story, whatever order the sentences come in.
+
+    Arrangements of similar length go through the model together, the longest first.
+
+    Args:
+        model: a `SentenceOrderingModel` in eval mode, or what is called like one.
+        story_tokenizer: the model's.
+        stories: sentences of each story.
+        sentence_ids: their ids, see `StoryTokenizer.shortened`.
+        batch_size: arrangements, of whichever stories, that go through the model at once at most.
+        batch_tokens: tokens that do, padding included.
+        num_permutations: arrangements of each story, fewer where it has not so many; of one that does not fit into the
+            encoder, see `score_long_text`.
+
+    Returns:
+        For each story its scores, and pair logits if the model gives them, for `in_order`.
+    """
+    fits = [story_tokenizer.fits(ids) for ids in sentence_ids]
+    ways = [
+        arrangements(sentences, num_permutations) if fit else [] for sentences, fit in zip(stories, fits, strict=True)
+    ]
+    rows: list[list[list[float]]] = [[[] for _ in story] for story in ways]
+    pairs: list[dict[int, Tensor]] = [{} for _ in ways]
+    places = [(story, number) for story, shown in enumerate(ways) for number in range(len(shown))]
+    lengths = [story_tokenizer.length(sentence_ids[story]) for story, _ in places]
+    with torch.inference_mode():
+        for batch in batches_by_length(lengths, batch_size=batch_size, batch_tokens=batch_tokens):
+            chosen = [places[i] for i in batch]
+            # A story of no sentence goes through the model as one bare marker.
+            tokenized = [
+                story_tokenizer.assemble([sentence_ids[story][i] for i in ways[story][number]] or [[]])
+                for story, number in chosen
+            ]
+            inputs = story_tokenizer.collate(tokenized)
+            output = model(**{key: value.to(model.device) for key, value in inputs.items()})
+            logits = output.logits.tolist()
+            pair_logits = None if output.pair_logits is None else output.pair_logits.cpu().double()
+            for place, ((story, number), shown) in enumerate(zip(chosen, tokenized, strict=True)):
+                size = len(shown.marker_positions)
+                rows[story][number] = logits[place][:size]
+                if pair_logits is not None:
+                    pairs[story][number] = pair_logits[place, :size, :size]
+        found = []
+        for story, (sentences, fit) in enumerate(zip(stories, fits, strict=True)):
+            if fit:
+                scores = average_scores(sentences, ways[story], rows[story])
+                matrices = [pairs[story][number] for number in sorted(pairs[story])]
+                of_pairs = average_pair_logits(sentences, ways[story], rows[story], matrices) if matrices else None
+                found.append(StoryScores(scores, of_pairs))
+            else:
+                long_text = (sentences, sentence_ids[story])
+                long_scores, of_pairs = score_long_text(
+                    model, story_tokenizer, *long_text, num_permutations=num_permutations
+                )
+                found.append(StoryScores(list(long_scores), of_pairs))
+    return found
+
+
+GROUP_SIZE = 10
+"""Sentences of a group at most, unless the model's config says otherwise: about as many as the stories have that
+models are trained on. Larger groups are fewer and tell more, but only to a model that has seen such."""
+MOST_PAIRS = 2000**2
+"""Pairs of a text that are decided one by one by a model with `head="pairs"`: a longer text is sorted by its scores."""
+# In one batch of groups, padding included. Not up to the caller's batch size: between different batches scores differ
+# in their last digits, and of two sentences of nearly the same strength another one would go into the next group.
+_TOKENS_AT_ONCE = 8192
+
+
+def score_long_text(
+    model: Any,
+    story_tokenizer: StoryTokenizer,
+    sentences: Sequence[str],
+    sentence_ids: Sequence[Sequence[int]],
+    *,
+    num_permutations: int = 1,
+) -> tuple[list[float], Tensor | None]:
+    """Scores of a text that does not fit into the encoder, see `combine_groups`, and logits of its pairs.
+
+    Depends on nothing but model and sentences: neither on their order, nor on what else is in a batch. Shows its
+    progress on a terminal after some seconds.
+
+    Args:
+        model: a `SentenceOrderingModel` in eval mode.
+        story_tokenizer: the model's.
+        sentences: of the text.
+        sentence_ids: their ids, none longer than `StoryTokenizer.shortened` leaves it.
+        num_permutations: so many times as many groups.
+
+    Returns:
+        For each sentence a score in the unit of the model's own, so that its `confidence_temperature` holds. Of a model
+        with `head="pairs"`, whose texts have no more than `MOST_PAIRS` pairs, `(sentences, sentences)` pair logits as
+        well: of each pair the mean over all groups in which it met, and the difference of the scores if it never did.
+    """
+    pairs = _MeanPairLogits(len(sentences)) if model.config.head == "pairs" else None
+    with tqdm(desc="Ordering a long text", unit=" groups", disable=None, delay=3, leave=False) as progress:
+
+        def score_groups(groups: list[list[int]]) -> list[list[float]]:
+            if progress.total is None:
+                progress.total = number_of_rounds(len(groups), num_permutations) * len(groups)
+            scores: list[list[float]] = [[] for _ in groups]
+            lengths = [story_tokenizer.length([sentence_ids[i] for i in group]) for group in groups]
+            for batch in batches_by_length(lengths, batch_tokens=_TOKENS_AT_ONCE):
+                stories = [story_tokenizer.assemble([sentence_ids[i] for i in groups[place]]) for place in batch]
+                inputs = story_tokenizer.collate(stories)
+                with torch.inference_mode():
+                    output = model(**{name: value.to(model.device) for name, value in inputs.items()})
+                for place, row in zip(batch, output.logits.tolist(), strict=True):
+                    scores[place] = row[: len(groups[place])]
+                if pairs is not None:
+                    pairs.add([groups[place] for place in batch], output.pair_logits)
+                progress.update(len(batch))
+            return scores
+
+        found = combine_groups(
+            sentences,
+            score_groups,
+            lengths=[len(ids) + 1 for ids in sentence_ids],
+            room=story_tokenizer.room,
+            group_size=model.config.group_size or GROUP_SIZE,
+            temperature=model.config.confidence_temperature,
+            num_permutations=num_permutations,
+        )
+    return found, None if pairs is None else pairs.mean(found)
+
+
+class _MeanPairLogits:
+    """The mean logit of each pair over the groups in which it met.
+
+    Args:
+        num_sentences: of the text; nothing is kept of a text that has more than `MOST_PAIRS` pairs.
+    """
+
+    def __init__(self, num_sentences: int) -> None:
+        self.is_kept = num_sentences**2 <= MOST_PAIRS
+        size = num_sentences if self.is_kept else 0
+        self.totals = torch.zeros(size, size, dtype=torch.float64)
+        self.counts = torch.zeros(size, size)
+
+    def add(self, groups: Sequence[Sequence[int]], pair_logits: Tensor) -> None:
+        """Adds a batch of groups, and their logits `(groups, members, members)`."""
+        for group, logits in zip(groups if self.is_kept else (), pair_logits.to("cpu", torch.float64), strict=False):
+            index = torch.tensor(group)
+            self.totals[index.unsqueeze(1), index] += logits[: len(group), : len(group)]
+            self.counts[index.unsqueeze(1), index] += 1
+
+    def mean(self, scores: Sequence[float]) -> Tensor | None:
+        """`(sentences, sentences)`, the difference of two scores for a pair that never met."""
+        if not self.is_kept:
+            return None
+        values = torch.tensor(scores, dtype=torch.float64)
+        return torch.where(self.counts > 0, self.totals / self.counts, values - values.unsqueeze(1))
+
 
 TASK = "sentence-ordering"
 # Stories of a list that are read before any is scored: enough to find batches of similar length among them.

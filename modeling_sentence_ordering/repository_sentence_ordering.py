@@ -1,13 +1,15 @@
-"""Reading and writing what stands beside the weights in a repository: encoders, tokenizers, limits."""
+"""What a repository holds beside the weights: loading encoders and tokenizers, and saving and pushing whole models."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from fnmatch import fnmatch
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,14 +25,19 @@ from transformers import (
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
+    logging,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import find_adapter_config_file, is_peft_available
+from transformers.utils import find_adapter_config_file, hub, is_peft_available
 
 from .configuration_sentence_ordering import (
+    OWN_REFERENCES,
+    SCRATCH_ENCODERS,
     SentenceOrderingConfig,
     forget_references,
+    hub_id,
     is_scratch_encoder,
+    references_in,
     without_references,
 )
 
@@ -324,3 +331,219 @@ def portable_tokenizer_class(tokenizer: Any) -> str:
     """The class name to write for a tokenizer, one that every transformers version since 4.46.3 can load."""
     name = type(tokenizer).__name__
     return "PreTrainedTokenizerFast" if name in _GENERIC_CLASSES else name
+
+
+def load_encoder(name_or_path: str, tokenizer: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """A pretrained encoder, and its tokenizer with the marker in it; loaded if None.
+
+    Raises:
+        ValueError: for models that cannot order sentences.
+        OSError: if there is no such model, or it has no safetensors file.
+    """
+    options = dict(options)
+    trusted = bool(options.pop("trust_remote_code", None))  # with None transformers asks on standard input
+    shared = {key: options[key] for key in ("revision", "token") if key in options} | {"trust_remote_code": trusted}
+    config = load_encoder_config(name_or_path, **shared)
+    tokenizer = load_tokenizer(name_or_path, **shared) if tokenizer is None else with_marker(tokenizer)
+    encoder = AutoModel.from_pretrained(
+        name_or_path, config=config, use_safetensors=True, trust_remote_code=trusted, **options
+    )
+    return encoder, tokenizer
+
+
+def scratch_config(name: str, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingConfig:
+    """The config of a new model around `cnn` or `rnn`; `fields` are the encoder's as well.
+
+    Raises:
+        ValueError: without a tokenizer, and for unknown fields.
+    """
+    if tokenizer is None:
+        raise ValueError(f"the {name} encoder is trained from scratch and needs a tokenizer: pass tokenizer=…")
+    config_class = SCRATCH_ENCODERS[name]
+    own = set(SentenceOrderingConfig().to_dict())
+    encoder_fields = {key: fields.pop(key) for key in list(fields) if key not in own}
+    unknown = set(encoder_fields) - set(config_class().to_dict())
+    if unknown:
+        raise ValueError(f"the {name} encoder has no {', '.join(sorted(unknown))}")
+    tokenizer = with_marker(tokenizer)
+    encoder = config_class(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **encoder_fields)
+    return _config_for(encoder, tokenizer, tokenizer.sep_token_id, None, {"reading": config_class.reading, **fields})
+
+
+def config_around(encoder: PreTrainedModel, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingConfig:
+    """The config of a new model around a pretrained encoder, whose embeddings grow if the tokenizer has grown.
+
+    Raises:
+        ValueError: for unknown fields, or more tokens than the encoder takes.
+    """
+    if len(tokenizer) > encoder.get_input_embeddings().num_embeddings:
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    separator = fields.pop("separator_token_id", None)
+    limit = input_limit(encoder, tokenizer)
+    wanted = fields.get("max_input_tokens")
+    if limit is not None and wanted is not None and wanted > limit:
+        raise ValueError(f"max_input_tokens is {wanted}, but this encoder takes {limit} tokens at most")
+    return _config_for(encoder.config, tokenizer, separator, limit, fields)
+
+
+def _config_for(
+    encoder: PretrainedConfig, tokenizer: Any, separator: int | None, limit: int | None, fields: dict[str, Any]
+) -> SentenceOrderingConfig:
+    unknown = set(fields) - set(SentenceOrderingConfig().to_dict())
+    if unknown:
+        raise ValueError(f"a sentence ordering model has no {', '.join(sorted(unknown))}")
+    return SentenceOrderingConfig(
+        backbone_config=encoder,
+        marker_token_id=tokenizer.cls_token_id,
+        attn_implementation=encoder._attn_implementation,
+        **{
+            "separator_token_id": separator,
+            "max_input_tokens": limit,
+            "pad_token_id": tokenizer.pad_token_id,
+            "tokenizer_class": portable_tokenizer_class(tokenizer),
+            **fields,
+        },
+    )
+
+
+logger = logging.get_logger(__name__)
+
+# A push adds files and removes none: weights of an earlier push, shards or a single file, would be loaded instead.
+STALE_WEIGHTS = [
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+    "onnx/*",
+]
+TOKENIZER_FILES = [
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+]
+# The line with which the generated part of a card begins; and what is written below it when it is out of date.
+_GENERATED = re.compile("^<!-- generated by sentence-ordering: begin.*-->$", re.MULTILINE)
+_TRAINED_FURTHER = "> The model was trained further since this was written: the results below are of earlier weights."
+
+
+def add_tokenizer(config: SentenceOrderingConfig, folder: str | os.PathLike[str]) -> None:
+    """Puts the tokenizer of the repository or folder that a model was loaded from beside the saved model.
+
+    Nothing happens where there is a tokenizer already, or the model was never loaded from anywhere. A tokenizer that
+    cannot be found any more is a warning: the model itself is saved.
+    """
+    source = getattr(config, "_name_or_path", None)
+    if not source or (Path(folder) / "tokenizer_config.json").exists():
+        return
+    try:
+        tokenizer = load_tokenizer(source)
+    except (OSError, ValueError) as error:
+        reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        logger.warning(f"The tokenizer was not saved with the model; save it with save_tokenizer. {reason}")
+        return
+    save_tokenizer(tokenizer, folder)
+
+
+def complete_card(folder: str | os.PathLike[str], config: SentenceOrderingConfig, repo_id: str) -> None:
+    """Fills into the card's metadata what `pipeline(model=...)` and the Hub need, and leaves the rest as it is.
+
+    A card that `sentence-ordering train` wrote has results of other weights than those that are being pushed here: it
+    says so from now on, and its `model-index` goes.
+
+    Args:
+        folder: where the card is, if there is one.
+        config: of the model, which may know where it was loaded from.
+        repo_id: the repository that is pushed to.
+    """
+    path = Path(folder) / "README.md"
+    if not path.exists():
+        return
+    card = hub.ModelCard.load(path)
+    card.data.library_name = "transformers"
+    card.data.pipeline_tag = card.data.pipeline_tag or "sentence-ordering"
+    card.data.tags = list(dict.fromkeys([*(card.data.tags or []), "sentence-ordering"]))
+    source = hub_id(getattr(config, "_name_or_path", None))
+    if source not in (None, repo_id) and not card.data.get("base_model"):
+        card.data.base_model = source
+    if (section := _GENERATED.search(card.text)) is not None:
+        card.data.eval_results = None
+        if _TRAINED_FURTHER not in card.text:
+            card.text = f"{card.text[: section.end()]}\n\n{_TRAINED_FURTHER}\n{card.text[section.end() :]}"
+    card.save(path)
+
+
+def upload(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    older: dict[str, float],
+    *,
+    commit_message: str | None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: Any = None,
+    commit_description: str | None = None,
+) -> Any:
+    """Uploads a saved model in one commit, in which weights that no longer belong are deleted.
+
+    A tokenizer that the repository has already is kept: whoever pushed it may have changed it. transformers 4 saves
+    into the folder that is called as the repository, if there is one: what lay there before, such as checkpoints, is
+    no part of the model.
+
+    Args:
+        folder: where everything has been saved.
+        repo_id: the repository; it exists.
+        older: when each file of the folder was last changed before the model was saved there, in seconds.
+        commit_message: first line of the commit.
+        revision: branch, made if there is none.
+        create_pr, token, commit_description: as `HfApi.create_commit` has them.
+    """
+    # The Hub's client: transformers depends on it, and its upload of a folder may be several commits.
+    client = importlib.import_module("huggingface_hub")
+    api = client.HfApi(token=token)
+    if revision is not None and not create_pr and not revision.startswith("refs/"):
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    present = set(api.list_repo_files(repo_id, revision=revision))
+    paths = {path.name: path for path in sorted(Path(folder).iterdir()) if path.is_file()}
+    new = {
+        name
+        for name, path in paths.items()
+        if (_is_one_of(name, TOKENIZER_FILES) and "tokenizer_config.json" not in present)
+        or (not _is_one_of(name, TOKENIZER_FILES) and path.stat().st_mtime > older.get(name, -1.0))
+    }
+    for name in sorted(new):
+        _check_file(paths[name])
+    gone = sorted(name for name in present - new if _is_one_of(name, STALE_WEIGHTS))
+    return api.create_commit(
+        repo_id,
+        [client.CommitOperationDelete(path_in_repo=name) for name in gone]
+        + [client.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(paths[name])) for name in sorted(new)],
+        commit_message=commit_message or "Upload model",
+        commit_description=commit_description,
+        revision=revision,
+        create_pr=create_pr,
+    )
+
+
+def _check_file(path: Path) -> None:
+    """Refuses a link, whose target may be any file of this machine, and a configuration that names foreign code.
+
+    Raises:
+        ValueError: and nothing was pushed.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path.name} is a link: put a copy of the file there if it is to be public")
+    if path.suffix != ".json":
+        return
+    try:
+        foreign = set(references_in(json.loads(path.read_text(encoding="utf-8")))) - OWN_REFERENCES
+    except (ValueError, RecursionError):
+        return  # nobody loads it
+    if foreign:
+        raise ValueError(f"{path.name} names code of somebody else ({min(foreign)[:100]}): remove the entry")
+
+
+def _is_one_of(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)

@@ -15,6 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_sentence_ordering", "dataset_builder", "training", "model_card")
 LONGEST_FILE = 400  # lines
+# The modeling package is flat: each file is one more download and one more warning when a model is first loaded.
+MOST_MODEL_FILES = 9
+LONGEST_MODEL_FILE = 860
 # What runs code that is in the file it reads.
 UNSAFE = ("pickle.load", "pickle.loads", "joblib.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
 MACHINE_PATH = re.compile(r"(?<![\w.-])/(?:work|root)/\w|/home/\w+/|/Users/\w+/|\b[A-Z]:\\\\?Users")
@@ -111,7 +114,9 @@ def test_all_files_are_written_by_one_module() -> None:
 def test_no_file_is_too_long() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
                for path in project_files() if path.suffix == ".py"}  # fmt: skip
-    assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
+    limit = {name: LONGEST_MODEL_FILE for name in lengths if name.startswith("modeling_sentence_ordering/")}
+    assert len(limit) <= MOST_MODEL_FILES
+    assert not {name: length for name, length in lengths.items() if length > limit.get(name, LONGEST_FILE)}
 
 
 def test_no_path_of_a_machine_is_in_the_project() -> None:

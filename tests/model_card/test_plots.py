@@ -179,7 +179,7 @@ def test_a_heatmap_shows_the_shares_of_each_true_position(tmp_path: Path, drawn:
     shown = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
     assert shown == {(0, 0): "75%", (0, 1): "25%", (1, 0): "25%", (1, 1): "75%"}
     assert np.asarray(axes.images[0].get_array()).tolist() == [[0.75, 0.25], [0.25, 0.75]]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("True position", "Position given by the model")
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("True position", "Predicted position")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2"]
 
 

@@ -15,7 +15,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from modeling_sentence_ordering import combine_groups, number_of_rounds
-from modeling_sentence_ordering.aggregation_sentence_ordering import Judgements
+from modeling_sentence_ordering.decoding_sentence_ordering import Judgements
 
 Groups = list[list[int]]
 checked = settings(max_examples=60, deadline=None)

@@ -16,8 +16,8 @@ from modeling_sentence_ordering import (
     TokenizedStory,
     batches_by_length,
 )
-from modeling_sentence_ordering.encoding_sentence_ordering import LONGEST_SENTENCE
 from modeling_sentence_ordering.repository_sentence_ordering import with_marker
+from modeling_sentence_ordering.tokenization_sentence_ordering import LONGEST_SENTENCE
 from tests.modeling_sentence_ordering.small_encoders import ENCODERS, STORIES, MakeModel, make_batch, word_tokenizer
 
 TOKENIZERS = [*ENCODERS, "rnn"]

@@ -19,7 +19,7 @@ from modeling_sentence_ordering import (
     in_order,
     objective_loss,
 )
-from modeling_sentence_ordering.reading_sentence_ordering import ContextLayer, PairHead
+from modeling_sentence_ordering.modeling_sentence_ordering import ContextLayer, PairHead
 from tests.modeling_sentence_ordering.small_encoders import STORIES, MakeModel, make_batch
 
 PAIRS = {"head": "pairs", "objective": "pairwise", "pair_size": 6}
@@ -249,7 +249,7 @@ def test_a_long_text_is_decoded_from_the_pairs_that_met(make_model: MakeModel) -
 
 
 def test_a_very_long_text_is_sorted_by_its_scores(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modeling_sentence_ordering.long_texts_sentence_ordering.MOST_PAIRS", 100)
+    monkeypatch.setattr("modeling_sentence_ordering.pipeline_sentence_ordering.MOST_PAIRS", 100)
     model, story_tokenizer = make_model("bert", max_input_tokens=48, **PAIRS)
     order = SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer, device="cpu")
     answer = order([sentence for story in STORIES for sentence in story])

@@ -17,7 +17,7 @@ from transformers import Pipeline, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_sentence_ordering import SentenceOrderingPipeline, arrangements
-from modeling_sentence_ordering.scoring_sentence_ordering import BATCH_TOKENS
+from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS
 from tests.modeling_sentence_ordering.small_encoders import STORIES, TRANSFORMER_ENCODERS, GetFolder, MakeModel
 
 Answer = dict[str, Any]

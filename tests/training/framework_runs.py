@@ -14,6 +14,7 @@ from torch import Tensor
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer
 from training.data.recipe_stories import open_stories
 from training.data.streaming import StreamedStories
+from training.frameworks.checkpoints import last_checkpoint
 from training.frameworks.protocol import load_framework
 from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingLog
@@ -99,7 +100,7 @@ def train(recipe: Recipe, **options: Any) -> WatchedRun:
 def resume(recipe: Recipe, killed: WatchedRun, **options: Any) -> WatchedRun:
     """Goes on from the last checkpoint of a run that was killed, as another process would."""
     framework = load_framework(recipe.framework)
-    checkpoint = framework.last_checkpoint(killed.checkpoints)
+    checkpoint = last_checkpoint(framework, killed.checkpoints)
     assert checkpoint is not None
     run = make_run(recipe, **options)
     run.log.continue_from(killed.log.rows, framework.checkpoint_step(checkpoint))

@@ -1,10 +1,11 @@
-"""From stories to batches: tokenized once, shuffled when they are drawn, padded by the model's own code."""
+"""From stories to batches: tokenized once, shuffled when drawn, padded by the model's own code."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,40 +15,40 @@ from datasets.fingerprint import Hasher
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dataset_builder import shuffled_labels, stories_of_rows
+from dataset_builder import shuffle_of_story, stories_of_rows, story_key
 from modeling_sentence_ordering import StoryTokenizer
-from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
 from modeling_sentence_ordering.objectives_sentence_ordering import PADDING
+from modeling_sentence_ordering.tokenization_sentence_ordering import arrangement
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
 from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
-from .streaming import StreamBatchSampler, StreamedDraw, StreamedStories
+from .streaming import StreamBatchSampler, StreamedStories
 from .token_cache import cached_map
 
-_AT_A_TIME = 1000  # stories
+_READ_AT_ONCE = 1000  # stories
 
 
 class TokenizedStories:
-    """The sentences of many stories as ids, in true order, where they lie in the file that `datasets` has mapped.
+    """Token ids of many stories, each in true order, memory-mapped from the cache of `datasets`.
 
     Args:
-        stories: rows of one split in any layout that `stories_of_rows` takes. Rows with `labels`, as the loading
-            script gives them, are put in order by these.
+        stories: rows of one split in any layout that `stories_of_rows` takes. Rows with `labels` are put in order by
+            them.
         story_tokenizer: turns sentences into ids.
-        data_seed: decides the order among identical sentences of a story that is evaluated.
+        data_seed: seed of `dataset_labels`.
     """
 
     def __init__(self, stories: Any, story_tokenizer: StoryTokenizer, data_seed: int = 42) -> None:
         self.stories = stories_of_rows(stories)
         self.story_tokenizer = story_tokenizer
         self.data_seed = data_seed
-        column = _tokenized(self.stories, story_tokenizer).data.column("sentence_ids")
-        self._parts = [_MappedStories.of(part) for part in column.chunks]
+        tokenized = _tokenized(self.stories, story_tokenizer).data
+        self._keys = tokenized.column("key")
+        self._parts = [_MappedStories.of(part) for part in tokenized.column("sentence_ids").chunks]
         self._ends = np.cumsum([len(part.story_starts) - 1 for part in self._parts], dtype=np.int64)
 
     def __len__(self) -> int:
-        """Stories."""
         return len(self.stories)
 
     @property
@@ -57,7 +58,7 @@ class TokenizedStories:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each story as the encoder reads it, `(stories,)` int."""
+        """Tokens of each story in the input of the encoder, `(stories,)` int."""
         tokenizer = self.story_tokenizer
         tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
         lengths = tokens + self.num_sentences + (tokenizer.separator_token_id is not None)
@@ -65,7 +66,7 @@ class TokenizedStories:
 
     @property
     def fits(self) -> np.ndarray:
-        """Whether the encoder is shown each story in one piece, `(stories,)` bool; see `StoryTokenizer.fits`."""
+        """Whether each story is within the encoder's limit, `(stories,)` bool; see `StoryTokenizer.fits`."""
         tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
         return np.asarray(tokens + self.num_sentences <= self.story_tokenizer.room)
 
@@ -73,12 +74,19 @@ class TokenizedStories:
         """The ids of each sentence of a story, in true order."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         part = self._parts[number]
-        place = index - (int(self._ends[number - 1]) if number else 0)
-        first, last = part.story_starts[place], part.story_starts[place + 1]
+        row = index - (int(self._ends[number - 1]) if number else 0)
+        first, last = part.story_starts[row], part.story_starts[row + 1]
         starts = part.sentence_starts[first : last + 1]
         ids = part.ids[starts[0] : starts[-1]].tolist()
-        places = (starts - starts[0]).tolist()
-        return [ids[begin:end] for begin, end in zip(places[:-1], places[1:], strict=True)]
+        offsets = (starts - starts[0]).tolist()
+        return [ids[begin:end] for begin, end in pairwise(offsets)]
+
+    def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
+        """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
+        return self._key(draw.index), self.sentence_ids(draw.index)
+
+    def _key(self, index: int) -> str:
+        return str(self._keys[int(index)].as_py())
 
     def storyid(self, draw: Draw) -> str:
         """The id of a story that was drawn."""
@@ -86,22 +94,21 @@ class TokenizedStories:
 
     def dataset_labels(self, index: int) -> list[int]:
         """The shuffle of a story in the data set's configuration `shuffled`."""
-        story = self.stories[int(index)]
-        return shuffled_labels(story["storyid"], story["sentences"], self.data_seed)
+        return shuffle_of_story(self._key(index), len(self.sentence_ids(index)), self.data_seed)
 
     def evaluation_labels(self, index: int) -> list[int]:
-        """The order in which a story is shown to be judged, as original indices: that in which the pipeline shows it.
+        """The order in which a story is evaluated, as original indices.
 
-        It is the arrangement of the story's texts, whatever order they are in. Only identical sentences are told apart
-        by their order, which is that of the data set's configuration `shuffled`: it does not tell the true one.
+        The pipeline's `arrangement` of the story in its configuration `shuffled`. It depends on the texts alone, except
+        that identical sentences keep their shuffled order, so that their true order does not leak.
         """
         labels, sentences = self.dataset_labels(index), self.stories[int(index)]["sentences"]
-        return [labels[place] for place in arrangement([sentences[label] for label in labels], 0)]
+        return [labels[i] for i in arrangement([sentences[label] for label in labels], 0)]
 
 
 @dataclass(frozen=True, slots=True)
 class _MappedStories:
-    """Some stories that follow each other in the file, in three flat arrays over it.
+    """Consecutive stories as three flat arrays over the mapped file.
 
     Attributes:
         story_starts: where each story begins among the sentences, `(stories + 1,)`.
@@ -115,7 +122,7 @@ class _MappedStories:
 
     @classmethod
     def of(cls, part: Any) -> _MappedStories:
-        """Of an Arrow array of lists of lists of ids, nothing of which is copied."""
+        """From an Arrow array of lists of lists of ids, without copying."""
         sentences = part.values
         return cls(part.offsets.to_numpy(), sentences.offsets.to_numpy(), sentences.values.to_numpy())
 
@@ -125,33 +132,30 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def sentences_of(stories: Dataset) -> Iterator[list[str]]:
-    """The sentences of each story, in order; a column that `datasets` is asked for is a list of all that there is."""
-    for batch in stories.select_columns("sentences").iter(_AT_A_TIME):
+    """The sentences of each story, in order, read in batches: a column of a `Dataset` is read as a whole."""
+    for batch in stories.select_columns("sentences").iter(_READ_AT_ONCE):
         yield from batch["sentences"]
 
 
 def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
-    """`sentence_ids` for each story, from the cache of `datasets` if the same stories were tokenized the same way."""
+    """`sentence_ids` and `key` of each story, from the cache of `datasets` if they were tokenized before."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {
-            "sentence_ids": story_tokenizer.tokenize_stories(
-                batch["sentences"], longest=story_tokenizer.max_input_tokens
-            )
-        }
+        ids = story_tokenizer.tokenize_stories(batch["sentences"], longest=story_tokenizer.max_input_tokens)
+        return {"sentence_ids": ids, "key": list(map(story_key, batch["storyid"], batch["sentences"]))}
 
     tokenizer = story_tokenizer.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    # Given by hand: a tokenizer does not hash the same in every process, nor before and after its first call.
-    decides = [vocabulary, story_tokenizer.marker_token_id, story_tokenizer.max_input_tokens, "sentence_ids-2"]
-    fingerprint = Hasher.hash([stories._fingerprint, *decides])
+    # `datasets` would hash the tokenizer itself, whose hash differs between processes and after its first call.
+    settings = [vocabulary, story_tokenizer.marker_token_id, story_tokenizer.max_input_tokens, "sentence_ids-3"]
+    fingerprint = Hasher.hash([stories._fingerprint, *settings])
     return cached_map(stories, tokenize, fingerprint, "Tokenizing")
 
 
 @dataclass(frozen=True)
 class ShuffledStory:
-    """One story on its way into a batch.
+    """One shuffled story of a batch.
 
     Attributes:
         sentence_ids: ids of each sentence, in the order shown.
@@ -167,99 +171,57 @@ class ShuffledStory:
 
 
 class TrainingStories(TorchDataset[ShuffledStory]):
-    """Stories to train on; a draw's epoch decides how its sentences are shuffled.
+    """Stories to train on, each shuffled by its seed and epoch; see `shuffle_of_story`.
 
     Args:
         stories: the stories.
-        seed: decides the shuffles, together with story and epoch.
-        fresh: a new shuffle in every epoch; else always the shuffle of the data set, see `dataset_labels`.
-        twins: draw a second shuffle of each story.
+        seed: seed of the shuffles.
+        fresh: a new shuffle in every epoch; else always that of epoch 0.
+        twins: add a second shuffle of each story, for the consistency term.
     """
 
-    def __init__(self, stories: TokenizedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False) -> None:
+    def __init__(
+        self, stories: TokenizedStories | StreamedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False
+    ) -> None:
         self.stories = stories
         self.seed = seed
         self.fresh = fresh
         self.twins = twins
 
     def __len__(self) -> int:
-        """Stories."""
         return len(self.stories)
 
     def __getitem__(self, draw: Draw) -> ShuffledStory:
-        """The story drawn, shuffled."""
-        sentence_ids = self.stories.sentence_ids(draw.index)
-        labels = None if self.fresh else self.stories.dataset_labels(draw.index)
-        return _shuffled(sentence_ids, draw, self.seed, self.fresh, self.twins, labels)
+        key, sentence_ids = self.stories.drawn(draw)
+        story = self._shuffled(key, sentence_ids, draw)
+        if not self.twins:
+            return story
+        return dataclasses.replace(story, twin=self._shuffled(f"{key}/twin", sentence_ids, draw))
 
-
-class StreamedTraining(TorchDataset[ShuffledStory]):
-    """As `TrainingStories`, where each draw brings its story along.
-
-    A story's shuffle hangs on its number in the order of the files, as it does there: not on the process that reads it,
-    nor on where in the epoch that is.
-
-    Args:
-        stories: the stories.
-        seed, twins: as in `TrainingStories`.
-        fresh: a new shuffle in every epoch; else that of epoch 0 always.
-    """
-
-    def __init__(self, stories: StreamedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False) -> None:
-        self.stories = stories
-        self.seed = seed
-        self.fresh = fresh
-        self.twins = twins
-
-    def __len__(self) -> int:
-        """Stories."""
-        return len(self.stories)
-
-    def __getitem__(self, draw: StreamedDraw) -> ShuffledStory:
-        """The story drawn, shuffled."""
-        return _shuffled(draw.sentence_ids, draw, self.seed, self.fresh, self.twins)
-
-
-def _shuffled(
-    sentence_ids: list[list[int]],
-    draw: Draw,
-    seed: int,
-    fresh: bool,
-    twins: bool,
-    labels: list[int] | None = None,
-) -> ShuffledStory:
-    """A story in the given shuffle, or in one of its own, and its twin in another."""
-    generator = np.random.default_rng([seed, draw.epoch if fresh else 0, draw.index])
-
-    def shown(labels: list[int] | None) -> ShuffledStory:
-        labels = generator.permutation(len(sentence_ids)).tolist() if labels is None else labels
+    def _shuffled(self, key: str, sentence_ids: list[list[int]], draw: Draw) -> ShuffledStory:
+        labels = shuffle_of_story(key, len(sentence_ids), self.seed, draw.epoch if self.fresh else 0)
         shuffled = [sentence_ids[label] for label in labels]
-        # A single sentence, which a stream may have, has no order, and so no label to learn.
+        # A single sentence, which a stream may have, has no order to learn.
         return ShuffledStory(shuffled, labels if len(labels) > 1 else [PADDING] * len(labels), draw.num_stories)
-
-    story = shown(labels)
-    return dataclasses.replace(story, twin=shown(None)) if twins else story
 
 
 class EvaluationStories(TorchDataset[ShuffledStory]):
-    """Stories to evaluate on, each in the arrangement in which the pipeline shows it."""
+    """Stories to evaluate on, each in its `TokenizedStories.evaluation_labels` order."""
 
     def __init__(self, stories: TokenizedStories) -> None:
         self.stories = stories
 
     def __len__(self) -> int:
-        """Stories."""
         return len(self.stories)
 
     def __getitem__(self, index: int) -> ShuffledStory:
-        """The story as it is shown."""
         ids = self.stories.sentence_ids(index)
         labels = self.stories.evaluation_labels(index)
         return ShuffledStory([ids[label] for label in labels], labels)
 
 
 class StoryCollator:
-    """Makes a batch for the model's `forward`: see `StoryTokenizer.collate`; with `num_stories` in training."""
+    """Makes a batch for the model's `forward`, see `StoryTokenizer.collate`; with `num_stories` in training."""
 
     def __init__(self, story_tokenizer: StoryTokenizer) -> None:
         self.story_tokenizer = story_tokenizer
@@ -280,15 +242,15 @@ class StoryCollator:
 
 
 class StoryLoader(DataLoader[ShuffledStory]):
-    """A `DataLoader` over training stories that passes the epoch on to its sampler, as frameworks ask loaders to."""
+    """A `DataLoader` over training stories that passes the epoch on to its sampler."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is."""
+        """Sets the epoch of the next iteration."""
         if isinstance(self.batch_sampler, (BatchShare, EpochBatchSampler)):
             self.batch_sampler.set_epoch(epoch)
 
     def pass_over_steps(self, steps: int) -> None:
-        """Says that the next iteration is to go on after so many steps of a run, see `EpochBatchSampler.pass_over`."""
+        """Announces that batches before this step of the run will be discarded, see `EpochBatchSampler.pass_over`."""
         sampler = self.batch_sampler
         if isinstance(sampler, BatchShare):
             sampler.pass_over(steps % sampler.steps_per_epoch * sampler.gradient_accumulation_steps)
@@ -299,7 +261,7 @@ def training_sampler(
     recipe: Recipe,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> BatchShare:
-    """The batches that a recipe makes of these stories: a process's share of them."""
+    """This process's share of the training batches of a recipe."""
     batches_in_step = recipe.gradient_accumulation_steps * processes.world_size
     by_length = recipe.train_sampling_strategy == "group_by_length"
     sampler: EpochBatchSampler
@@ -337,21 +299,17 @@ def training_loader(
     recipe: Recipe,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> StoryLoader:
-    """Batches to train on, the same in every framework: a process's share of them."""
-    fresh, num_workers = recipe.shuffle_sentences == "fresh", recipe.dataloader_num_workers
-    twins = recipe.consistency > 0
-    dataset: TorchDataset[ShuffledStory]
-    if isinstance(stories, StreamedStories):
-        dataset = StreamedTraining(stories, seed=recipe.seed, fresh=fresh, twins=twins)
-        num_workers = 0  # its sampler has them: to sort stories by length it needs their ids
-    else:
-        dataset = TrainingStories(stories, seed=recipe.seed, fresh=fresh, twins=twins)
+    """This process's share of the training batches, the same in every framework."""
+    fresh = recipe.shuffle_sentences == "fresh"
     return StoryLoader(
-        dataset,
+        TrainingStories(
+            stories, seed=recipe.seed if fresh else recipe.data_seed, fresh=fresh, twins=recipe.consistency > 0
+        ),
         batch_sampler=training_sampler(stories, recipe, processes),
         collate_fn=StoryCollator(stories.story_tokenizer),
-        num_workers=num_workers,
-        # Its own generator: without one, every iteration takes a number from the global one, and dropout with it.
+        # The sampler of a stream has the workers itself: it sorts stories by their number of tokens.
+        num_workers=0 if isinstance(stories, StreamedStories) else recipe.dataloader_num_workers,
+        # Without its own generator, every iteration would draw from the global one and change dropout.
         generator=torch.Generator().manual_seed(recipe.seed),
     )
 
@@ -362,25 +320,12 @@ def evaluation_loader(
     num_workers: int = 0,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> DataLoader[ShuffledStory]:
-    """Every story once, in batches of similar length: a process's share of them, see `evaluation_share`."""
+    """This process's share of the evaluation batches, see `evaluation_share`."""
     batches, _ = evaluation_share(stories.lengths, batch_size, processes)
     return DataLoader(
         EvaluationStories(stories),
-        batch_sampler=_FixedBatches(batches),
+        batch_sampler=batches,
         collate_fn=StoryCollator(stories.story_tokenizer),
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
     )
-
-
-class _FixedBatches(torch.utils.data.Sampler[list[int]]):
-    """Batches that were decided beforehand."""
-
-    def __init__(self, batches: list[list[int]]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)

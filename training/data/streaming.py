@@ -26,7 +26,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dataset_builder import Story, StoryStream, UserError
+from dataset_builder import Story, StoryStream, UserError, story_key
 from modeling_sentence_ordering import StoryTokenizer
 from training.system.processes import Processes
 
@@ -36,7 +36,7 @@ Numbered = tuple[int, Story]
 
 
 class StreamedStories:
-    """Stories to train on that are read when their turn comes.
+    """Training stories that are read while they are trained on.
 
     Args:
         stream: the stories.
@@ -48,26 +48,41 @@ class StreamedStories:
         self.story_tokenizer = story_tokenizer
 
     def __len__(self) -> int:
-        """Stories."""
         return len(self.stream)
+
+    def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
+        """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
+        assert isinstance(draw, StreamedDraw)
+        return draw.story.key, draw.story.sentence_ids
 
     def storyid(self, draw: Draw) -> str:
         """The id of a story that was drawn."""
         assert isinstance(draw, StreamedDraw)
-        return draw.storyid
+        return draw.story.storyid
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedStory:
+    """A tokenized story of a stream.
+
+    Attributes:
+        row: the story's number in the order of the files.
+        storyid: the story's id, for messages.
+        key: see `story_key`.
+        sentence_ids: ids of each sentence, in true order.
+    """
+
+    row: int
+    storyid: str
+    key: str
+    sentence_ids: list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedDraw(Draw):
-    """A draw that brings its story along. Its `index` is the story's number in the order of the files.
+    """A draw with its story, which cannot be read by index."""
 
-    Attributes:
-        storyid: the story's id, for messages.
-        sentence_ids: ids of each sentence, in true order.
-    """
-
-    storyid: str
-    sentence_ids: list[list[int]]
+    story: StreamedStory
 
 
 class StreamBatchSampler(EpochBatchSampler):
@@ -143,7 +158,7 @@ class StreamBatchSampler(EpochBatchSampler):
                 step, lane = divmod(place, lanes)
                 drawn = batches[lane][step - first] if lane in batches else []
                 share = self._mean_batch(step)
-                yield [StreamedDraw(story.row, epoch, share, story.storyid, story.sentence_ids) for story in drawn]
+                yield [StreamedDraw(story.row, epoch, share, story) for story in drawn]
 
     def stories_in(self, steps: int) -> int:
         """How many stories the first so many steps of a run draw, each counted once."""
@@ -203,7 +218,7 @@ class StreamBatchSampler(EpochBatchSampler):
                 for stories in shuffled:
                     yield stories[first:last]
 
-    def _tokenized(self, stretches: Iterator[list[Numbered]]) -> Iterator[list[_Tokenized]]:
+    def _tokenized(self, stretches: Iterator[list[Numbered]]) -> Iterator[list[StreamedStory]]:
         """The same stretches as ids; workers go ahead by two stretches each."""
         loader = DataLoader(
             _Tokenizing(self.stories.story_tokenizer),
@@ -215,8 +230,8 @@ class StreamBatchSampler(EpochBatchSampler):
         return iter(loader)
 
     def _batches(
-        self, stories: list[_Tokenized], epoch: int, lane: int, first: int, steps: int
-    ) -> list[list[_Tokenized]]:
+        self, stories: list[StreamedStory], epoch: int, lane: int, first: int, steps: int
+    ) -> list[list[StreamedStory]]:
         """A stretch of one lane in batches, one for each step."""
         if first == self._full_steps:
             return [[stories[index] for index in part] for part in np.array_split(np.arange(len(stories)), steps)]
@@ -251,27 +266,21 @@ class _Block:
     stories: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokenized:
-    """A story's number, its id and the ids of its sentences."""
-
-    row: int
-    storyid: str
-    sentence_ids: list[list[int]]
-
-
-class _Tokenizing(TorchDataset[_Tokenized]):
+class _Tokenizing(TorchDataset[StreamedStory]):
     """What workers do: many stories at once to ids."""
 
     def __init__(self, story_tokenizer: StoryTokenizer) -> None:
         self._story_tokenizer = story_tokenizer
 
-    def __getitems__(self, stories: list[Numbered]) -> list[_Tokenized]:
+    def __getitems__(self, stories: list[Numbered]) -> list[StreamedStory]:
         ids = self._story_tokenizer.tokenize_stories(
             [story.sentences for _, story in stories], longest=self._story_tokenizer.max_input_tokens
         )
-        return [_Tokenized(row, story.storyid, own) for (row, story), own in zip(stories, ids, strict=True)]
+        return [
+            StreamedStory(row, story.storyid, story_key(story.storyid, story.sentences), own)
+            for (row, story), own in zip(stories, ids, strict=True)
+        ]
 
 
-def _unchanged(stories: list[_Tokenized]) -> list[_Tokenized]:
+def _unchanged(stories: list[StreamedStory]) -> list[StreamedStory]:
     return stories

@@ -15,9 +15,10 @@ import yaml
 from dataset_builder import UserError
 from dataset_builder.bounded_yaml import read_yaml
 from dataset_builder.file_writing import new_folder, write_text
+from model_card.card import CARD
 from modeling_sentence_ordering import objectives_sentence_ordering as metrics
 from training.publishing.checks import check_code
-from training.publishing.pushed_files import CARD, MODEL_FOLDER, copy_to_push
+from training.publishing.pushed_files import MODEL_FOLDER, copy_to_push
 
 # The version of Gradio that the page is tested with; the extra `demo` in pyproject.toml asks for the same.
 GRADIO_VERSION = "6.29.1"

@@ -26,9 +26,6 @@ class Framework(Protocol):
     def train(self, run: TrainingRun, resume_from: Path | None = None) -> None:
         """Trains the run's model in place, best weights in the end if the recipe says so."""
 
-    def last_checkpoint(self, folder: Path) -> Path | None:
-        """The latest whole checkpoint in a folder, or None."""
-
     def checkpoint_step(self, checkpoint: Path) -> int:
         """Steps of the optimizer that a checkpoint has behind it; UserError if it is none."""
 

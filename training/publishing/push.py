@@ -15,8 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, 
 from huggingface_hub.utils import validate_repo_id
 
 from dataset_builder import UserError
-from model_card.brief_card import write_brief_card
-from model_card.card import name_repository
+from model_card.card import CARD, name_repository, write_brief_card
 from model_card.renewal import is_edited, write_card
 from training.models import repository
 from training.system.errors import CommandFailed
@@ -24,7 +23,7 @@ from training.system.hub_errors import TRIES, first_line, persistently
 
 from .checks import check_code, listing
 from .clean_process import check_in_clean_process
-from .pushed_files import CARD, MODEL_FOLDER, copy_to_push, operations, stale_files
+from .pushed_files import MODEL_FOLDER, copy_to_push, operations, stale_files
 
 if TYPE_CHECKING:
     from modeling_sentence_ordering import SentenceOrderingModel

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+from model_card.card import CARD
 from training.models import repository
 
 from .checks import check_files
 
-CARD = "README.md"
 # Where the model lies in a Space that has it with it.
 MODEL_FOLDER = "model"
 # What a training run keeps for itself, in whichever folder it lies: checkpoints and the state of optimizers, logs that
@@ -94,6 +94,6 @@ def stale_files(repo_id: str, repo_type: str) -> list[str]:
     if repo_type == "space":
         return [f"{MODEL_FOLDER}/*"]
     # Only here: data sets are pushed without torch.
-    from modeling_sentence_ordering.sharing_sentence_ordering import STALE_WEIGHTS, TOKENIZER_FILES
+    from modeling_sentence_ordering.repository_sentence_ordering import STALE_WEIGHTS, TOKENIZER_FILES
 
     return [*STALE_WEIGHTS, *TOKENIZER_FILES, *_ABOUT_THE_MODEL]

@@ -22,6 +22,7 @@ import yaml
 
 from dataset_builder.bounded_yaml import read_yaml
 from dataset_builder.file_writing import no_space, write_text
+from training.frameworks.checkpoints import last_checkpoint
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import TrainingFailed, read_training_log
 from training.models import repository
@@ -162,7 +163,7 @@ def run_comparison(
         if not (folder / DONE_FILE).is_file():
             report(f"run {number} of {len(runs)}: {run.name}")
             began = time.perf_counter()
-            memory = _run_in_process(run, folder)
+            memory = _run_in_process(run, folder, report)
             # Wall time tells the whole run; what is compared is the training alone, measured inside of it.
             repository.write_json(
                 folder / DONE_FILE,
@@ -199,10 +200,10 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _run_in_process(run: ComparedRun, folder: Path) -> float:
+def _run_in_process(run: ComparedRun, folder: Path, report: Callable[[str], None]) -> float:
     """Trains in a fresh process, from its last checkpoint if it has one; its peak memory in MiB."""
     values = dataclasses.asdict(run.recipe)
-    if load_framework(run.framework).last_checkpoint(folder / repository.CHECKPOINTS) is not None:
+    if last_checkpoint(load_framework(run.framework), folder / repository.CHECKPOINTS, report) is not None:
         values["resume_from_checkpoint"] = "last"
     elif folder.exists():
         shutil.rmtree(folder)

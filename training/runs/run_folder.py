@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
-from training.frameworks.damage import newest_whole, what_is_wrong
+from training.frameworks.checkpoints import find_damage, last_checkpoint
 from training.frameworks.protocol import Framework
 from training.models import repository
 from training.recipe.file import read_recipe_file
@@ -87,12 +87,12 @@ def checkpoint_to_resume(
                 "there, or --resume_from_checkpoint to go on"
             )
         return None
-    if wanted != "last" and (wrong := what_is_wrong(framework, Path(wanted))) is not None:
-        raise RecipeError(wrong)
+    if wanted != "last" and (damage := find_damage(framework, Path(wanted))) is not None:
+        raise RecipeError(damage)
     _check_same_recipe(folder / repository.RECIPE_FILE, recipe.for_one_process(processes.world_size))
     if wanted != "last":
         return Path(wanted)
-    checkpoint = newest_whole(framework, folder / repository.CHECKPOINTS, report)
+    checkpoint = last_checkpoint(framework, folder / repository.CHECKPOINTS, report)
     if checkpoint is None:
         _check_may_begin(folder)
         report(f"there is no whole checkpoint in {folder / repository.CHECKPOINTS}: the run begins")

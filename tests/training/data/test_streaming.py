@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder import stream_stories
+from dataset_builder import shuffled_labels, stream_stories
 from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer
 from tests.modeling_sentence_ordering.small_encoders import word_tokenizer
 from tests.training.made_up import made_up_stories
 from training.data.batches import Draw
-from training.data.stories import training_loader
-from training.data.streaming import StreamBatchSampler, StreamedStories
+from training.data.stories import TrainingStories, training_loader
+from training.data.streaming import StreamBatchSampler, StreamedDraw, StreamedStories
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
@@ -172,7 +172,7 @@ def test_padding_is_small_and_batches_come_in_random_order(tmp_path: Path) -> No
 
 
 def _length(draw: Any) -> int:
-    return story_tokenizer().length(draw.sentence_ids)
+    return story_tokenizer().length(draw.story.sentence_ids)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 43, 44, 100])
@@ -214,6 +214,16 @@ def test_fewer_stories_than_a_step_has_batches_are_refused(tmp_path: Path) -> No
     stories = streamed(tmp_path, made_up_stories(3), [(3, 2)])
     with pytest.raises(ValueError, match="3 training stories are too few"):
         StreamBatchSampler(stories, 4, gradient_accumulation_steps=4)
+
+
+def test_a_streamed_story_is_shuffled_as_in_the_data_set_and_anew_in_each_epoch(stories: StreamedStories) -> None:
+    texts, training = made_up_stories(ROWS), TrainingStories(stories, seed=7)
+    for epoch in (0, 2):
+        draw = batches(StreamBatchSampler(stories, 16, seed=7), epoch)[0][0]
+        assert isinstance(draw, StreamedDraw)
+        expected = shuffled_labels(draw.story.storyid, texts[draw.index], 7, epoch)
+        assert training[draw].labels == expected
+        assert training[draw].sentence_ids == [draw.story.sentence_ids[label] for label in expected]
 
 
 def test_a_fresh_iteration_is_a_new_epoch(stories: StreamedStories) -> None:

@@ -19,7 +19,7 @@ from modeling_sentence_ordering import (
     StoryTokenizer,
     load_tokenizer,
 )
-from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
+from modeling_sentence_ordering.tokenization_sentence_ordering import arrangement
 from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.stories import TokenizedStories

@@ -25,6 +25,7 @@ from tests.training.framework_runs import (
 from training.data.stories import training_loader
 from training.evaluation import predictions as evaluation
 from training.evaluation.predictions import evaluate
+from training.frameworks.checkpoints import last_checkpoint
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
 from training.frameworks.protocol import Framework, load_framework, refuse_unsupported
 from training.frameworks.run import TrainingRun
@@ -154,7 +155,7 @@ def test_a_run_that_was_killed_within_an_epoch_ends_as_if_it_had_not_been(head: 
     recipe = recipe_for(**fields)
     killed = train(recipe, killed_after=17)
     framework = load_framework(recipe.framework)
-    assert framework.checkpoint_step(framework.last_checkpoint(killed.checkpoints)) == 16
+    assert framework.checkpoint_step(last_checkpoint(framework, killed.checkpoints)) == 16
     resumed = resume(recipe, killed)
     assert_same_weights(resumed, whole)
     assert resumed.log.rows == whole.log.rows
@@ -233,7 +234,7 @@ def test_training_stops_when_it_gets_no_better_and_a_resumed_run_stops_at_the_sa
     with pytest.raises(Killed):
         framework.train(killed)
     resumed = begin(recipe)
-    checkpoint = framework.last_checkpoint(killed.checkpoints)
+    checkpoint = last_checkpoint(framework, killed.checkpoints)
     resumed.log.continue_from(killed.log.rows, framework.checkpoint_step(checkpoint))
     framework.train(resumed, checkpoint)
     assert resumed.log.rows == whole.log.rows
@@ -275,7 +276,7 @@ def test_evaluations_and_checkpoints_come_when_the_recipe_says(
     for row in run.log.evaluations:
         assert row["epoch"] == pytest.approx(row["step"] / 6)
     framework = load_framework(recipe.framework)
-    last = framework.last_checkpoint(run.checkpoints)
+    last = last_checkpoint(framework, run.checkpoints)
     assert (last and framework.checkpoint_step(last)) == (expected[-1] if expected else None)
 
 
@@ -346,11 +347,11 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_in_float32(recipe_for: Make
 
 def test_a_folder_without_a_whole_checkpoint_has_none(recipe_for: MakeRecipe, tmp_path: Path) -> None:
     framework: Framework = load_framework(recipe_for().framework)
-    assert framework.last_checkpoint(tmp_path / "none") is None
+    assert last_checkpoint(framework, tmp_path / "none") is None
     (tmp_path / "some" / "checkpoint-5").mkdir(parents=True)
-    assert framework.last_checkpoint(tmp_path / "some") is None
     with pytest.raises(ValueError, match="checkpoint"):
         framework.checkpoint_step(tmp_path / "some" / "checkpoint-5")
+    assert last_checkpoint(framework, tmp_path / "some") is None
 
 
 def test_a_field_that_a_framework_cannot_follow_is_refused_with_its_reason(make_recipe: MakeRecipe) -> None:

@@ -15,6 +15,7 @@ from modeling_sentence_ordering import SentenceOrderingModel
 from tests.training.framework_runs import make_run
 from training.data.stories import TokenizedStories
 from training.evaluation.predictions import ScoresNotFinite
+from training.frameworks.checkpoints import last_checkpoint
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import TrainingFailed
 from training.recipe.recipe import Recipe
@@ -31,7 +32,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_last_checkpoint_is_kept(r
         with pytest.raises((TrainingFailed, ScoresNotFinite)) as failure:
             framework.train(run)
         assert "\n" not in str(failure.value)
-        checkpoint = framework.last_checkpoint(run.checkpoints)
+        checkpoint = last_checkpoint(framework, run.checkpoints)
         assert framework.checkpoint_step(checkpoint) >= 1
 
 
@@ -70,7 +71,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step_and_its_stories(recipe_f
     special = set(run.tokenizer.all_special_ids) - {run.tokenizer.unk_token_id}
     spoilt = [sorted(i for i in row if i not in special) for row in batches[5]]
     assert [tokens[id_] for id_ in said[1].split(", ")] == spoilt
-    assert framework.checkpoint_step(framework.last_checkpoint(run.checkpoints)) == 2
+    assert framework.checkpoint_step(last_checkpoint(framework, run.checkpoints)) == 2
 
 
 def test_weights_that_are_no_numbers_are_not_saved(recipe_for: MakeRecipe) -> None:
@@ -90,4 +91,4 @@ def test_weights_that_are_no_numbers_are_not_saved(recipe_for: MakeRecipe) -> No
     framework = load_framework(run.recipe.framework)
     with pytest.raises(TrainingFailed, match="the weights are no finite numbers any more after step 4"):
         framework.train(run)
-    assert framework.checkpoint_step(framework.last_checkpoint(run.checkpoints)) == 2
+    assert framework.checkpoint_step(last_checkpoint(framework, run.checkpoints)) == 2

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from modeling_sentence_ordering import sharing_sentence_ordering
+from modeling_sentence_ordering import repository_sentence_ordering
 from modeling_sentence_ordering.configuration_sentence_ordering import AUTO_MAP, CUSTOM_PIPELINES
 from training.publishing.checks import check_code, listing
 from training.publishing.clean_process import clean_environment
@@ -164,7 +164,7 @@ def test_code_in_the_folder_is_a_matter_of_trust(tmp_path: Path) -> None:
 
 def test_what_push_to_hub_of_a_model_uploads_is_checked_as_well(tmp_path: Path) -> None:
     """By the code that travels with the model, where this package is not."""
-    upload_one = cast(Any, sharing_sentence_ordering)._check_file
+    upload_one = cast(Any, repository_sentence_ordering)._check_file
     for number, (name, values) in enumerate(REFERENCES.items()):
         if name != "adapter":
             path = tmp_path / f"{number}.json"

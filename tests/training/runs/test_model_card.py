@@ -98,7 +98,7 @@ def test_the_numbers_in_the_text_are_those_of_the_results(trained: Trained) -> N
         assert f"**{number(results['test'][name])}**<br>({number(low)} to {number(high)})" in model
         assert low <= results["test"][name] <= high
     for row, values in (("Random order", analysis["baselines"]["random_order"]),
-                        ("Sentences left as shown", analysis["baselines"]["input_order"]),
+                        ("Input order", analysis["baselines"]["input_order"]),
                         ("Before training", results["before_training"])):  # fmt: skip
         assert f"| {row} | {number(values['kendalls_tau'])} | {number(values['accuracy'])} |" in card
     by_position = " | ".join(number(row["accuracy"]) for row in analysis["by_position"])

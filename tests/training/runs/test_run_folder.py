@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import FRAMEWORKS, TRAIN_FLAGS, Command, Trained, run_command
-from training.frameworks.damage import damaged_part
+from training.frameworks.checkpoints import damaged_part
 from training.models.repository import read_json
 from training.system.run_lock import FolderInUse, only_run_in
 

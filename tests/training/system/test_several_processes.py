@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer, save_tokenizer
 from tests.training.conftest import run_command
+from training.frameworks.checkpoints import last_checkpoint
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import read_training_log
 from training.models.repository import read_json
@@ -291,6 +292,6 @@ def test_ctrl_c_ends_both_processes_with_one_line_and_nothing_half_written(share
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     err = process.communicate(timeout=60)[1]
     assert Ended(process.returncode, "", err).said == ["sentence-ordering: interrupted"]
-    assert load_framework(framework).last_checkpoint(checkpoints) is not None
+    assert last_checkpoint(load_framework(framework), checkpoints) is not None
     assert not list((shared / f"stopped-{framework}").rglob("*unfinished*"))
     assert not (shared / f"stopped-{framework}" / "model.safetensors").exists()

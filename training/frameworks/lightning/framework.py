@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from training.recipe.recipe import Recipe
 from .checkpoints import WholeCheckpointIO, model_weights, read_checkpoint
 from .data import StoryDataModule
 from .module import SentenceOrderingModule
-from .recipe_callback import RecipeCallback, checkpoint_path, evaluates, named_checkpoints
+from .recipe_callback import RecipeCallback, checkpoint_path, evaluates
 
 REFUSED: Mapping[str, str] = {}
 PROCESSES = True
@@ -152,15 +152,6 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         _load_best(run, callback.best_step, resume_from)
     if torch.cuda.is_available():
         run.model.cuda()  # Lightning has put it back on the CPU
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder, or None."""
-    steps: dict[int, Path] = {}
-    for path in named_checkpoints(folder).values():
-        with suppress(ValueError):
-            steps[checkpoint_step(path)] = path
-    return steps[max(steps)] if steps else None
 
 
 def checkpoint_step(checkpoint: Path) -> int:

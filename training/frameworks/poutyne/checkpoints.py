@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,15 +133,6 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder, or None."""
-    steps: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        with suppress(ValueError):
-            steps[checkpoint_step(path)] = path
-    return steps[max(steps)] if steps else None
 
 
 def checkpoint_step(checkpoint: Path) -> int:

@@ -25,10 +25,10 @@ from training.system.device import fastest_device
 from .accumulation import AccumulatingOptimizer, accumulated_loss
 from .adapters import ModelWrapper, TransformerCollator, model_loss
 from .callbacks import GradientClipping, StepSchedule
-from .checkpoints import Checkpoints, Progress, checkpoint_step, last_checkpoint
+from .checkpoints import Checkpoints, Progress, checkpoint_step
 from .experiment import METRICS, ordering_metric
 
-__all__ = ["PROCESSES", "REFUSED", "checkpoint_step", "last_checkpoint", "train"]
+__all__ = ["PROCESSES", "REFUSED", "checkpoint_step", "train"]
 
 REFUSED: Mapping[str, str] = {
     "fp16": "Poutyne does not scale the loss, and small gradients would vanish",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -251,15 +250,6 @@ def _load_weights(run: TrainingRun, checkpoint: Path) -> None:
     best = checkpoint.with_name(f"checkpoint-{state.best_global_step}")
     folder = best if run.recipe.load_best_model_at_end and best.is_dir() else checkpoint
     load_weights(run.model, folder)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint in a folder, or None; the state is written last, so a cut-off one has none."""
-    steps: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        with suppress(ValueError):
-            steps[checkpoint_step(path)] = path
-    return steps[max(steps)] if steps else None
 
 
 def checkpoint_step(checkpoint: Path) -> int:

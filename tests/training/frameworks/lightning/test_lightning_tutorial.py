@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer
-from modeling_sentence_ordering.arrangement_sentence_ordering import arrangement
+from modeling_sentence_ordering.tokenization_sentence_ordering import arrangement
 from tests.training.frameworks.lightning.test_lightning_module import build, make_stories, make_trainer, quiet  # noqa: F401
 from tests.training.made_up import made_up_stories
 from training.frameworks.lightning.data import StoryDataModule

@@ -12,7 +12,9 @@ from transformers import Trainer, TrainingArguments
 
 from modeling_sentence_ordering import SentenceOrderingModel, load_tokenizer
 from tests.training.framework_runs import make_run, train
-from training.frameworks.trainer.framework import StoryTrainer, checkpoint_step, last_checkpoint, training_arguments
+from training.frameworks.checkpoints import last_checkpoint
+from training.frameworks.trainer import framework as with_trainer
+from training.frameworks.trainer.framework import StoryTrainer, checkpoint_step, training_arguments
 from training.recipe.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -38,7 +40,7 @@ def test_several_gpus_do_not_share_a_batch(make_recipe: MakeRecipe, monkeypatch:
 
 def test_a_checkpoint_is_a_model_that_can_be_used(make_recipe: MakeRecipe) -> None:
     run = train(make_recipe(num_train_epochs=1))
-    checkpoint = last_checkpoint(run.checkpoints)
+    checkpoint = last_checkpoint(with_trainer, run.checkpoints)
     assert checkpoint is not None
     assert checkpoint_step(checkpoint) == 6
     model = SentenceOrderingModel.from_pretrained(checkpoint)
@@ -51,10 +53,13 @@ def test_a_checkpoint_whose_state_is_not_whole_is_none(state: str | None, tmp_pa
     for step in (3, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        for name in ("optimizer", "scheduler", "rng_state"):
+            (tmp_path / f"checkpoint-{step}" / name).touch()
     torn = tmp_path / "checkpoint-100"
     torn.mkdir()
     if state is not None:
         (torn / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
-    with pytest.raises(ValueError, match="checkpoint-100 is not a whole checkpoint of the transformers Trainer"):
+    with pytest.raises(ValueError, match="checkpoint-100.*Trainer"):
         checkpoint_step(torn)
+    assert last_checkpoint(with_trainer, tmp_path) == tmp_path / "checkpoint-12"
+    assert not torn.exists() and (tmp_path / "damaged-checkpoint-100").exists()
