@@ -1,23 +1,29 @@
-"""From a model's scores or pair logits to an order: exact and local search, constraints, and long texts in groups."""
+"""From a model's scores or pair logits to the order of the sentences.
+
+Constraints on the order (`FixedPoints`), the best order under pair logits (`best_order`), averages over several
+arrangements of a story, and one order from many groups of sentences of a long text (`combine_groups`).
+"""
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
-from heapq import heapify, heappop, heappush
-from itertools import combinations, permutations
-from math import ceil, exp, fsum, inf, isfinite, nan
+from heapq import heappop, heappush
+from itertools import combinations
+from math import ceil, exp, fsum, isfinite, nan
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from .configuration_sentence_ordering import whole_number
 from .tokenization_sentence_ordering import arrangement
+
+FIXED_POINT_NAMES = ("first", "last", "before")
 
 
 def in_order(
@@ -28,17 +34,15 @@ def in_order(
     temperature: float | None = None,
     fixed: FixedPoints | None = None,
 ) -> dict[str, Any]:
-    """The answer for one story: its sentences sorted by their scores, or in the order that the pair logits favour.
-
-    With pair logits it is the order with the highest sum of log-probabilities over all pairs, of those that keep the
-    fixed points, see `best_order`. It may differ from the order of the scores.
+    """The answer for one story: its sentences sorted by score, or in the best order under the pair logits.
 
     Args:
-        sentences: as they came in.
-        scores: one for each, in input order; what stands behind them is padding and not looked at.
+        sentences: in input order.
+        scores: one for each sentence; further values are padding and ignored.
         pair_logits: `(sentences, sentences)`, of a model with `head="pairs"`: [i, j] is the logit of «i before j».
+            The order is then `best_order` among those that satisfy the constraints.
         temperature: `confidence_temperature` of the model's config.
-        fixed: what is known of the order already.
+        fixed: constraints on the order.
 
     Returns:
         `sentences`, `order` and `scores`, and `confidence` if there is a temperature; see `SentenceOrderingPipeline`.
@@ -70,72 +74,179 @@ def in_order(
 
 
 def _order_by_pairs(sentences: Sequence[str], start: list[int], pair_logits: Tensor, fixed: FixedPoints) -> list[int]:
-    """`best_order`, with ties broken by `start`, which the texts alone decide and which keeps the fixed points."""
-    place = {index: number for number, index in enumerate(start)}
-    kept = [(place[i], place[j]) for i, j in fixed.pairs(len(start))]
-    order = [start[number] for number in best_order(pair_logits[start][:, start], kept)]
-    if not kept:  # identical sentences keep the order of the input
-        copies: defaultdict[str, deque[int]] = defaultdict(deque)
-        for index, sentence in enumerate(sentences):
-            copies[sentence].append(index)
-        order = [copies[sentences[index]].popleft() for index in order]
-    return order
+    """`best_order` with ties broken by `start`, an order that depends on the texts alone and keeps the constraints."""
+    number = {index: place for place, index in enumerate(start)}
+    kept = [(number[i], number[j]) for i, j in fixed.pairs(len(start))]
+    order = [start[place] for place in best_order(pair_logits[start][:, start], kept)]
+    return order if kept else assign_copies(sentences, order, range(len(order)))
 
 
 def confidence(difference: float, temperature: float) -> float:
-    """The probability that of two sentences the one with the lower score comes first: σ(difference / temperature).
+    """The probability that the sentence with the lower score of two comes first: σ(difference / temperature).
 
-    Platt's logistic of a classifier's output (1999, "Probabilistic Outputs for Support Vector Machines"), through the
-    origin: without a difference neither way round is likelier.
+    Platt scaling (1999, "Probabilistic Outputs for Support Vector Machines") without an intercept: equal scores give
+    1/2.
 
     Args:
         difference: the later sentence's score minus the earlier one's, or the logit of the pair.
-        temperature: above 0, in the unit of scores; fitted by `sentence-ordering train` on validation stories.
+        temperature: above 0, in the unit of scores; `sentence-ordering train` fits it on validation stories.
     """
-    # Never exp of a large number, which would overflow.
-    odds = exp(-abs(difference) / temperature)
+    odds = exp(-abs(difference) / temperature)  # never of a positive number, which could overflow
     return 1 / (1 + odds) if difference >= 0 else odds / (1 + odds)
+
+
+@dataclass(frozen=True)
+class FixedPoints:
+    """Constraints on the order of a story. Sentences are named by their index in the input, from 0.
+
+    Attributes:
+        first: the sentence that comes first.
+        last: the sentence that comes last.
+        before: pairs (i, j): sentence i comes somewhere before sentence j.
+    """
+
+    first: int | None = None
+    last: int | None = None
+    before: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any], num_sentences: int) -> FixedPoints:
+        """Constraints from the fields `first`, `last` and `before` of a story, each of which may be missing or None.
+
+        Raises:
+            ValueError: for an index that the story does not have, or if no order satisfies all constraints.
+        """
+
+        def index(name: str, value: Any) -> int:
+            found = whole_number(name, value, at_least=0)
+            if found >= num_sentences:
+                raise ValueError(f"{name} must be an index from 0 to {num_sentences - 1}, got {found}")
+            return found
+
+        ends = {name: index(name, fields[name]) for name in ("first", "last") if fields.get(name) is not None}
+        before = () if fields.get("before") is None else fields["before"]
+        if isinstance(before, (str, Mapping)) or not isinstance(before, Iterable):
+            raise ValueError(f"before must be a list of pairs of indices, [[i, j], …], got {before!r}")
+        pairs = []
+        for pair in before:
+            pair = pair.tolist() if hasattr(pair, "tolist") else pair
+            if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+                raise ValueError(f"before must be a list of pairs of indices, [[i, j], …], but {pair!r} is not a pair")
+            pairs.append((index("before", pair[0]), index("before", pair[1])))
+        fixed = cls(**ends, before=tuple(pairs))
+        earlier: defaultdict[int, list[int]] = defaultdict(list)
+        for i, j in fixed.pairs(num_sentences):
+            earlier[j].append(i)
+        try:
+            TopologicalSorter(earlier).prepare()
+        except CycleError as error:
+            cycle = " → ".join(map(str, error.args[1]))
+            raise ValueError(f"first, last and before contradict each other: {cycle} is a cycle of sentences") from None
+        return fixed
+
+    def pairs(self, num_sentences: int) -> list[tuple[int, int]]:
+        """All constraints as pairs (i, j), sentence i somewhere before sentence j."""
+        others = range(num_sentences if num_sentences > 1 else 0)
+        first = [(self.first, j) for j in others if j != self.first] if self.first is not None else []
+        last = [(i, self.last) for i in others if i != self.last] if self.last is not None else []
+        return [*self.before, *first, *last]
+
+    def are_kept(self, earlier: int, later: int) -> bool:
+        """Whether a constraint puts two neighbours of the answer in this order."""
+        return earlier == self.first or later == self.last or (earlier, later) in self._pairs
+
+    @cached_property
+    def _pairs(self) -> frozenset[tuple[int, int]]:
+        return frozenset(self.before)
+
+
+def order_by_scores(
+    scores: Sequence[float], fixed: FixedPoints, tie_break: Callable[[int], Any] = lambda index: index
+) -> list[int]:
+    """The sentences sorted by score, as far as the constraints allow.
+
+    The sort key of a sentence is the mean of two scores: the highest of the sentence and all that must come before it,
+    and the lowest of the sentence and all that must come after it. A sentence never has a lower key than one that must
+    come before it, so a stable sort of a topological order satisfies the constraints. If only two sentences contradict
+    their constraint, both get the mean of their scores, which minimises the squared differences between scores and
+    positions. Sentences without constraints keep their score as key.
+
+    Takes O(N log N + C) for N sentences and C pairs.
+
+    Args:
+        scores: one for each sentence.
+        fixed: constraints on the same sentences.
+        tie_break: a sort key for sentences with the same score, called with their indices.
+    """
+    begin = [] if fixed.first is None else [fixed.first]
+    end = [] if fixed.last in (None, fixed.first) else [fixed.last]
+    ends = {*begin, *end}
+    middle = sorted((index for index in range(len(scores)) if index not in ends), key=tie_break)
+    number = {index: place for place, index in enumerate(middle)}  # below, sentences are numbered as in `middle`
+    highest = [scores[index] for index in middle]
+    lowest = list(highest)
+    later: list[list[int]] = [[] for _ in middle]
+    num_earlier = [0] * len(middle)
+    for i, j in fixed.before:
+        if ends.isdisjoint((i, j)):
+            later[number[i]].append(number[j])
+            num_earlier[number[j]] += 1
+    ready = [i for i, count in enumerate(num_earlier) if not count]  # sorted, and so a heap
+    order = []  # Kahn's algorithm
+    while ready:
+        i = heappop(ready)
+        order.append(i)
+        for j in later[i]:
+            highest[j] = max(highest[j], highest[i])
+            num_earlier[j] -= 1
+            if not num_earlier[j]:
+                heappush(ready, j)
+    for i in reversed(order):
+        lowest[i] = min((lowest[i], *(lowest[j] for j in later[i])))
+    order.sort(key=lambda i: lowest[i] + highest[i])
+    return [*begin, *(middle[i] for i in order), *end]
 
 
 EXACT_LIMIT = 12
 """The most sentences for which the best order is certain: the search over subsets takes 2^N · N steps."""
 
 # Weights are whole numbers below 2^32, held in float64. Sums of fewer than 2^20 of them are exact, and so do not depend
-# on the order of the summands: what is equal ties, and ties are broken in one way.
+# on the order of the summands: what is equal ties, and ties are always broken in the same way.
 _BITS = 32
-# What a kept pair counts for in the exact search: more than all other pairs of 12 sentences together.
+# Weight of a constraint in the exact search: more than all other pairs of 12 sentences together.
 _KEPT = 2.0**44
-# For so few sentences it takes less time to look at all orders.
-_MOST_ENUMERATED = 6
 # Values in one table of the search over subsets.
 _TABLE = 2**23
 
 
 def best_order(pair_logits: Tensor, kept: Sequence[tuple[int, int]] = ()) -> list[int]:
-    """The order of one story with the highest sum of log-probabilities.
+    """The order of one story with the highest sum of log-probabilities over all pairs.
+
+    With x[i, j] the logit of «i before j», log σ(x[i, j]) - log σ(-x[i, j]) = x[i, j]: up to a constant, the sum of
+    log-probabilities is half the sum of the logits of all pairs as the order has them. Maximising it is the linear
+    ordering problem (Martí & Reinelt, 2011, "The Linear Ordering Problem"), which is NP-hard in general.
 
     Exact for up to `EXACT_LIMIT` sentences: dynamic programming over subsets (Held & Karp, 1962, "A Dynamic
-    Programming Approach to Sequencing Problems"), 2^N · N steps; with few sentences, a look at all orders. Of several
-    best orders it is the first one in lexicographic order of the indices.
+    Programming Approach to Sequencing Problems"), 2^N · N steps. Of several best orders it is the first one in
+    lexicographic order of the indices.
 
-    More sentences are put in order by insertion local search (Schiavinotto & Stützle, 2004, "The Linear Ordering
-    Problem: Instances, Search Space Analysis and Algorithms"), which starts with the order of the input: each sentence
-    in turn is moved to where the sum becomes highest, until no move raises it. The result is never worse than the input
-    order, and each two neighbours follow their logit, unless they are kept. Each pass over all sentences takes O(N²).
-    Measured on random logits of 12 sentences (differences of strengths up to 8, and normal noise): with noise of 1 it
-    finds the best order in 92 % of cases, with noise of 3 in 80 %.
+    More sentences are ordered by insertion local search (Schiavinotto & Stützle, 2004, "The Linear Ordering Problem:
+    Instances, Search Space Analysis and Algorithms") from the input order: each sentence in turn is moved to where the
+    sum becomes highest, until no move raises it. The result is never worse than the input order, and any two
+    neighbours follow their logit unless a constraint keeps them. Each pass over all sentences takes O(N²). Measured on
+    random logits of 12 sentences (differences of strengths up to 8, and normal noise): with noise of 1 it finds the
+    best order in 92 % of cases, with noise of 3 in 80 %.
 
     Args:
         pair_logits: `(sentences, sentences)`, antisymmetric, [i, j] the logit of «i before j».
-        kept: pairs (i, j): i has to come before j. With more than `EXACT_LIMIT` sentences the input order must keep
-            them, too.
+        kept: pairs (i, j): i has to come before j. With more than `EXACT_LIMIT` sentences the input order must
+            satisfy them.
 
     Returns:
         Input indices in order.
     """
-    count = len(pair_logits)
-    weights = _whole_numbers(pair_logits.unsqueeze(0))
-    if count > EXACT_LIMIT:
+    weights = _integer_weights(pair_logits.unsqueeze(0))
+    if len(pair_logits) > EXACT_LIMIT:
         return _insertion_search(weights[0], kept)
     for i, j in kept:
         weights[0, i, j], weights[0, j, i] = _KEPT, -_KEPT
@@ -144,7 +255,7 @@ def best_order(pair_logits: Tensor, kept: Sequence[tuple[int, int]] = ()) -> lis
 
 
 def best_orders(pair_logits: Tensor) -> Tensor:
-    """`best_order` of many stories of equally many sentences.
+    """`best_order` of many stories with the same number of sentences.
 
     Args:
         pair_logits: `(stories, sentences, sentences)`.
@@ -154,21 +265,21 @@ def best_orders(pair_logits: Tensor) -> Tensor:
     """
     stories, count = pair_logits.shape[:2]
     if count > EXACT_LIMIT:
-        weights = _whole_numbers(pair_logits)
+        weights = _integer_weights(pair_logits)
         return torch.tensor([_insertion_search(one, ()) for one in weights]).view(stories, count)
-    portions = pair_logits.split(max(1, _TABLE // (max(count, 1) * 2 ** max(count, 10))))
-    return torch.cat([_exact(_whole_numbers(portion)) for portion in portions]).view(stories, count)
+    portions = pair_logits.split(max(1, _TABLE // (max(count, 1) * 2**count)))
+    return torch.cat([_exact(_integer_weights(portion)) for portion in portions]).view(stories, count)
 
 
 def decoded_ranks(pair_logits: Tensor, scores: Tensor, sentence_mask: Tensor) -> Tensor:
-    """The position of each sentence in the best order, for metrics, which know no texts to break ties by.
+    """The position of each sentence in the best order, for metrics, which have no texts to break ties by.
 
     Sentences that the logits cannot tell apart (the same logits against every other one, and 0 between them) share
     the mean of their positions.
 
     Args:
         pair_logits: `(stories, max_sentences, max_sentences)`.
-        scores: `(stories, max_sentences)`, the order that ties are broken by, and that local search starts with.
+        scores: `(stories, max_sentences)`; ties are broken by their order, and local search starts with it.
         sentence_mask: `(stories, max_sentences)`, bool.
 
     Returns:
@@ -179,14 +290,14 @@ def decoded_ranks(pair_logits: Tensor, scores: Tensor, sentence_mask: Tensor) ->
     counts = mask.sum(dim=1)
     for count in counts.unique().tolist():
         stories = (counts == count).nonzero()
-        places = mask[stories[:, 0]].nonzero()[:, 1].view(len(stories), count)
-        logits = pair_logits[stories.unsqueeze(2), places.unsqueeze(2), places.unsqueeze(1)]
-        ranks[stories, places] = _ranks(logits, scores[stories, places])
+        indices = mask[stories[:, 0]].nonzero()[:, 1].view(len(stories), count)
+        logits = pair_logits[stories.unsqueeze(2), indices.unsqueeze(2), indices.unsqueeze(1)]
+        ranks[stories, indices] = _ranks(logits, scores[stories, indices])
     return ranks
 
 
 def _ranks(pair_logits: Tensor, scores: Tensor) -> Tensor:
-    """`decoded_ranks` of stories of equally many sentences, without padding."""
+    """`decoded_ranks` of stories with the same number of sentences, without padding."""
     start = scores.argsort(dim=1, stable=True)
     rows = torch.arange(len(start)).view(-1, 1, 1)
     orders = start.gather(1, best_orders(pair_logits[rows, start.unsqueeze(2), start.unsqueeze(1)]))
@@ -199,7 +310,7 @@ def _ranks(pair_logits: Tensor, scores: Tensor) -> Tensor:
     return ranks
 
 
-def _whole_numbers(pair_logits: Tensor) -> Tensor:
+def _integer_weights(pair_logits: Tensor) -> Tensor:
     """The logits of each story scaled by a power of two and rounded, see `_BITS`."""
     values = pair_logits.detach().cpu().double().nan_to_num(nan=0.0).clamp(-1e30, 1e30)
     largest = values.abs().flatten(1).amax(dim=1) if values.shape[1] else values.new_ones(len(values))
@@ -210,7 +321,7 @@ def _whole_numbers(pair_logits: Tensor) -> Tensor:
 
 @lru_cache(maxsize=EXACT_LIMIT + 1)
 def _subsets(count: int) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
-    """Which sentences each subset holds, and for subsets of each size: subset, its members, subset without each."""
+    """The members of each subset, and for subsets of each size: subset, its members, subset without each of them."""
     members = (torch.arange(2**count).unsqueeze(1) >> torch.arange(count)) & 1
     steps = []
     for size in range(1, count + 1):
@@ -220,20 +331,9 @@ def _subsets(count: int) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
     return members.double(), steps
 
 
-@lru_cache(maxsize=_MOST_ENUMERATED + 1)
-def _all_orders(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """All orders, and of each the earlier and the later sentence of all pairs."""
-    orders = torch.tensor(list(permutations(range(count))), dtype=torch.long)
-    earlier, later = torch.triu_indices(count, count, 1)
-    return orders, orders[:, earlier], orders[:, later]
-
-
 def _exact(weights: Tensor) -> Tensor:
     """`(stories, sentences)`: the best order of each story, by the best value of each subset as the end of an order."""
     stories, count = weights.shape[:2]
-    if count <= _MOST_ENUMERATED:
-        orders, earlier, later = _all_orders(count)
-        return orders[weights[:, earlier, later].sum(dim=2).argmax(dim=1)]  # the first of equal ones
     members, steps = _subsets(count)
     before_all = weights @ members.T  # [b, j, subset]: sum of the logits of j before each member
     value = weights.new_zeros(stories, 2**count)
@@ -242,12 +342,12 @@ def _exact(weights: Tensor) -> Tensor:
     order = torch.empty(stories, count, dtype=torch.long)
     left = torch.full((stories, 1), 2**count - 1)
     each = torch.arange(count).expand(stories, count)
-    for place in range(count):
+    for position in range(count):
         rest = (left - (1 << each)).clamp(min=0)
         found = before_all.gather(2, rest.unsqueeze(2)).squeeze(2) + value.gather(1, rest)
         found = torch.where((left >> each) & 1 == 1, found, -torch.inf)
         first = found.argmax(dim=1, keepdim=True)  # the first of equal ones
-        order[:, place] = first.squeeze(1)
+        order[:, position] = first.squeeze(1)
         left = left - (1 << first)
     return order
 
@@ -256,19 +356,19 @@ def _insertion_search(weights: Tensor, kept: Sequence[tuple[int, int]]) -> list[
     count = len(weights)
     order = torch.arange(count)
     earlier, later = torch.tensor(kept, dtype=torch.long).view(-1, 2).T
-    behind = [earlier[later == sentence] for sentence in range(count)] if kept else []
-    ahead_of = [later[earlier == sentence] for sentence in range(count)] if kept else []
+    predecessors = [earlier[later == sentence] for sentence in range(count)] if kept else []
+    followers = [later[earlier == sentence] for sentence in range(count)] if kept else []
     moved = True
     while moved:
         moved = False
         for sentence in range(count):
             others = order[order != sentence]
             after = weights[sentence, others]
-            # [k] is the sum where the sentence stands before the k-th of the others and all behind it.
+            # [k] is the sum with the sentence before the k-th of the others and all after it.
             gains = torch.cat([after.sum().view(1), after.sum() - 2 * after.cumsum(0)])
-            place = others.new_zeros(count).index_copy(0, others, torch.arange(count - 1))
-            low = int(place[behind[sentence]].max()) + 1 if kept and len(behind[sentence]) else 0
-            high = int(place[ahead_of[sentence]].min()) if kept and len(ahead_of[sentence]) else count - 1
+            position = others.new_zeros(count).index_copy(0, others, torch.arange(count - 1))
+            low = int(position[predecessors[sentence]].max()) + 1 if kept and len(predecessors[sentence]) else 0
+            high = int(position[followers[sentence]].min()) if kept and len(followers[sentence]) else count - 1
             best = low + int(gains[low : high + 1].argmax())
             if gains[best] > gains[int((order == sentence).nonzero())]:
                 order = torch.cat([others[:best], order.new_tensor([sentence]), others[best:]])
@@ -277,270 +377,30 @@ def _insertion_search(weights: Tensor, kept: Sequence[tuple[int, int]]) -> list[
     return found
 
 
-FIXED_POINT_NAMES = ("first", "last", "before")
-ROUNDS = 4
-"""How often the order is improved where a sentence follows several others."""
-_ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class FixedPoints:
-    """Sentences that stand first, last or before another one, by their places in the input, counted from 0.
-
-    Attributes:
-        first: the sentence that begins the story.
-        last: the sentence that ends it.
-        before: pairs (i, j): sentence i stands somewhere before sentence j.
-    """
-
-    first: int | None = None
-    last: int | None = None
-    before: tuple[tuple[int, int], ...] = ()
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Any], num_sentences: int) -> FixedPoints:
-        """From the fields `first`, `last` and `before` of a story, each of which may be missing or None.
-
-        Raises:
-            ValueError: naming the sentences, if one is none of the story's, or no order can be as they say.
-        """
-        first, last = (_optional_index(name, fields.get(name), num_sentences) for name in ("first", "last"))
-        pairs = () if fields.get("before") is None else fields["before"]
-        if isinstance(pairs, (str, Mapping)) or not isinstance(pairs, Iterable):
-            raise ValueError(f"before is a list of pairs of sentences, [[i, j], …], not {pairs!r}")
-        before = tuple(_pair(pair, num_sentences) for pair in pairs)
-        fixed = cls(first, last, before)
-        fixed._check(num_sentences)
-        return fixed
-
-    def _check(self, num_sentences: int) -> None:
-        if self.first is not None and self.first == self.last and num_sentences > 1:
-            raise ValueError(f"sentence {self.first} cannot be both first and last of {num_sentences} sentences")
-        for i, j in self.before:
-            if i == j:
-                raise ValueError(f"before says that sentence {i} stands before itself")
-            if j == self.first:
-                raise ValueError(f"sentence {j} is to be first, but before says that sentence {i} stands before it")
-            if i == self.last:
-                raise ValueError(f"sentence {i} is to be last, but before says that it stands before sentence {j}")
-        try:
-            TopologicalSorter(_predecessors(self.before)).prepare()
-        except CycleError as error:
-            raise ValueError(
-                f"before goes round in a circle: sentences {' → '.join(map(str, error.args[1]))}"
-            ) from None
-
-    def pairs(self, num_sentences: int) -> list[tuple[int, int]]:
-        """All that is known as pairs (i, j), sentence i somewhere before sentence j."""
-        others = range(num_sentences)
-        first = [(self.first, j) for j in others if j != self.first] if self.first is not None else []
-        last = [(i, self.last) for i in others if i != self.last] if self.last is not None else []
-        return [*self.before, *first, *last]
-
-    def are_kept(self, earlier: int, later: int) -> bool:
-        """Whether it is by what the caller knows that of two neighbours in the answer the earlier stands earlier."""
-        return earlier == self.first or later == self.last or (earlier, later) in self._pairs
-
-    @cached_property
-    def _pairs(self) -> frozenset[tuple[int, int]]:
-        return frozenset(self.before)
-
-
-def order_by_scores(
-    scores: Sequence[float], fixed: FixedPoints, tie_break: Callable[[int], Any] = lambda index: index
-) -> list[int]:
-    """The permutation of the sentences that follows their scores as far as the fixed points allow.
-
-    The best order keeps the fixed points and has the smallest sum of score differences over the pairs that are not in
-    the order of their scores. It also has the smallest sum of squared differences between scores and positions. This
-    is a machine scheduled under precedence constraints (1 | prec, p = 1 | Σ wC), which is NP-hard in general (Lawler,
-    1978, "Sequencing jobs to minimize total weighted completion time subject to precedence constraints").
-
-    Horn's algorithm (1972, "Single-machine job sequencing with treelike precedence ordering and linear delay
-    penalties") finds the best order where each sentence directly follows at most one other: it repeatedly takes the
-    block of sentences with the lowest mean score. If a sentence that has to come before it is missing, it joins the
-    block to that one, else the block comes next. A sentence of a high score thus moves forward if sentences of low
-    scores have to follow it.
-
-    Where a sentence follows several, only the one that comes last matters; it is guessed from an earlier order, at
-    first the one that always takes the lowest score that may come next. This is repeated up to `ROUNDS` times in both
-    directions (reading the story backwards, `before` becomes `after`), and the best of these orders is returned. So
-    the order is the best one if by `before` each sentence directly follows at most one other, or each directly
-    precedes at most one other. Otherwise the fixed points are kept, but a better order may exist.
-
-    Takes O(N log N + C) for N sentences and C pairs.
-
-    Args:
-        scores: one for each sentence.
-        fixed: for the same sentences.
-        tie_break: a sort key for the sentences, by their indices, where scores are the same.
-    """
-    begin = [] if fixed.first is None else [fixed.first]
-    end = [] if fixed.last in (None, fixed.first) else [fixed.last]
-    ends = {*begin, *end}
-    middle = sorted((index for index in range(len(scores)) if index not in ends), key=tie_break)
-    pairs = {pair for pair in fixed.before if ends.isdisjoint(pair)}
-    if not pairs:
-        return [*begin, *sorted(middle, key=lambda index: scores[index]), *end]
-    # From here on sentences are numbered as `middle` has them, so that among equals the lower number comes first.
-    number = {index: place for place, index in enumerate(middle)}
-    values = [scores[index] for index in middle]
-    order = _best_order(values, [(number[i], number[j]) for i, j in pairs])
-    return [*begin, *(middle[place] for place in order), *end]
-
-
-def _best_order(values: list[float], pairs: list[tuple[int, int]]) -> list[int]:
-    """The best of the orders that are tried, see `order_by_scores`."""
-    largest = len(values) - 1
-    forward = _tried_orders(values, pairs)
-    turned = [(largest - j, largest - i) for i, j in pairs]
-    backward = (
-        [largest - i for i in reversed(order)] for order in _tried_orders([-v for v in reversed(values)], turned)
-    )
-    best: list[int] = []
-    agreement = -inf
-    for order in (*forward, *backward):
-        found = fsum(place * values[i] for place, i in enumerate(order))
-        if not best or found > agreement + _ROUNDING * max(abs(found), abs(agreement)):
-            best, agreement = order, found
-    return best
-
-
-def _tried_orders(values: list[float], pairs: list[tuple[int, int]]) -> Iterator[list[int]]:
-    behind: list[list[int]] = [[] for _ in values]
-    ahead: list[list[int]] = [[] for _ in values]
-    for i, j in pairs:
-        behind[j].append(i)
-        ahead[i].append(j)
-    order = _allowed(sorted(range(len(values)), key=values.__getitem__), behind, ahead)
-    for _ in range(ROUNDS):
-        position = _positions(order)
-        parents = [max(earlier, key=position.__getitem__, default=None) for earlier in behind]
-        before, order = order, _allowed(_horn(values, parents), behind, ahead)
-        yield order
-        if order == before:
-            return
-
-
-def _positions(order: list[int]) -> list[int]:
-    position = [0] * len(order)
-    for place, i in enumerate(order):
-        position[i] = place
-    return position
-
-
-def _allowed(wanted: list[int], behind: list[list[int]], ahead: list[list[int]]) -> list[int]:
-    """Kahn's algorithm: again and again the first of the wanted order that nothing has to precede any more."""
-    position = _positions(wanted)
-    missing = [len(earlier) for earlier in behind]
-    ready = [place for place, i in enumerate(wanted) if not missing[i]]  # sorted, and so a heap
-    order = []
-    while ready:
-        i = wanted[heappop(ready)]
-        order.append(i)
-        for j in ahead[i]:
-            missing[j] -= 1
-            if not missing[j]:
-                heappush(ready, position[j])
-    return order
-
-
-def _horn(values: list[float], parents: list[int | None]) -> list[int]:
-    """The best order in which each sentence follows its parent, by Horn's algorithm.
-
-    A block is called by its first sentence. `block` leads from a sentence to its block, over the blocks that it was in.
-    """
-    numbers = range(len(values))
-    block, last = list(numbers), list(numbers)
-    following: list[int | None] = [None] * len(values)
-    sums, sizes = list(values), [1] * len(values)
-    is_placed = [False] * len(values)
-    waiting = [(value, i, 1) for i, value in enumerate(values)]
-    heapify(waiting)
-    order: list[int] = []
-    while waiting:
-        _, first, size = heappop(waiting)
-        if block[first] != first or sizes[first] != size:
-            continue  # it has been joined since
-        parent = parents[first]
-        if parent is not None and not is_placed[parent]:
-            target = _block_of(parent, block)
-            block[first] = target
-            following[last[target]] = first
-            last[target] = last[first]
-            sums[target] += sums[first]
-            sizes[target] += size
-            heappush(waiting, (sums[target] / sizes[target], target, sizes[target]))
-            continue
-        sentence: int | None = first
-        while sentence is not None:
-            order.append(sentence)
-            is_placed[sentence] = True
-            sentence = following[sentence]
-    return order
-
-
-def _block_of(i: int, block: list[int]) -> int:
-    while block[i] != i:
-        block[i] = block[block[i]]
-        i = block[i]
-    return i
-
-
-def _predecessors(pairs: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for i, j in pairs:
-        found.setdefault(j, []).append(i)
-    return found
-
-
-def _pair(pair: Any, num_sentences: int) -> tuple[int, int]:
-    pair = pair.tolist() if hasattr(pair, "tolist") else pair
-    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-        raise ValueError(f"before is a list of pairs of sentences, [[i, j], …], and {pair!r} is no pair")
-    return _index("before", pair[0], num_sentences), _index("before", pair[1], num_sentences)
-
-
-def _optional_index(name: str, value: Any, num_sentences: int) -> int | None:
-    return None if value is None else _index(name, value, num_sentences)
-
-
-def _index(name: str, value: Any, num_sentences: int) -> int:
-    try:
-        index = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
-    except TypeError:
-        index = None
-    if index is None:
-        raise ValueError(f"{name} names sentences by their places in the input, counted from 0, not by {value!r}")
-    if not 0 <= index < num_sentences:
-        raise ValueError(f"{name} names sentence {index}, but the story's {num_sentences} are numbered from 0 on")
-    return index
-
-
 def average_scores(
     sentences: Sequence[str], shown: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]
 ) -> list[float | None]:
-    """The scores of a story that was shown in several arrangements, back in input order.
+    """The scores of a story that was shown in several arrangements, averaged, in input order.
 
-    A mean of scores as they are: `pairwise` and `listmle` leave open what is added to all scores of a story, and each
-    arrangement may bring another such number, but its mean is the same for every sentence and changes no order. So
-    nothing is subtracted, and the scores of `mse` stay places in the story.
+    `pairwise` and `listmle` do not determine what is added to all scores of a story, and each arrangement may add
+    another constant; its mean is the same for every sentence and changes no order. So nothing is subtracted, and the
+    scores of `mse` stay positions in the story.
 
-    Of identical sentences, the one that comes first in the input gets the lowest of their scores, in each
-    arrangement: so it comes first in the answer as well, however the copies were shown.
+    Among identical sentences the first in the input gets the lowest of their scores in each arrangement, and so comes
+    first in the answer.
 
     Args:
         sentences: in input order.
         shown: the arrangements.
         scores: for each of them a score for each sentence shown; fewer where the encoder's limit cut off the last
-            ones. What stands behind the story's sentences is padding and not looked at.
+            ones. Values after the story's sentences are padding and ignored.
 
     Returns:
-        One mean for each sentence, over the arrangements that held it; None where none did.
+        The mean for each sentence over the arrangements that held it; None where none did.
     """
     collected: list[list[float]] = [[] for _ in sentences]
     for way, row in zip(shown, scores, strict=True):
-        for index, score in zip(_copies_by_score(sentences, way, row), row, strict=False):
+        for index, score in zip(assign_copies(sentences, way, row), row, strict=False):
             collected[index].append(score)
     # `fsum` raises an error for infinities of both signs.
     return [
@@ -550,45 +410,36 @@ def average_scores(
 
 
 def average_pair_logits(
-    sentences: Sequence[str],
-    shown: Sequence[Sequence[int]],
-    scores: Sequence[Sequence[float]],
-    pair_logits: Sequence[Tensor],
-) -> Tensor:
-    """The pair logits of a story that was shown in several arrangements, averaged, in input order.
+    num_sentences: int, shown: Iterable[Sequence[int]], pair_logits: Iterable[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Pair logits of sentences that were shown in several arrangements or groups, averaged, in input order.
 
     Args:
-        sentences, shown, scores: as for `average_scores`; which of identical sentences is which is decided in the same
-            way.
-        pair_logits: for each arrangement `(sentences shown or more)²`.
+        num_sentences: N.
+        shown: the indices of the sentences of each arrangement or group.
+        pair_logits: for each of them `(sentences shown or more)²`.
 
     Returns:
-        `(sentences, sentences)`, float64; 0 for a pair that no arrangement held.
+        The means `(N, N)`, float64, 0 for a pair that was never shown together; and `(N, N)`, how often each was.
     """
-    totals = torch.zeros(len(sentences), len(sentences), dtype=torch.float64)
+    totals = torch.zeros(num_sentences, num_sentences, dtype=torch.float64)
     counts = torch.zeros_like(totals)
-    for way, row, logits in zip(shown, scores, pair_logits, strict=True):
-        index = torch.tensor(_copies_by_score(sentences, way, row), dtype=torch.long)
+    for way, logits in zip(shown, pair_logits, strict=True):
+        index = torch.tensor(way, dtype=torch.long)
         totals[index.unsqueeze(1), index] += logits[: len(index), : len(index)].to(totals)
         counts[index.unsqueeze(1), index] += 1
-    return totals / counts.clamp(min=1)
+    return totals / counts.clamp(min=1), counts
 
 
-def _copies_by_score(sentences: Sequence[str], way: Sequence[int], row: Sequence[float]) -> list[int]:
-    """For each score its sentence, where of identical sentences the first in the input gets the lowest score."""
-    found = list(way[: len(row)])
-    if len(set(sentences)) == len(sentences):
-        return found
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    copies: defaultdict[str, list[int]] = defaultdict(list)
-    for place, index in enumerate(found):
-        places[sentences[index]].append(place)
-    for index in sorted(way):
-        copies[sentences[index]].append(index)
-    for text, of_this in places.items():
-        # Of copies that were cut off, the last ones in the input have no score.
-        for place, index in zip(sorted(of_this, key=lambda place: row[place]), copies[text], strict=False):
-            found[place] = index
+def assign_copies(sentences: Sequence[str], shown: Sequence[int], scores: Sequence[float]) -> list[int]:
+    """The sentence of each score, where among identical sentences the first in the input gets the lowest score."""
+    found = list(shown[: len(scores)])
+    if len(set(sentences)) < len(sentences):
+        copies: defaultdict[str, deque[int]] = defaultdict(deque)
+        for index in sorted(shown):
+            copies[sentences[index]].append(index)
+        for place in sorted(range(len(found)), key=scores.__getitem__):
+            found[place] = copies[sentences[found[place]]].popleft()
     return found
 
 
@@ -607,34 +458,33 @@ def combine_groups(
     temperature: float | None = None,
     num_permutations: int = 1,
 ) -> list[float]:
-    """Strengths of more sentences than can be scored together, from scores of groups of them.
+    """Strengths of more sentences than the encoder holds together, from the scores of groups of them.
 
-    In each round all sentences are dealt into groups, and each group is scored. In the first rounds any sentence meets
-    any other. From then on the text is cut, in its present order, into stretches, halves at first, then quarters and
-    so on down to single groups, and who meets is of one stretch: like a sort from coarse to fine, comparisons go
-    where the order is still open, to sentences near each other (Maystre & Grossglauser, 2017, "Just Sort It! A Simple
-    and Effective Approach to Active Preference Learning"). Each scale has `ROUNDS_PER_SCALE` rounds for each of
-    `num_permutations`; in every second one, stretches begin half a stretch earlier, so that what was cut apart meets.
-    After each round a Bradley-Terry model is fitted to all judgements so far, see `Judgements`.
+    In each round all sentences are dealt into groups, and each group is scored. In the first rounds any sentence can
+    meet any other. Then the text is cut, in its present order, into stretches, first halves, then quarters and so on
+    down to single groups, and groups are formed within stretches: like a sort from coarse to fine, comparisons are
+    spent where the order is still open (Maystre & Grossglauser, 2017, "Just Sort It! A Simple and Effective Approach to
+    Active Preference Learning"). Each scale has `ROUNDS_PER_SCALE` rounds for each of `num_permutations`; in every
+    second one the stretches are shifted by half their length, so that sentences on both sides of a cut meet. After each
+    round a Bradley-Terry model is fitted to all comparisons so far, see `BradleyTerry`.
 
     With m groups in the first round there are `number_of_rounds(m)` = 2 · num_permutations · (⌈log2 m⌉ + 1) rounds,
     each of at most ⌈N / group_size⌉ + ⌈2 · sum(lengths) / room⌉ groups: for N sentences N log N groups, each of them
     through the encoder once.
 
-    As for a short story, the answer depends on the texts alone, not on the order in which they come in: whatever is
-    drawn, is drawn by hashes, see `arrangement`. Of identical sentences, the first in the input gets the lowest
-    strength.
+    The result depends on the texts alone, not on the order of the input: all random draws are hashes, see
+    `arrangement`. Among identical sentences the first in the input gets the lowest strength.
 
     Args:
         sentences: of the text, in any order.
         score_groups: called once for each round, with groups of indices, each in the order in which its sentences are
             to be shown; returns a score for each of them, lower for what comes earlier.
         lengths: what each sentence takes of the room, 1 or more, and no more than half of it.
-        room: what a group takes at most.
-        group_size: sentences of a group at most, 2 or more.
-        temperature: what a difference of scores is divided by to tell how sure it is, see `confidence`; without it,
-            the standard deviation of scores in the groups of the first round.
-        num_permutations: so many times as many rounds.
+        room: the most that a group takes.
+        group_size: the most sentences of a group, 2 or more.
+        temperature: divisor that turns a difference of scores into log-odds, see `confidence`; if None, the standard
+            deviation of scores in the groups of the first round.
+        num_permutations: factor for the number of rounds.
 
     Returns:
         A strength for each sentence, in units of scores: sentence i comes before sentence j with a probability of
@@ -642,32 +492,32 @@ def combine_groups(
     """
     canonical = arrangement(sentences, 0)
     texts, sizes = [sentences[i] for i in canonical], [lengths[i] for i in canonical]
-    judgements = Judgements(len(texts))
-    strengths = torch.zeros(len(texts), dtype=torch.float64)
+    model = BradleyTerry(len(texts))
     unit = 1.0
     rounds, draw = 1, 0
     while draw < rounds:
         scale = draw // (ROUNDS_PER_SCALE * num_permutations)
         shift = 0.5 if scale and draw % 2 else 0.0
-        groups = _deal(strengths.tolist(), arrangement(texts, draw), sizes, room, group_size, scale, shift)
+        groups = _deal(model.strengths.tolist(), arrangement(texts, draw), sizes, room, group_size, scale, shift)
         scores = score_groups([[canonical[i] for i in group] for group in groups])
         if not all(isfinite(score) for row in scores for score in row):
             return [nan] * len(texts)
         if draw == 0:
             rounds = number_of_rounds(len(groups), num_permutations)
-            unit = temperature or _spread(scores) or 1.0
-        judgements.add(groups, [[score / unit for score in row] for row in scores])
+            unit = temperature or _standard_deviation(scores) or 1.0
+        model.add(groups, [[score / unit for score in row] for row in scores])
         draw += 1
-        # From the last fit on, a step or two are enough to deal by.
-        strengths = judgements.fit(strengths, most_steps=100 if draw == rounds else 2)
+        # Before the last round a rough fit is enough to deal by.
+        model.fit(max_iter=2000 if draw == rounds else 20)
     found = [0.0] * len(texts)
-    for place, strength in zip(canonical, (strengths * unit).tolist(), strict=True):
-        found[place] = strength
-    return _lowest_first(sentences, found)
+    for index, strength in zip(canonical, (model.strengths * unit).tolist(), strict=True):
+        found[index] = strength
+    owners = assign_copies(sentences, range(len(found)), found)
+    return [strength for _, strength in sorted(zip(owners, found, strict=True))]
 
 
 def number_of_rounds(groups: int, num_permutations: int = 1) -> int:
-    """Rounds for a text that makes so many groups: from the whole text down to stretches of one group's size."""
+    """Rounds for a text whose first round has so many groups: from the whole text down to stretches of one group."""
     scales = max(groups - 1, 0).bit_length() + 1
     return ROUNDS_PER_SCALE * num_permutations * scales
 
@@ -693,7 +543,7 @@ def _deal(
 
 
 def _packed(line: Sequence[int], lengths: Sequence[int], room: int, group_size: int) -> Iterator[list[int]]:
-    """The line cut into groups of about the same size that have room, none of a single sentence if that can be."""
+    """The line cut into groups of about equal size that fit into the room, without groups of one if possible."""
     most = ceil(len(line) / max(ceil(len(line) / group_size), 1))  # 21 sentences are 11 and 10, not 20 and 1
     groups: list[list[int]] = []
     used = room
@@ -705,68 +555,26 @@ def _packed(line: Sequence[int], lengths: Sequence[int], room: int, group_size: 
         used += lengths[index]
     if len(groups) > 1 and len(groups[-1]) == 1 and len(groups[-2]) > 2:
         groups[-1].insert(0, groups[-2].pop())
-    return (group for group in groups if len(group) > 1)  # one sentence alone tells nothing
+    return (group for group in groups if len(group) > 1)  # a single sentence is not compared with anything
 
 
-def _spread(scores: Sequence[Sequence[float]]) -> float:
+def _standard_deviation(scores: Sequence[Sequence[float]]) -> float:
     """The standard deviation of scores within their groups."""
     rows = [torch.tensor(row, dtype=torch.float64) for row in scores]
     return float(torch.cat([row - row.mean() for row in rows]).square().mean().sqrt()) if rows else 0.0
 
 
-def _lowest_first(texts: Sequence[str], strengths: Sequence[float]) -> list[float]:
-    """The strengths of identical sentences handed out anew, ascending."""
-    by_text: defaultdict[str, list[float]] = defaultdict(list)
-    for text, strength in zip(texts, strengths, strict=True):
-        by_text[text].append(strength)
-    ascending = {text: deque(sorted(values)) for text, values in by_text.items()}
-    return [ascending[text].popleft() for text in texts]
-
-
-@dataclass(frozen=True)
-class _Round:
-    """Groups of one round, padded to `(groups, width)`.
-
-    Attributes:
-        members: `(groups, width)`, int64, the sentence at each place, 0 for padding.
-        there: `(groups, width)`, bool, false for padding.
-        places: `(sentences,)`, int64, where in the flattened members each sentence is; the number of members, if
-            it is nowhere.
-    """
-
-    members: Tensor
-    there: Tensor
-    places: Tensor
-
-    def differences(self, strengths: Tensor) -> Tensor:
-        """`(groups, width, width)`: strength of the first one minus that of the second one, of each pair."""
-        values = strengths[self.members]
-        return values.unsqueeze(2) - values.unsqueeze(1)
-
-    def pairs(self) -> Tensor:
-        """`(groups, width, width)`, bool: two different sentences."""
-        alone = torch.eye(self.members.shape[1], dtype=torch.bool)
-        return self.there.unsqueeze(2) & self.there.unsqueeze(1) & ~alone
-
-    def by_sentence(self, values: Tensor) -> Tensor:
-        """`(groups, width)` to `(sentences,)`. Each stands in one place: no sum whose order could differ."""
-        return torch.cat([values.flatten(), values.new_zeros(1)])[self.places]
-
-
-class Judgements:
-    """What groups said of their pairs, and the strengths that explain it best.
+class BradleyTerry:
+    """The strengths that explain pairwise comparisons best.
 
     Bradley & Terry (1952, "Rank Analysis of Incomplete Block Designs: I. The Method of Paired Comparisons"): of a pair,
-    j comes after i with a probability of σ(strength j - strength i). A group of scores s is taken for
-    σ(s j - s i) of a win of j over i, and the rest of one of i over j, in each of its pairs. Wanted are the strengths
-    of the highest likelihood times that of a normal prior of precision `PRIOR` around 0. The sum is strictly concave,
-    so that there is exactly one answer even where sentences never met or one won always, which maximum likelihood
-    alone does not have (Hunter, 2004, "MM algorithms for generalized Bradley-Terry models",
-    doi:10.1214/aos/1079120141). It is found by Newton's method, its linear equations solved by conjugate gradients: a
-    long text is a long chain, along which Hunter's own iteration carries what it learns by one group at a time.
+    j comes after i with a probability of σ(strength j - strength i). In each pair of a group with scores s, a share
+    σ(s j - s i) of a comparison says that j comes after i, and the rest that i comes after j. The strengths maximise
+    the likelihood times a normal prior of precision `PRIOR` around 0. The log-posterior is strictly concave, so there
+    is exactly one maximum, even where sentences never met or one won always (Hunter, 2004, "MM algorithms for
+    generalized Bradley-Terry models", doi:10.1214/aos/1079120141, on maximum likelihood without a prior).
 
-    Memory: of each round two whole numbers and a truth value for each sentence; while fitting, a float for each pair
-    that met, fewer than N · group size in a round.
+    Memory: four numbers for each pair of each group.
 
     Args:
         num_sentences: N.
@@ -775,80 +583,50 @@ class Judgements:
     PRIOR = 0.01
 
     def __init__(self, num_sentences: int) -> None:
-        self.num_sentences = num_sentences
-        self._rounds: list[_Round] = []
-        self._won = torch.zeros(num_sentences, dtype=torch.float64)
+        self.strengths = torch.zeros(num_sentences, dtype=torch.float64)
+        self._pairs = torch.empty(2, 0, dtype=torch.long)
+        self._shares = torch.empty(0, dtype=torch.float64)
 
     def add(self, groups: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]) -> None:
-        """Takes down one round.
+        """Adds the pairs of all groups.
 
         Args:
-            groups: of at least 2 sentences, each sentence in one group at most.
+            groups: indices of sentences.
             scores: of their members, in units of log-odds.
         """
-        width = max(map(len, groups), default=0)
-        members = torch.tensor([[*group, *[-1] * (width - len(group))] for group in groups], dtype=torch.long)
-        members = members.view(len(groups), width)
-        there = members >= 0
-        values = torch.zeros(members.shape, dtype=torch.float64)
-        values[there] = torch.tensor([score for row in scores for score in row], dtype=torch.float64)
-        places = torch.full((self.num_sentences,), members.numel())
-        places[members[there]] = there.flatten().nonzero().squeeze(1)
-        found = _Round(members.clamp(min=0), there, places)
-        won = (values.unsqueeze(2) - values.unsqueeze(1)).sigmoid() - 0.5
-        self._won += found.by_sentence((won * found.pairs()).sum(dim=2))
-        self._rounds.append(found)
+        pairs, shares = [self._pairs], [self._shares]
+        for group, row in zip(groups, scores, strict=True):
+            pairs.append(torch.combinations(torch.tensor(group)).T)
+            i, j = torch.combinations(torch.tensor(row, dtype=torch.float64)).T
+            shares.append((j - i).sigmoid())
+        self._pairs, self._shares = torch.cat(pairs, dim=1), torch.cat(shares)
 
-    def fit(self, strengths: Tensor, most_steps: int = 100) -> Tensor:
-        """The strengths, `(sentences,)` float64.
+    def fit(self, max_iter: int = 2000) -> None:
+        """Updates `strengths`, `(N,)` float64, by L-BFGS from their present values.
 
         Args:
-            strengths: to begin with.
-            most_steps: Newton's steps at most; fewer once no derivative is above 1e-6.
+            max_iter: the most iterations; fewer once no derivative is above 1e-6.
         """
-        value = self.log_posterior(strengths)
-        for _ in range(most_steps):
-            slope = self._won - self.PRIOR * strengths
-            curvatures = []
-            for one in self._rounds:
-                expected = one.differences(strengths).sigmoid()
-                slope -= one.by_sentence(((expected - 0.5) * one.pairs()).sum(dim=2))
-                curvatures.append(expected * (1 - expected) * one.pairs())
-            if not (slope.abs() > 1e-6).any():
-                break
-            step = self._solve(curvatures, slope)
-            for _ in range(30):  # half as far, until it is uphill
-                further = self.log_posterior(strengths + step)
-                if further >= value - 1e-12 * abs(value):
-                    break
-                step = step / 2
-            strengths, value = strengths + step, further
-        return strengths
+        optimizer = torch.optim.LBFGS(
+            [self.strengths],
+            max_iter=max_iter,
+            max_eval=2 * max_iter,
+            history_size=20,
+            tolerance_grad=1e-6,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+        if len(self.strengths):
+            optimizer.step(self.loss)
 
-    def log_posterior(self, strengths: Tensor) -> float:
-        """What is maximised, less what does not depend on the strengths."""
-        value = self._won @ strengths - self.PRIOR / 2 * strengths @ strengths
-        for one in self._rounds:
-            # Of a pair won by t: t · log σ(d) + (1 - t) · log σ(-d) = t · d - softplus(d), whichever is the first.
-            value -= (softplus(one.differences(strengths)) * one.pairs()).sum() / 2
-        return float(value)
-
-    def _solve(self, curvatures: Sequence[Tensor], slope: Tensor) -> Tensor:
-        """Newton's step: conjugate gradients, preconditioned by the diagonal, to a thousandth of the slope."""
-        diagonal = torch.full_like(slope, self.PRIOR)
-        for one, weights in zip(self._rounds, curvatures, strict=True):
-            diagonal += one.by_sentence(weights.sum(dim=2))
-        step, rest = torch.zeros_like(slope), slope
-        direction = rest / diagonal
-        size = wanted = rest @ direction
-        for _ in range(100):
-            bent = diagonal * direction
-            for one, weights in zip(self._rounds, curvatures, strict=True):
-                bent -= one.by_sentence((weights @ direction[one.members].unsqueeze(2)).squeeze(2))
-            length = size / (direction @ bent)
-            step, rest = step + length * direction, rest - length * bent
-            previous, size = size, rest @ (rest / diagonal)
-            if size <= 1e-6 * wanted:
-                break
-            direction = rest / diagonal + size / previous * direction
-        return step
+    def loss(self) -> Tensor:
+        """The negative log-posterior, up to a constant; its gradient is written to `strengths.grad`."""
+        i, j = self._pairs
+        difference = self.strengths[j] - self.strengths[i]
+        # Written out, since autograd is off inside of a pipeline.
+        surplus = difference.sigmoid() - self._shares
+        gradient = self.PRIOR * self.strengths
+        self.strengths.grad = gradient.index_add_(0, j, surplus).index_add_(0, i, surplus, alpha=-1)
+        # log σ(d) for a share t, log σ(-d) for the rest: t · d - softplus(d).
+        penalty = self.PRIOR / 2 * self.strengths @ self.strengths
+        return (softplus(difference) - self._shares * difference).sum() + penalty

@@ -19,6 +19,7 @@ from .configuration_sentence_ordering import SentenceOrderingConfig, whole_numbe
 from .decoding_sentence_ordering import (
     FIXED_POINT_NAMES,
     FixedPoints,
+    assign_copies,
     average_pair_logits,
     average_scores,
     combine_groups,
@@ -33,18 +34,22 @@ from .repository_sentence_ordering import save_tokenizer
 from .tokenization_sentence_ordering import StoryTokenizer, arrangements, as_list, as_sentences, batches_by_length
 
 BATCH_TOKENS = 8192
-"""Tokens, padding included, that go through the encoder at once where nobody says otherwise."""
+"""Tokens, padding included, that go through the encoder at once by default."""
+GROUP_SIZE = 10
+"""The most sentences of a group of a long text, unless the model's config says otherwise: about as many as the stories
+that models are trained on. Larger groups need fewer rounds, but only a model trained on long stories orders them."""
+MOST_PAIRS = 2000**2
+"""A text with more pairs is sorted by its scores by a model with `head="pairs"`, without the logit of each pair."""
 
 
 @dataclass(frozen=True)
 class StoryScores:
-    """What a model says of one story.
+    """What a model says about one story.
 
     Attributes:
         scores: one per sentence in input order, see `average_scores`.
         pair_logits: `(sentences, sentences)`, float64, of a model with `head="pairs"`: [i, j] is the logit of
-            «sentence i stands before sentence j». None for `head="score"`, and for a text of very many sentences, see
-            `score_long_text`.
+            «sentence i comes before sentence j». None for `head="score"`, and for a text with more than `MOST_PAIRS`.
     """
 
     scores: list[float | None]
@@ -61,72 +66,76 @@ def score_stories(
     batch_tokens: int | None = BATCH_TOKENS,
     num_permutations: int = 1,
 ) -> list[StoryScores]:
-    """Scores every sentence, averaged over arrangements of its story, whatever order the sentences come in.
+    """Scores every sentence, averaged over arrangements of its story, independently of the order of the input.
 
     Arrangements of similar length go through the model together, the longest first.
 
     Args:
-        model: a `SentenceOrderingModel` in eval mode, or what is called like one.
+        model: a `SentenceOrderingModel` in eval mode, or a callable like one.
         story_tokenizer: the model's.
         stories: sentences of each story.
         sentence_ids: their ids, see `StoryTokenizer.shortened`.
-        batch_size: arrangements, of whichever stories, that go through the model at once at most.
-        batch_tokens: tokens that do, padding included.
-        num_permutations: arrangements of each story, fewer where it has not so many; of one that does not fit into the
-            encoder, see `score_long_text`.
+        batch_size: the most arrangements, of any stories, that go through the model at once.
+        batch_tokens: the most tokens that do, padding included.
+        num_permutations: arrangements of each story, fewer where it does not have as many; for a story that does not
+            fit into the encoder, see `score_long_text`.
 
     Returns:
         For each story its scores, and pair logits if the model gives them, for `in_order`.
     """
-    fits = [story_tokenizer.fits(ids) for ids in sentence_ids]
     ways = [
-        arrangements(sentences, num_permutations) if fit else [] for sentences, fit in zip(stories, fits, strict=True)
+        arrangements(sentences, num_permutations) if story_tokenizer.fits(ids) else []
+        for sentences, ids in zip(stories, sentence_ids, strict=True)
     ]
-    rows: list[list[list[float]]] = [[[] for _ in story] for story in ways]
-    pairs: list[dict[int, Tensor]] = [{} for _ in ways]
-    places = [(story, number) for story, shown in enumerate(ways) for number in range(len(shown))]
-    lengths = [story_tokenizer.length(sentence_ids[story]) for story, _ in places]
+    # A story without sentences goes through the model as one bare marker.
+    shown = [[ids[i] for i in way] or [[]] for ids, story in zip(sentence_ids, ways, strict=True) for way in story]
+    results = _run_model(model, story_tokenizer, shown, batch_size=batch_size, batch_tokens=batch_tokens)
+    found = []
+    for sentences, ids, story in zip(stories, sentence_ids, ways, strict=True):
+        if not story:
+            found.append(score_long_text(model, story_tokenizer, sentences, ids, num_permutations=num_permutations))
+            continue
+        rows, pairs = zip(*islice(results, len(story)), strict=True)
+        pair_logits = None
+        if pairs[0] is not None:
+            shown_as = [assign_copies(sentences, way, row) for way, row in zip(story, rows, strict=True)]
+            pair_logits, _ = average_pair_logits(len(sentences), shown_as, pairs)
+        found.append(StoryScores(average_scores(sentences, story, rows), pair_logits))
+    return found
+
+
+def _run_model(
+    model: Any,
+    story_tokenizer: StoryTokenizer,
+    shown: Sequence[Sequence[Sequence[int]]],
+    *,
+    batch_size: int | None = None,
+    batch_tokens: int | None = BATCH_TOKENS,
+    progress: Any = None,
+) -> Iterator[tuple[list[float], Tensor | None]]:
+    """For each story the scores of its sentences as shown, and their pair logits if the model gives them.
+
+    Args:
+        model, story_tokenizer, batch_size, batch_tokens: as for `score_stories`.
+        shown: the ids of each sentence of each story.
+        progress: a progress bar, updated by the number of stories.
+    """
+    results: list[tuple[list[float], Tensor | None]] = [([], None)] * len(shown)
+    lengths = [story_tokenizer.length(sentences) for sentences in shown]
     with torch.inference_mode():
         for batch in batches_by_length(lengths, batch_size=batch_size, batch_tokens=batch_tokens):
-            chosen = [places[i] for i in batch]
-            # A story of no sentence goes through the model as one bare marker.
-            tokenized = [
-                story_tokenizer.assemble([sentence_ids[story][i] for i in ways[story][number]] or [[]])
-                for story, number in chosen
-            ]
+            tokenized = [story_tokenizer.assemble(shown[i]) for i in batch]
             inputs = story_tokenizer.collate(tokenized)
             output = model(**{key: value.to(model.device) for key, value in inputs.items()})
             logits = output.logits.tolist()
             pair_logits = None if output.pair_logits is None else output.pair_logits.cpu().double()
-            for place, ((story, number), shown) in enumerate(zip(chosen, tokenized, strict=True)):
-                size = len(shown.marker_positions)
-                rows[story][number] = logits[place][:size]
-                if pair_logits is not None:
-                    pairs[story][number] = pair_logits[place, :size, :size]
-        found = []
-        for story, (sentences, fit) in enumerate(zip(stories, fits, strict=True)):
-            if fit:
-                scores = average_scores(sentences, ways[story], rows[story])
-                matrices = [pairs[story][number] for number in sorted(pairs[story])]
-                of_pairs = average_pair_logits(sentences, ways[story], rows[story], matrices) if matrices else None
-                found.append(StoryScores(scores, of_pairs))
-            else:
-                long_text = (sentences, sentence_ids[story])
-                long_scores, of_pairs = score_long_text(
-                    model, story_tokenizer, *long_text, num_permutations=num_permutations
-                )
-                found.append(StoryScores(list(long_scores), of_pairs))
-    return found
-
-
-GROUP_SIZE = 10
-"""Sentences of a group at most, unless the model's config says otherwise: about as many as the stories have that
-models are trained on. Larger groups are fewer and tell more, but only to a model that has seen such."""
-MOST_PAIRS = 2000**2
-"""Pairs of a text that are decided one by one by a model with `head="pairs"`: a longer text is sorted by its scores."""
-# In one batch of groups, padding included. Not up to the caller's batch size: between different batches scores differ
-# in their last digits, and of two sentences of nearly the same strength another one would go into the next group.
-_TOKENS_AT_ONCE = 8192
+            for place, (i, story) in enumerate(zip(batch, tokenized, strict=True)):
+                size = len(story.marker_positions)
+                pairs = None if pair_logits is None else pair_logits[place, :size, :size]
+                results[i] = (logits[place][:size], pairs)
+            if progress is not None:
+                progress.update(len(batch))
+    return iter(results)
 
 
 def score_long_text(
@@ -136,45 +145,41 @@ def score_long_text(
     sentence_ids: Sequence[Sequence[int]],
     *,
     num_permutations: int = 1,
-) -> tuple[list[float], Tensor | None]:
-    """Scores of a text that does not fit into the encoder, see `combine_groups`, and logits of its pairs.
+) -> StoryScores:
+    """Scores of a text that does not fit into the encoder, see `combine_groups`.
 
-    Depends on nothing but model and sentences: neither on their order, nor on what else is in a batch. Shows its
-    progress on a terminal after some seconds.
+    The result depends on the model and the sentences alone, not on their order or on other texts in a batch. Shows a
+    progress bar on a terminal after some seconds.
 
     Args:
         model: a `SentenceOrderingModel` in eval mode.
         story_tokenizer: the model's.
         sentences: of the text.
         sentence_ids: their ids, none longer than `StoryTokenizer.shortened` leaves it.
-        num_permutations: so many times as many groups.
+        num_permutations: factor for the number of groups.
 
     Returns:
-        For each sentence a score in the unit of the model's own, so that its `confidence_temperature` holds. Of a model
-        with `head="pairs"`, whose texts have no more than `MOST_PAIRS` pairs, `(sentences, sentences)` pair logits as
-        well: of each pair the mean over all groups in which it met, and the difference of the scores if it never did.
+        Scores in the unit of the model's own, so that its `confidence_temperature` holds. The logit of a pair is the
+        mean over all groups in which it met, or the difference of its scores if it never did.
     """
-    pairs = _MeanPairLogits(len(sentences)) if model.config.head == "pairs" else None
+    keeps_pairs = model.config.head == "pairs" and len(sentences) ** 2 <= MOST_PAIRS
+    groups_shown: list[list[int]] = []
+    pair_logits: list[Tensor] = []
     with tqdm(desc="Ordering a long text", unit=" groups", disable=None, delay=3, leave=False) as progress:
 
         def score_groups(groups: list[list[int]]) -> list[list[float]]:
             if progress.total is None:
                 progress.total = number_of_rounds(len(groups), num_permutations) * len(groups)
-            scores: list[list[float]] = [[] for _ in groups]
-            lengths = [story_tokenizer.length([sentence_ids[i] for i in group]) for group in groups]
-            for batch in batches_by_length(lengths, batch_tokens=_TOKENS_AT_ONCE):
-                stories = [story_tokenizer.assemble([sentence_ids[i] for i in groups[place]]) for place in batch]
-                inputs = story_tokenizer.collate(stories)
-                with torch.inference_mode():
-                    output = model(**{name: value.to(model.device) for name, value in inputs.items()})
-                for place, row in zip(batch, output.logits.tolist(), strict=True):
-                    scores[place] = row[: len(groups[place])]
-                if pairs is not None:
-                    pairs.add([groups[place] for place in batch], output.pair_logits)
-                progress.update(len(batch))
-            return scores
+            shown = [[sentence_ids[i] for i in group] for group in groups]
+            # Not in batches of the caller's size: in other batches scores differ in their last digits, and the next
+            # groups may depend on them.
+            results = list(_run_model(model, story_tokenizer, shown, progress=progress))
+            if keeps_pairs:
+                groups_shown.extend(groups)
+                pair_logits.extend(pairs for _, pairs in results if pairs is not None)
+            return [scores for scores, _ in results]
 
-        found = combine_groups(
+        scores = combine_groups(
             sentences,
             score_groups,
             lengths=[len(ids) + 1 for ids in sentence_ids],
@@ -183,35 +188,11 @@ def score_long_text(
             temperature=model.config.confidence_temperature,
             num_permutations=num_permutations,
         )
-    return found, None if pairs is None else pairs.mean(found)
-
-
-class _MeanPairLogits:
-    """The mean logit of each pair over the groups in which it met.
-
-    Args:
-        num_sentences: of the text; nothing is kept of a text that has more than `MOST_PAIRS` pairs.
-    """
-
-    def __init__(self, num_sentences: int) -> None:
-        self.is_kept = num_sentences**2 <= MOST_PAIRS
-        size = num_sentences if self.is_kept else 0
-        self.totals = torch.zeros(size, size, dtype=torch.float64)
-        self.counts = torch.zeros(size, size)
-
-    def add(self, groups: Sequence[Sequence[int]], pair_logits: Tensor) -> None:
-        """Adds a batch of groups, and their logits `(groups, members, members)`."""
-        for group, logits in zip(groups if self.is_kept else (), pair_logits.to("cpu", torch.float64), strict=False):
-            index = torch.tensor(group)
-            self.totals[index.unsqueeze(1), index] += logits[: len(group), : len(group)]
-            self.counts[index.unsqueeze(1), index] += 1
-
-    def mean(self, scores: Sequence[float]) -> Tensor | None:
-        """`(sentences, sentences)`, the difference of two scores for a pair that never met."""
-        if not self.is_kept:
-            return None
-        values = torch.tensor(scores, dtype=torch.float64)
-        return torch.where(self.counts > 0, self.totals / self.counts, values - values.unsqueeze(1))
+    if not keeps_pairs:
+        return StoryScores(list(scores))
+    means, counts = average_pair_logits(len(sentences), groups_shown, pair_logits)
+    values = torch.tensor(scores, dtype=torch.float64)
+    return StoryScores(list(scores), torch.where(counts > 0, means, values - values.unsqueeze(1)))
 
 
 TASK = "sentence-ordering"

@@ -15,7 +15,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from modeling_sentence_ordering import combine_groups, number_of_rounds
-from modeling_sentence_ordering.decoding_sentence_ordering import Judgements
+from modeling_sentence_ordering.decoding_sentence_ordering import BradleyTerry
 
 Groups = list[list[int]]
 checked = settings(max_examples=60, deadline=None)
@@ -222,7 +222,7 @@ def test_scores_that_are_no_numbers_are_passed_on(broken: float) -> None:
 
 
 def brute_force(
-    rounds: list[tuple[Groups, list[list[float]]]], strengths: torch.Tensor, prior: float = Judgements.PRIOR
+    rounds: list[tuple[Groups, list[list[float]]]], strengths: torch.Tensor, prior: float = BradleyTerry.PRIOR
 ) -> torch.Tensor:
     """The log-likelihood, pair by pair, and the prior."""
     total = -prior / 2 * (strengths**2).sum()
@@ -241,29 +241,43 @@ def brute_force(
 @given(data=st.data(), number=st.integers(2, 9))
 def test_the_fit_is_the_maximum(data: st.DataObject, number: int) -> None:
     rounds = []
-    judgements = Judgements(number)
+    model = BradleyTerry(number)
     for _ in range(data.draw(st.integers(1, 4))):
         line = data.draw(st.permutations(range(number)))
         cuts = sorted(data.draw(st.sets(st.integers(0, number))) | {0, number})
         groups = [line[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if b - a > 1]
         rows = [[data.draw(st.sampled_from([-40.0, -2.0, 0.0, 0.5, 3.0, 50.0])) for _ in group] for group in groups]
-        judgements.add(groups, rows)
+        model.add(groups, rows)
         rounds.append((groups, rows))
-    start = torch.zeros(number, dtype=torch.float64)
-    found = judgements.fit(start).clone().requires_grad_()
-    (slope,) = torch.autograd.grad(brute_force(rounds, found), found)
-    assert slope.abs().max() < 1e-5
+    model.fit()
+    found = model.strengths.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(brute_force(rounds, found), found)
+    assert gradient.abs().max() < 1e-5
     found = found.detach()
-    above = [float(brute_force(rounds, one)) - judgements.log_posterior(one) for one in (start, found, found.flip(0))]
+    above = []
+    for strengths in (torch.zeros_like(found), found.flip(0), found):
+        model.strengths = strengths.clone()
+        above.append(float(brute_force(rounds, strengths) + model.loss()))
     assert above == pytest.approx([above[0]] * 3, abs=1e-8)
-    far = torch.linspace(-30, 30, number, dtype=torch.float64)
-    assert judgements.fit(far).tolist() == pytest.approx(found.tolist(), abs=1e-3), "wherever it begins"
+    model.strengths = torch.linspace(-30, 30, number, dtype=torch.float64)
+    model.fit()
+    assert model.strengths.tolist() == pytest.approx(found.tolist(), abs=1e-3), "wherever it begins"
+
+
+def test_a_long_chain_of_comparisons_is_fitted_to_its_end() -> None:
+    """1,000 sentences, each compared only with its neighbours: what L-BFGS needs the most iterations for."""
+    number = 1000
+    model = BradleyTerry(number)
+    model.add([[i, i + 1] for i in range(number - 1)], [[0.0, 1.0]] * (number - 1))
+    model.fit()
+    model.loss()
+    assert model.strengths.grad is not None and model.strengths.grad.abs().max() < 1e-5
 
 
 def test_two_sentences_are_as_far_apart_as_their_scores_say() -> None:
-    judgements = Judgements(3)
-    for _ in range(1000):  # beside which the prior is nothing
-        judgements.add([[2, 0]], [[0.5, -1.0]])
-    strengths = judgements.fit(torch.zeros(3, dtype=torch.float64))
-    assert strengths[2] - strengths[0] == pytest.approx(1.5, abs=1e-3)
-    assert strengths[1] == 0, "of which nothing is known"
+    model = BradleyTerry(3)
+    for _ in range(1000):  # the prior has no weight against so many
+        model.add([[2, 0]], [[0.5, -1.0]])
+    model.fit()
+    assert model.strengths[2] - model.strengths[0] == pytest.approx(1.5, abs=1e-3)
+    assert model.strengths[1] == 0, "never compared"

@@ -52,14 +52,6 @@ def test_it_is_the_best_of_all_orders_and_of_equal_ones_the_first(seed: int, cou
     assert best_order(logits) == list(expected)
 
 
-@pytest.mark.parametrize("count", range(7))
-def test_looking_at_all_orders_is_the_search_over_subsets(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = torch.stack([random_logits(seed, count, whole=seed % 2 == 0) for seed in range(30)])
-    found = best_orders(logits).tolist()
-    monkeypatch.setattr("modeling_sentence_ordering.decoding_sentence_ordering._MOST_ENUMERATED", -1)
-    assert best_orders(logits).tolist() == found
-
-
 @checked
 @given(seeds, st.integers(2, 6))
 def test_of_the_orders_that_keep_pairs_it_is_the_best(seed: int, count: int) -> None:

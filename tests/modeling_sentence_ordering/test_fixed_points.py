@@ -20,14 +20,16 @@ checked = settings(deadline=None, suppress_health_check=[HealthCheck.function_sc
 
 
 @st.composite
-def known_orders(draw: st.DrawFn, *, forest: str = "", most: int = 7) -> tuple[list[float], FixedPoints]:
-    """Scores, and fixed points that some order of the sentences keeps."""
+def known_orders(draw: st.DrawFn, *, disjoint: bool = False, most: int = 7) -> tuple[list[float], FixedPoints]:
+    """Scores, and constraints that some order of the sentences satisfies."""
     n = draw(st.integers(1, most))
     scores = [float(value) for value in draw(st.lists(st.integers(-9, 9), min_size=n, max_size=n))]
     possible = draw(st.permutations(range(n)))
     pairs = [(i, j) for place, j in enumerate(possible) for i in possible[:place]]
-    once = {"follows": lambda pair: pair[1], "precedes": lambda pair: pair[0], "": None}[forest]
-    before = draw(st.lists(st.sampled_from(pairs), max_size=n, unique_by=once)) if pairs else []
+    if disjoint:
+        scores = [score + 2.0 ** -(4 + i) for i, score in enumerate(scores)]  # no ties, not even of means of two
+        pairs = list(zip(possible[1:-1:2], possible[2:-1:2], strict=False))
+    before = draw(st.lists(st.sampled_from(pairs), max_size=n)) if pairs else []
     ends = {name: index for name, index in (("first", possible[0]), ("last", possible[-1])) if draw(st.booleans())}
     return scores, FixedPoints.read({**ends, "before": before}, n)
 
@@ -59,10 +61,8 @@ def test_the_answer_is_a_permutation_that_keeps_what_is_known(known: tuple[list[
 
 
 @checked
-@given(known_orders(forest="follows", most=6) | known_orders(forest="precedes", most=6))
-def test_no_order_is_better_where_each_sentence_follows_or_precedes_one_other_at_most(
-    known: tuple[list[float], FixedPoints],
-) -> None:
+@given(known_orders(disjoint=True, most=6))
+def test_no_order_is_better_where_each_sentence_is_in_one_pair_at_most(known: tuple[list[float], FixedPoints]) -> None:
     scores, fixed = known
     allowed = [list(order) for order in permutations(range(len(scores))) if keeps(list(order), fixed)]
     found = order_by_scores(scores, fixed)
@@ -124,29 +124,29 @@ def test_time_grows_with_the_number_of_constraints() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "facts"),
     [
-        ({"first": 3, "last": 3}, "sentence 3 cannot be both first and last of 4 sentences"),
-        ({"first": 4}, "first names sentence 4, but the story's 4 are numbered from 0 on"),
-        ({"last": -1}, "last names sentence -1, but the story's 4 are numbered from 0 on"),
-        ({"before": [(0, 1), (0, 7)]}, "before names sentence 7, but"),
-        ({"first": "1"}, "first names sentences by their places in the input, counted from 0, not by '1'"),
-        ({"last": True}, "not by True"),
-        ({"first": [1, 2]}, r"not by \[1, 2\]"),
-        ({"before": [(0, 1.5)]}, "not by 1.5"),
-        ({"before": [(2, 2)]}, "before says that sentence 2 stands before itself"),
-        ({"first": 1, "before": [(0, 1)]}, "1 is to be first, but before says that sentence 0 stands before it"),
-        ({"last": 1, "before": [(1, 3)]}, "1 is to be last, but before says that it stands before sentence 3"),
-        ({"before": [(0, 1), (3, 2), (1, 0)]}, "in a circle: sentences (0 → 1 → 0|1 → 0 → 1)$"),
-        ({"before": [(0, 1), (1, 2), (2, 0)]}, "in a circle: sentences (0 → 1 → 2 → 0|1 → 2 → 0 → 1|2 → 0 → 1 → 2)$"),
-        ({"before": [0, 1]}, r"before is a list of pairs of sentences, \[\[i, j\], …\], and 0 is no pair"),
-        ({"before": [(0, 1, 2)]}, r"\(0, 1, 2\) is no pair"),
-        ({"before": 3}, r"before is a list of pairs of sentences, \[\[i, j\], …\], not 3"),
-        ({"before": ["01"]}, "'01' is no pair"),
+        ({"first": 3, "last": 3}, "contradict each other: .*3"),
+        ({"first": 4}, "first .*from 0 to 3, got 4"),
+        ({"last": -1}, "last .*-1"),
+        ({"before": [(0, 1), (0, 7)]}, "before .*from 0 to 3, got 7"),
+        ({"first": "1"}, "first .*'1'"),
+        ({"last": True}, "last .*True"),
+        ({"first": [1, 2]}, r"first .*\[1, 2\]"),
+        ({"before": [(0, 1.5)]}, "before .*1.5"),
+        ({"before": [(2, 2)]}, "2 → 2"),
+        ({"first": 1, "before": [(0, 1)]}, "0 → 1 → 0|1 → 0 → 1"),
+        ({"last": 1, "before": [(1, 3)]}, "3 → 1 → 3|1 → 3 → 1"),
+        ({"before": [(0, 1), (3, 2), (1, 0)]}, "(0 → 1 → 0|1 → 0 → 1) "),
+        ({"before": [(0, 1), (1, 2), (2, 0)]}, "(0 → 1 → 2 → 0|1 → 2 → 0 → 1|2 → 0 → 1 → 2) "),
+        ({"before": [0, 1]}, r"before .*\[\[i, j\], …\].* 0 is not a pair"),
+        ({"before": [(0, 1, 2)]}, r"before .*\(0, 1, 2\)"),
+        ({"before": 3}, r"before .*\[\[i, j\], …\].* 3"),
+        ({"before": ["01"]}, "before .*'01'"),
     ],
 )
-def test_what_cannot_be_is_an_error_that_names_the_sentences(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_be_is_an_error_that_names_the_sentences(fields: dict[str, Any], facts: str) -> None:
+    with pytest.raises(ValueError, match=facts):
         FixedPoints.read(fields, 4)
 
 
@@ -205,14 +205,14 @@ def test_in_the_pipeline_for_many(batch_size: int, order: SentenceOrderingPipeli
     answers = list(order(dataset, batch_size=batch_size))
     assert answers[1]["order"][0] == 2 and answers[3]["order"][0] == 1
     assert answers[0]["order"].index(1) < answers[0]["order"].index(0)
-    with pytest.raises(TypeError, match="first, last: for one story; of many, give each with its own as a dictionary"):
+    with pytest.raises(TypeError, match="first, last.*dictionary"):
         order(STORIES, first=0, last=1)
 
 
 def test_contradictions_reach_the_caller_of_the_pipeline(order: SentenceOrderingPipeline) -> None:
-    with pytest.raises(ValueError, match="sentences (0 → 1 → 0|1 → 0 → 1)"):
+    with pytest.raises(ValueError, match="0 → 1 → 0|1 → 0 → 1"):
         order(STORIES[0], before=[(0, 1), (1, 0)])
-    with pytest.raises(ValueError, match="first names sentence 4, but the story's 4"):
+    with pytest.raises(ValueError, match="first .*from 0 to 3, got 4"):
         order([STORIES[0], {"sentences": STORIES[0], "first": 4}])
 
 
