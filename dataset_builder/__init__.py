@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
     from .configurations import shuffle_of_story, shuffled_labels, story_key
     from .dataset_card import CardMarkup
+    from .errors import UserError
     from .loading import load_all, load_stories, stories_of_rows, stream_stories
     from .rights import check_public_push, check_push_of_rocstories, in_rocstories_layout, may_be_quoted
     from .shuffled_rocstories import ShuffledRocstories
@@ -26,6 +27,7 @@ _NAMES = {
     "build": ("BuiltDataset", "build_dataset"),
     "configurations": ("shuffle_of_story", "shuffled_labels", "story_key"),
     "dataset_card": ("CardMarkup",),
+    "errors": ("UserError",),
     "loading": ("load_all", "load_stories", "stories_of_rows", "stream_stories"),
     "rights": ("check_public_push", "check_push_of_rocstories", "in_rocstories_layout", "may_be_quoted"),
     "shuffled_rocstories": ("ShuffledRocstories",),
@@ -46,6 +48,7 @@ __all__ = [
     "ShuffledRocstories",
     "Story",
     "StoryStream",
+    "UserError",
     "build_dataset",
     "check_public_push",
     "check_push_of_rocstories",

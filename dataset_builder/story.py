@@ -11,6 +11,8 @@ from math import isnan
 from pathlib import PurePath
 from typing import Any
 
+from .errors import UserError
+
 FIXED_POINTS = ("first", "last", "before")
 STORY_FIELDS = ("storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents")
 ROC_SENTENCES = ("sentence1", "sentence2", "sentence3", "sentence4", "sentence5")
@@ -43,7 +45,7 @@ class Story:
     fixed_points: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-class BadRecord(ValueError):
+class BadRecord(UserError):
     """A record that cannot be read as a story.
 
     Attributes:
@@ -174,7 +176,7 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
     try:
         sentences = _sentences(record)
         if not sentences and not as_given:
-            raise ValueError("0 sentences, where an order needs at least two")
+            raise UserError("0 sentences, where an order needs at least two")
         if len(sentences) > 1 and not as_given:
             sentences = _in_true_order(record, sentences)
     except ValueError as error:
@@ -198,17 +200,17 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
     if column is not None:
         values = record[column]
         if not isinstance(values, (list, tuple)):
-            raise ValueError(f"'{column}' is not a list of sentences")
+            raise UserError(f"'{column}' is not a list of sentences")
         names = [f"sentence {number}" for number in range(1, len(values) + 1)]
     else:
         names = sentence_columns(record)
         if not names:
             found, hint = ", ".join(map(str, record)) or "nothing", similar_column("sentences", map(str, record))
-            raise ValueError(f"'sentences' is missing (found: {found}){hint}")
+            raise UserError(f"'sentences' is missing (found: {found}){hint}")
         values = without_blank_end([record[name] for name in names])
         names = [f"sentence{number}" for number in range(1, len(values) + 1)]
         if missing := [name for name in names if name not in record]:
-            raise ValueError(f"column {missing[0]!r} is missing")
+            raise UserError(f"column {missing[0]!r} is missing")
     for name, sentence in zip(names, values, strict=True):
         _check_sentence(name, sentence)
     return list(values)
@@ -216,15 +218,15 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
 
 def _check_sentence(name: str, sentence: Any) -> None:
     if not isinstance(sentence, str):
-        raise ValueError(f"{name} is not text")
+        raise UserError(f"{name} is not text")
     if is_blank(sentence):
-        raise ValueError(f"{name} is empty")
+        raise UserError(f"{name} is empty")
     if "\0" in sentence:
-        raise ValueError(f"{name} contains a NUL character: the file is binary, or text in UTF-16")
+        raise UserError(f"{name} contains a NUL character: the file is binary, or text in UTF-16")
     try:
         sentence.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError(f"{name} contains half of a surrogate pair, which is not a character") from None
+        raise UserError(f"{name} contains half of a surrogate pair, which is not a character") from None
 
 
 def _in_true_order(record: Mapping[str, Any], shown: list[str]) -> list[str]:
@@ -235,7 +237,7 @@ def _in_true_order(record: Mapping[str, Any], shown: list[str]) -> list[str]:
         return [sentence for _, sentence in sorted(zip(labels, shown, strict=True))]
     if "shuf_sents" in record:
         if record.get("orig_sents") is None:
-            raise ValueError("'orig_sents' is missing, which 'shuf_sents' needs")
+            raise UserError("'orig_sents' is missing, which 'shuf_sents' needs")
         return [shown[index] for index in _permutation("orig_sents", record["orig_sents"], len(shown))]
     return shown
 
@@ -246,5 +248,5 @@ def _permutation(name: str, values: Sequence[Any], length: int) -> list[int]:
     except (TypeError, ValueError):
         numbers = []
     if sorted(numbers) != list(range(length)) or len(numbers) != len(values):
-        raise ValueError(f"'{name}' is not a permutation of 0 … {length - 1}")
+        raise UserError(f"'{name}' is not a permutation of 0 … {length - 1}")
     return numbers

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import IO, Any, cast
 
+from .errors import UserError
 from .line_formats import Lines, Records, jsonl_records, text_records
 from .parquet_format import parquet_records
 from .story import BadRecord, SingleSentence, Story, story_from_record
@@ -61,7 +62,7 @@ def read_stories(
 
     Raises:
         BadRecord: a record is not a story; the message states file, row and reason.
-        ValueError: the file does not exist or its format is unknown, raised at once; or it may not be read, raised when
+        UserError: the file does not exist or its format is unknown, raised at once; or it may not be read, raised when
             it is opened.
     """
     if not isinstance(source, (str, os.PathLike)):
@@ -96,7 +97,7 @@ def read_records(path: str, name: str, file_format: str | None = None) -> Record
 
 
 def open_bytes(path: str) -> IO[bytes]:
-    """A file on disk, or at an fsspec URL; ValueError if it may not be read."""
+    """A file on disk, or at an fsspec URL; UserError if it may not be read."""
     if "://" in path:
         import fsspec
 
@@ -104,7 +105,7 @@ def open_bytes(path: str) -> IO[bytes]:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _records(stream: IO[Any], file: str, file_format: str) -> Records:
@@ -143,7 +144,7 @@ def format_of_name(name: str) -> str:
     """The format of a file by its suffix; ValueError for an unknown one."""
     suffix = PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"{name}: no reader for {suffix or 'a file without a suffix'}; supported are {supported()}")
+        raise UserError(f"{name}: no reader for {suffix or 'a file without a suffix'}; supported are {supported()}")
     return SUFFIXES[suffix]
 
 
@@ -158,7 +159,7 @@ def files_in_folder(folder: str) -> list[str]:
     Hidden files, README and LICENSE are not data.
 
     Raises:
-        ValueError: there are none.
+        UserError: there are none.
     """
     names = sorted(
         entry.name
@@ -169,21 +170,21 @@ def files_in_folder(folder: str) -> list[str]:
         and PurePath(entry.name).stem.lower() not in _NOT_DATA
     )
     if not names:
-        raise ValueError(f"{folder}: no file of stories in this folder; supported are {supported()}")
+        raise UserError(f"{folder}: no file of stories in this folder; supported are {supported()}")
     return [os.path.join(folder, name) for name in names]
 
 
 def _check_special(path: str, file_format: str) -> None:
-    """Raises ValueError for what is not a file, except a named pipe with a format that is read from the beginning."""
+    """Raises UserError for what is not a file, except a named pipe with a format that is read from the beginning."""
     if os.path.isdir(path):
-        raise ValueError(f"{path}: a folder, where a file is expected")
+        raise UserError(f"{path}: a folder, where a file is expected")
     special = special_file(path)
     if special is None:
-        raise ValueError(f"{path}: no such file{did_you_mean(path)}")
+        raise UserError(f"{path}: no such file{did_you_mean(path)}")
     if special != "a named pipe":
-        raise ValueError(f"{path}: {special}, which cannot be read as a file of stories")
+        raise UserError(f"{path}: {special}, which cannot be read as a file of stories")
     if file_format == "parquet":
-        raise ValueError(f"{path}: a named pipe, but Parquet is not read from its beginning: write it to a file first")
+        raise UserError(f"{path}: a named pipe, but Parquet is not read from its beginning: write it to a file first")
 
 
 def special_file(path: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dataset_builder.file_writing import errors_about, new_file
 from training.evaluation.metrics import LOGGED_METRICS
+from training.system.errors import CommandFailed
 
 from .reporting import Reporting
 
@@ -24,7 +25,7 @@ COLUMNS = (
 )
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(CommandFailed):
     """Training that cannot go on for a reason outside of its input; the message is one line."""
 
 

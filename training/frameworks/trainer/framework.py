@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput
 
+from dataset_builder import UserError
 from modeling_sentence_ordering import save_tokenizer
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
 from training.evaluation.metrics import LOGGED_METRICS
@@ -245,10 +246,10 @@ def checkpoint_step(checkpoint: Path) -> int:
     """Steps of the optimizer that a checkpoint has behind it.
 
     Raises:
-        ValueError: if it is no whole checkpoint of Trainer.
+        UserError: if it is no whole checkpoint of Trainer.
     """
     state = checkpoint / "trainer_state.json"
     try:
         return int(TrainerState.load_from_json(str(state)).global_step)
     except (OSError, ValueError, TypeError):
-        raise ValueError(f"{checkpoint} is not a whole checkpoint of the transformers Trainer") from None
+        raise UserError(f"{checkpoint} is not a whole checkpoint of the transformers Trainer") from None
