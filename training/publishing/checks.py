@@ -11,6 +11,8 @@ from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
+from dataset_builder import UserError
+
 # File names under which people and programs keep secrets.
 SECRETS = (
     "token", "token.*", "*.token", "*[_-]token", "*[_-]token.*", "stored_tokens", "*credentials*", "*secret*", "id_*",
@@ -30,7 +32,7 @@ def check_files(folder: Path, excluded: tuple[str, ...]) -> None:
         excluded: name patterns of files that are not pushed and therefore not checked.
 
     Raises:
-        ValueError: a link out of the folder (except into `blobs` of the Hub's cache), a link to a folder, a device or
+        UserError: a link out of the folder (except into `blobs` of the Hub's cache), a link to a folder, a device or
             socket, or a file name that is typical of secrets.
     """
     root = folder.resolve()
@@ -44,26 +46,26 @@ def check_files(folder: Path, excluded: tuple[str, ...]) -> None:
             shown = folder / path.relative_to(root)
             secrets = HIDDEN_SECRETS if name in skipped else (*SECRETS, *HIDDEN_SECRETS)
             if any(fnmatch(name.lower(), pattern) for pattern in secrets):
-                raise ValueError(f"{shown} is named like a secret: move it out of the folder; nothing was pushed")
+                raise UserError(f"{shown} is named like a secret: move it out of the folder; nothing was pushed")
             if name in skipped:
                 continue
             if path.is_symlink():
                 _check_link(path, shown, roots, ignored)
             elif not path.is_dir() and not path.is_file():
-                raise ValueError(f"{shown} is not a regular file: remove it from the folder; nothing was pushed")
+                raise UserError(f"{shown} is not a regular file: remove it from the folder; nothing was pushed")
 
 
 def _check_link(path: Path, shown: Path, roots: list[Path], ignored: Callable[[str, list[str]], set[str]]) -> None:
     if path.is_dir():
-        raise ValueError(f"{shown} is a link to a folder: replace it by the folder; nothing was pushed")
+        raise UserError(f"{shown} is a link to a folder: replace it by the folder; nothing was pushed")
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):  # up to Python 3.12 a loop is a RuntimeError
-        raise ValueError(f"{shown} is a link to a missing file: remove it; nothing was pushed") from None
+        raise UserError(f"{shown} is a link to a missing file: remove it; nothing was pushed") from None
     if target.is_relative_to(roots[0]) and ignored("", list(target.relative_to(roots[0]).parts)):
-        raise ValueError(f"{shown} is a link to {target.name}, which is not pushed: remove it; nothing was pushed")
+        raise UserError(f"{shown} is a link to {target.name}, which is not pushed: remove it; nothing was pushed")
     if not any(target.is_relative_to(root) for root in roots):
-        raise ValueError(
+        raise UserError(
             f"{shown} is a link to a file outside the folder: replace it by a copy if it is to be public; nothing was "
             "pushed"
         )
@@ -78,15 +80,15 @@ def check_code(folder: Path, name: Path | str, *, trusted: bool = False) -> None
         trusted: allow any code in the folder; references to code outside it are refused all the same.
 
     Raises:
-        ValueError: naming the first three files or references.
+        UserError: naming the first three files or references.
     """
     if references := sorted(foreign_references(folder, trusted=trusted)):
-        raise ValueError(
+        raise UserError(
             f"{name} references code that is not this package's, which loading the model would run: remove these "
             f"entries ({'; '.join(references[:3])})"
         )
     if not trusted and (files := foreign_code(folder)):
-        raise ValueError(
+        raise UserError(
             f"{name} contains code that is not of this version of the package ({', '.join(files[:3])}), and loading "
             "the model would run it: read it, then add --trust_remote_code"
         )

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dataset_builder import UserError
+
 _CHECK = """
 import sys
 for name in ("modeling_sentence_ordering", "dataset_builder", "training", "model_card"):
@@ -50,7 +52,7 @@ def check_in_clean_process(folder: Path, name: Path) -> None:
         name: what to call it in an error message.
 
     Raises:
-        ValueError: with the last line of the error.
+        UserError: with the last line of the error.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
@@ -65,4 +67,4 @@ def check_in_clean_process(folder: Path, name: Path) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no error message"]
         why = lines[-1].strip().replace(str(folder.resolve()), str(name))
-        raise ValueError(f"{name} does not load without this package and was not pushed: {why}")
+        raise UserError(f"{name} does not load without this package and was not pushed: {why}")

@@ -28,7 +28,7 @@ class PushToHubCallback(Callback):
         pushed: the result; None before the push, and in all processes but the first.
 
     Raises:
-        ValueError, PushFailed: before training as `check_publication`, after it as `push_folder`.
+        UserError, PushFailed: before training as `check_publication`, after it as `push_folder`.
     """
 
     def __init__(self, repo_id: str, *, weights: str = "best", **options: Any) -> None:

@@ -22,7 +22,7 @@ def push_experiment(experiment: poutyne.ModelBundle, tokenizer: Any, repo_id: st
         **options: other attributes of `Publication`.
 
     Raises:
-        ValueError, PushFailed: as `push_model`.
+        UserError, PushFailed: as `push_model`.
     """
     publication = Publication(repo_id, **options)
     stats: Mapping[str, Any] = {}

@@ -14,9 +14,11 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from dataset_builder import UserError
 from model_card.card import CARD, name_repository, write_brief_card
 from model_card.renewal import is_edited, write_card
 from training.models import repository
+from training.system.errors import CommandFailed
 from training.system.hub_errors import TRIES, first_line, with_retries
 
 from .checks import check_code, listing
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _BAD_BRANCH = re.compile(r"[\s~^:?*\[\\]|\.\.|//|@\{|^[-/.]|[/.]$|\.lock$|^$")
 
 
-class PushFailed(RuntimeError):
+class PushFailed(CommandFailed):
     """A failed push. The message is one line and says in which state the repository is."""
 
 
@@ -86,18 +88,18 @@ def check_publication(publication: Publication, repo_type: str = "model") -> str
         The repository's id, with its owner.
 
     Raises:
-        ValueError: invalid id or branch name, `create_pr` with a branch, or `private` for a public repository.
+        UserError: invalid id or branch name, `create_pr` with a branch, or `private` for a public repository.
         PushFailed: no token, a token without write access, or the Hub cannot be reached.
     """
     try:
         validate_repo_id(publication.repo_id)
     except ValueError as error:
-        raise ValueError(f"invalid repository id {publication.repo_id!r}: {first_line(error)}") from None
+        raise UserError(f"invalid repository id {publication.repo_id!r}: {first_line(error)}") from None
     revision = publication.revision
     if revision is not None and _BAD_BRANCH.search(revision):
-        raise ValueError(f"--revision {revision!r} is not a valid branch name")
+        raise UserError(f"--revision {revision!r} is not a valid branch name")
     if publication.create_pr and revision not in (None, "main"):
-        raise ValueError(f"--create_pr opens a pull request to main: leave out --revision {revision}")
+        raise UserError(f"--create_pr opens a pull request to main: leave out --revision {revision}")
     api = HfApi(token=publication.token)
     try:
         user = with_retries(lambda: api.whoami())
@@ -108,7 +110,7 @@ def check_publication(publication: Publication, repo_type: str = "model") -> str
     except Exception as error:
         raise PushFailed(f"cannot push to {publication.repo_id}: {first_line(error)}") from error
     if public:
-        raise ValueError(
+        raise UserError(
             f"{repo_id} is a public repository, and --private applies to new ones only: choose another name, or change "
             "its visibility in its settings on the Hub"
         )
@@ -162,7 +164,7 @@ def push_folder(
         report: called with each line of progress.
 
     Raises:
-        ValueError: the model cannot be loaded, the folder has files that must not be pushed or code that is not this
+        UserError: the model cannot be loaded, the folder has files that must not be pushed or code that is not this
             package's, or see `check_publication`.
         PushFailed: the Hub refuses the push or cannot be reached.
         PushInterrupted: interrupted by the user.
@@ -202,7 +204,7 @@ def push_model(
         report: called with each line of progress.
 
     Raises:
-        ValueError, PushFailed, PushInterrupted: as `push_folder`.
+        UserError, PushFailed, PushInterrupted: as `push_folder`.
     """
     repo_id = check_publication(publication)
     with tempfile.TemporaryDirectory() as parent:
@@ -250,7 +252,7 @@ class _Push:
         """Creates repository and branch if needed, and commits the folder.
 
         Raises:
-            ValueError: the Hub refuses the card.
+            UserError: the Hub refuses the card.
             PushFailed: anything else.
         """
         try:
@@ -260,7 +262,7 @@ class _Push:
             return with_retries(lambda: self._commit(folder), tries=1 if self.publication.create_pr else TRIES)
         except Exception as error:
             if type(error) is ValueError:  # the client's error for a refused card; network errors are subclasses
-                raise ValueError(f"nothing was pushed to {self.repo_id}: {first_line(error)}") from error
+                raise UserError(f"nothing was pushed to {self.repo_id}: {first_line(error)}") from error
             raise PushFailed(f"{self.state()}: {first_line(error)}") from error
 
     def _prepare(self) -> None:
