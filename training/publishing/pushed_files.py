@@ -45,7 +45,7 @@ def copy_to_push(folder: Path) -> Iterator[Path]:
     """A temporary folder with the files to push: the card is a copy, which may be changed, the others are links.
 
     Raises:
-        ValueError: see `check_files`.
+        UserError: see `check_files`.
     """
     check_files(folder, EXCLUDED)
     with tempfile.TemporaryDirectory() as parent:
