@@ -1,4 +1,4 @@
-"""Stories to learn sentence ordering from: readers, splits, the data set as a script and as Parquet.
+"""Stories for learning sentence ordering: readers, splits, the data set as a script and as Parquet.
 
 Names are imported when they are first used, because reading stories needs neither `datasets` nor `pyarrow`.
 """
@@ -10,38 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
-    from .cache import is_writable, writable_cache_folder
-    from .card_markup import CardMarkup
     from .configurations import shuffle_of_story, shuffled_labels, story_key
-    from .loading import load_all, load_stories
-    from .readers import read_stories
-    from .rights import check_public_push, check_push_of_rocstories, may_be_quoted
-    from .rocstories_layout import in_rocstories_layout
-    from .rows import stories_of_rows, story_columns
+    from .dataset_card import CardMarkup
+    from .errors import UserError
+    from .loading import load_all, load_stories, stories_of_rows, stream_stories
+    from .rights import check_public_push, check_push_of_rocstories, in_rocstories_layout, may_be_quoted
     from .shuffled_rocstories import ShuffledRocstories
     from .sources import SAMPLE_FILE
     from .splitting import split_rows
-    from .story import BadRecord, Story, story_hash
-    from .story_files import SPLITS, files_in_folder, format_of_name
-    from .streamed_sources import stream_stories
+    from .story import BadRecord, Story, story_columns, story_hash
+    from .story_cache import is_writable, writable_cache_folder
+    from .story_files import SPLITS, files_in_folder, format_of_name, read_stories
     from .streaming import StoryStream
 
 _NAMES = {
     "build": ("BuiltDataset", "build_dataset"),
-    "cache": ("is_writable", "writable_cache_folder"),
-    "card_markup": ("CardMarkup",),
     "configurations": ("shuffle_of_story", "shuffled_labels", "story_key"),
-    "loading": ("load_all", "load_stories"),
-    "readers": ("read_stories",),
-    "rights": ("check_public_push", "check_push_of_rocstories", "may_be_quoted"),
-    "rocstories_layout": ("in_rocstories_layout",),
-    "rows": ("stories_of_rows", "story_columns"),
+    "dataset_card": ("CardMarkup",),
+    "errors": ("UserError",),
+    "loading": ("load_all", "load_stories", "stories_of_rows", "stream_stories"),
+    "rights": ("check_public_push", "check_push_of_rocstories", "in_rocstories_layout", "may_be_quoted"),
     "shuffled_rocstories": ("ShuffledRocstories",),
     "sources": ("SAMPLE_FILE",),
     "splitting": ("split_rows",),
-    "story": ("BadRecord", "Story", "story_hash"),
-    "story_files": ("SPLITS", "files_in_folder", "format_of_name"),
-    "streamed_sources": ("stream_stories",),
+    "story": ("BadRecord", "Story", "story_columns", "story_hash"),
+    "story_cache": ("is_writable", "writable_cache_folder"),
+    "story_files": ("SPLITS", "files_in_folder", "format_of_name", "read_stories"),
     "streaming": ("StoryStream",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
@@ -54,6 +48,7 @@ __all__ = [
     "ShuffledRocstories",
     "Story",
     "StoryStream",
+    "UserError",
     "build_dataset",
     "check_public_push",
     "check_push_of_rocstories",
@@ -78,7 +73,7 @@ __all__ = [
 
 
 def _version() -> str:
-    """The installed version. This package's code may also be used without being installed: then it has no version."""
+    """The installed version; AttributeError where the code is used without being installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -1,7 +1,6 @@
-"""A name for an error: `load_dataset` names the first file that a script imports and that is not beside it.
+"""Its name is an error message: `load_dataset` names the first missing file that a script imports.
 
-`shuffled_rocstories.py` imports this module first, so somebody who copied the script alone reads that all files of
-`dataset_builder` are needed.
+`shuffled_rocstories.py` imports this module first, so that users who copied only the script learn what is missing.
 """
 
 SCRIPT = "shuffled_rocstories"

@@ -1,4 +1,4 @@
-"""YAML of somebody else, within bounds: a few lines of anchors can stand for gigabytes.
+"""YAML from untrusted sources within bounds: with anchors, a few lines can expand to gigabytes.
 
 Every package may import this module, and it imports none of them.
 """
@@ -10,29 +10,29 @@ from typing import Any
 import yaml
 
 LONGEST_TEXT = 2**20
-"""Characters of a text."""
+"""Maximum number of characters of a text."""
 LONGEST_NUMBER = 1000
-"""Characters of a number: the time to read one such as 1:59:59:… grows with the square of its length."""
+"""Maximum number of characters of a number: the time to parse one such as 1:59:59:… grows with its square."""
 MOST_VALUES = 100_000
-"""Number of values in it; values that an alias repeats count each time."""
+"""Maximum number of values; those that an alias repeats count each time."""
 
 
 def read_yaml(text: str) -> Any:
-    """What a text says.
+    """The value of a text.
 
     Raises:
-        yaml.YAMLError: if it is not YAML, is too long, is nested too deeply, has too long a number, or repeats itself
-            too often.
+        yaml.YAMLError: it is not YAML, is too long, is nested too deeply, has too long a number, or expands to too many
+            values.
     """
     if len(text) > LONGEST_TEXT:
         raise yaml.YAMLError(f"the text has {len(text):,} characters; at most {LONGEST_TEXT:,} are read")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None and _values(node, {}) > MOST_VALUES:
-            raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
+            raise yaml.YAMLError(f"its aliases expand to more than {MOST_VALUES:,} values")
         return yaml.safe_load(text)
     except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply, or an alias stands for what it is in") from None
+        raise yaml.YAMLError("it is nested too deeply, or an alias contains itself") from None
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:

@@ -1,4 +1,4 @@
-"""Write the data set as Parquet with its card: a folder that plain `load_dataset` loads, without any script."""
+"""Writes the data set as Parquet with its card: a folder that `load_dataset` loads without a script."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import rights
-from .card_markup import CardMarkup
 from .configurations import CONFIGURATIONS, Configuration
-from .dataset_card import BuiltStories, Example, dataset_card
+from .dataset_card import BuiltStories, CardMarkup, Example, dataset_card
+from .errors import UserError
 from .file_writing import new_folder
 from .loading import Splits, plan_splits
-from .parquet_files import WrittenSplit, write_split
-from .rocstories_layout import in_rocstories_layout
+from .parquet_format import WrittenSplit, write_split
 from .sources import as_list, resolve_sources
 from .splitting import warn_of_shared_stories
 
@@ -30,14 +29,14 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class BuiltDataset:
-    """What `build_dataset` wrote.
+    """The data set that `build_dataset` wrote.
 
     Attributes:
         output_dir: the folder.
         stories: number of stories by split.
         sentences: number of sentences by split.
         configurations: "shuffled", and "guide" if every story has five sentences.
-        shared_stories: number of stories that stand in more than one split.
+        shared_stories: number of stories that are in more than one split.
     """
 
     output_dir: Path
@@ -63,27 +62,28 @@ def build_dataset(
 ) -> BuiltDataset:
     """Write the shuffled stories of some sources to `output_dir`, as Parquet by configuration and split.
 
-    The rows are those of the loading script, in its order. Everything is written to a folder beside `output_dir`
-    that takes its name when it is complete. Nothing is sent anywhere.
+    The rows and their order are those of the loading script. The files are written to a temporary folder beside
+    `output_dir`, which is renamed when it is complete. Nothing is uploaded.
 
     Args:
         sources, seed, test_size, validation_size, cache_dir: as in `load_stories`.
-        output_dir: must not exist, or be empty; with `repo_id` it may also hold this very data set, of a build that
-            could not be pushed.
-        license: id of the licence of the stories, for the card, which quotes none without; the sample's is known.
+        output_dir: must not exist, or be empty; with `repo_id` it may also contain this same data set, from a build
+            that could not be pushed.
+        license: id of the licence of the stories, for the card, which quotes stories only with a licence; the sample's
+            is known.
         language: codes of the languages of the stories, such as `en`; the sample's is known.
         allow_rocstories: whether the card may quote stories that look like ROCStories (see `may_be_quoted`).
-        repo_id: the repository on the Hub that the folder is for; the card shows how to load it from there.
-        markup: what is done with the card; plain Markdown if not given.
+        repo_id: id of the data set's repository on the Hub; the card shows how to load it from there.
+        markup: how the card is formatted and written; plain Markdown by default.
 
     Raises:
-        ValueError: `output_dir` has something in it; or as in `load_stories`.
+        UserError: `output_dir` is not empty; or as in `load_stories`.
     """
     markup = markup or CardMarkup()
     sources = as_list(sources)
     output_dir = Path(output_dir)
     in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
-    taken = ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
+    taken = UserError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
     if in_use and (repo_id is None or not (output_dir / "README.md").is_file()):
         raise taken
     parts = resolve_sources(sources)
@@ -117,7 +117,7 @@ def build_dataset(
             test_size=test_size,
             validation_size=validation_size,
             is_sample=is_sample,
-            rocstories=in_rocstories_layout(sources),
+            rocstories=rights.in_rocstories_layout(sources),
             license=license or (rights.SAMPLE_LICENSE if is_sample else None),
             language=list(language) or ([rights.SAMPLE_LANGUAGE] if is_sample else []),
             examples=list(_examples(splits, seed)) if quoted else [],
@@ -151,7 +151,7 @@ def _lengths(splits: Splits, split: str) -> np.ndarray:
 
 
 def _counts(lengths: np.ndarray) -> dict[int, int]:
-    """How many stories have how many sentences."""
+    """The number of stories by their number of sentences."""
     import numpy as np
 
     values, counts = np.unique(lengths, return_counts=True)
@@ -163,7 +163,7 @@ def _rows(configuration: Configuration, splits: Splits, split: str, seed: int) -
 
 
 def _examples(splits: Splits, seed: int) -> Iterator[Example]:
-    """The first stories of the first split: training data, so that no card gives test stories away."""
+    """The first stories of the first split: training data, so that the card does not show test stories."""
     for row in islice(_rows(CONFIGURATIONS["shuffled"], splits, next(iter(splits)), seed), _EXAMPLES):
         yield Example(row["storytitle"], row["sentences"], row["labels"])
 
@@ -174,7 +174,7 @@ def _write_configuration(
     from tqdm import tqdm
 
     folder.mkdir()
-    # Without the metadata that `datasets` adds to the schema: version 3 cannot read what version 5 writes there.
+    # Without the features metadata of `datasets`: version 3 cannot read that of version 5.
     schema = configuration.features.arrow_schema.remove_metadata()
     written = {}
     for split, portions in splits.items():

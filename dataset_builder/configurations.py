@@ -1,4 +1,4 @@
-"""The two configurations of the data set, "shuffled" and "guide": their columns and how a row of each is made."""
+"""The two configurations of the data set, "shuffled" and "guide": their columns, their rows, and ROCStories itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .records import ROC_SENTENCES
 from .splitting import Portion
-from .story import BadRecord, Story, story_hash
+from .story import ROC_SENTENCES, BadRecord, Story, story_hash
 
 if TYPE_CHECKING:
     from datasets import Features
 
 GUIDE_BATCH = 1000
+HOMEPAGE = "https://cs.rochester.edu/nlp/rocstories/"
+TERMS = "ROCStories asks its users to register with its authors and not to pass the stories on"
+CITATION = """\
+@inproceedings{mostafazadeh-etal-2016-corpus,
+    title = "A Corpus and Cloze Evaluation for Deeper Understanding of Commonsense Stories",
+    author = "Mostafazadeh, Nasrin and Chambers, Nathanael and He, Xiaodong and Parikh, Devi and Batra, Dhruv and
+      Vanderwende, Lucy and Kohli, Pushmeet and Allen, James",
+    booktitle = "Proceedings of NAACL-HLT 2016",
+    year = "2016",
+    url = "https://aclanthology.org/N16-1098",
+    doi = "10.18653/v1/N16-1098",
+    pages = "839--849"
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -38,16 +51,16 @@ class Configuration:
 
     @property
     def features(self) -> Features:
-        """The columns as `datasets` (3 or 5) wants them."""
+        """The columns as features of `datasets` 3 to 5."""
         from datasets import Features, Sequence, Value
 
         kinds = {"text": Value("string"), "texts": Sequence(Value("string")), "numbers": Sequence(Value("int64"))}
         return Features({column: kinds[kind] for column, kind in self.columns.items()})
 
     def check(self, story: Story) -> None:
-        """Raise BadRecord if the configuration has no place for this story."""
+        """Raise BadRecord if the configuration needs another number of sentences."""
         if self.sentences not in (None, len(story.sentences)):
-            reason = f"{len(story.sentences)} sentences, where the configuration '{self.name}' needs {self.sentences}"
+            reason = f"{len(story.sentences)} sentences, but the configuration '{self.name}' needs {self.sentences}"
             raise BadRecord(story.file, story.row, f"{reason}; use 'shuffled'")
 
     def rows_of_portion(self, portion: Portion, seed: int) -> Iterator[dict[str, Any]]:
@@ -95,7 +108,7 @@ def shuffle_of_story(key: str, num_sentences: int, seed: int, epoch: int = 0) ->
 
 @cache
 def guide_orders(seed: int, sentences: int = 5) -> list[list[int]]:
-    """The guide's shuffles: of the i-th story of every 1,000, because it seeded its generator anew for each batch."""
+    """The guide's shuffle of the i-th story in each 1,000: it seeded its generator anew for each batch of 1,000."""
     generator = random.Random(seed)
     orders = []
     for _ in range(GUIDE_BATCH):
@@ -128,7 +141,7 @@ def _guide_row(story: Mapping[str, Any], position: int, seed: int) -> dict[str, 
 CONFIGURATIONS = {
     "shuffled": Configuration(
         "shuffled",
-        "The sentences of a story in shuffled order, and for each the place it has in the story.",
+        "The sentences of a story in shuffled order, and the original index of each.",
         {"storyid": "text", "storytitle": "text", "sentences": "texts", "labels": "numbers"},
         _shuffled_row,
     ),

@@ -1,44 +1,62 @@
-"""The card of a data set that `build_dataset` writes: metadata for the Hub, and what a reader has to know."""
+"""The card of a data set that `build_dataset` writes: metadata for the Hub, and the text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from .card_markup import CardMarkup
-from .configurations import CONFIGURATIONS, Configuration
-from .parquet_files import WrittenSplit
-from .rocstories import CITATION, HOMEPAGE, TERMS
-from .rocstories_layout import TAG as ROCSTORIES_TAG
+from .configurations import CITATION, CONFIGURATIONS, HOMEPAGE, TERMS, Configuration
+from .file_writing import write_text
+from .parquet_format import WrittenSplit
+from .rights import ROCSTORIES_TAG
 
 _KINDS = {"text": "string", "texts": "list of strings", "numbers": "list of int64"}
 _COLUMNS = {
     "storyid": "id of the story in its source",
     "storytitle": "its title, empty if it has none",
     "sentences": "its sentences, shuffled",
-    "labels": "`labels[i]` is the place (from 0) of `sentences[i]` in the story",
+    "labels": "`labels[i]` is the original index (from 0) of `sentences[i]` in the story",
     "sentence1": "the sentences in true order",
-    "so_targets": "`so_targets[i]` is the place (from 0) of the i-th sentence of `text` in the story",
-    "text": "the sentences, shuffled, each behind `[CLS]`",
+    "so_targets": "`so_targets[i]` is the original index (from 0) of the i-th sentence of `text` in the story",
+    "text": "the sentences, shuffled, each after `[CLS]`",
 }
 _COLUMN_NAMES = {"sentence1": "`sentence1` … `sentence5`"}  # one row of a table for all five
 _SHUFFLES = {
-    "shuffled": "in `shuffled`, the shuffle of a story hangs on the seed, its id and its text alone",
-    "guide": "in `guide`, the generator is seeded anew for each 1,000 rows of the source, before splitting",
+    "shuffled": "in `shuffled`, the shuffle of a story depends only on the seed, its id and its text",
+    "guide": "in `guide`, the generator is seeded again for each 1,000 rows of the source, before splitting",
 }
-_SAMPLE_RIGHTS = (
-    "The stories are the sample bundled with sentence-ordering, written for it, under the Apache License 2.0."
-)
-_RIGHTS = "The stories belong to those who wrote and collected them, and their terms hold for this data set as well."
-_ABOUT_EXAMPLES = "The first stories as `shuffled` has them; the label is the place of a sentence in its story, from 0."
-_LONGEST_TABLE = 15  # rows; stories and sources of more kinds are summed up
-_LONGEST_SENTENCE = 300  # characters of it that an example shows
+_SAMPLE_RIGHTS = "The stories are the sample of sentence-ordering, written for it, under the Apache License 2.0."
+_RIGHTS = "The stories belong to their authors and collectors, whose terms apply to this data set too."
+_ABOUT_EXAMPLES = "The first stories of `shuffled`; the label is the original index of a sentence in its story, from 0."
+_LONGEST_TABLE = 15  # rows; more are summed up
+_LONGEST_SENTENCE = 300  # characters; the rest is cut off
+
+
+def _one_cell(words: str) -> str:
+    return " ".join(words.split()).replace("|", "\\|")
+
+
+@dataclass(frozen=True)
+class CardMarkup:
+    """Functions and paragraphs from above this package, which does not import `model_card`.
+
+    Attributes:
+        as_text: converts a user's words to Markdown on one line, without any markup from them.
+        before, behind: paragraphs around the generated part of the card.
+        write: writes the card to a path.
+    """
+
+    as_text: Callable[[str], str] = _one_cell
+    before: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+    write: Callable[[Path, str], object] = write_text
 
 
 @dataclass(frozen=True)
 class Example:
-    """A story that the card shows: its title, its sentences in shuffled order, and the place of each (from 0)."""
+    """A story on the card: its title, its sentences in shuffled order, and the original index of each (from 0)."""
 
     title: str
     sentences: Sequence[str]
@@ -47,20 +65,20 @@ class Example:
 
 @dataclass(frozen=True)
 class BuiltStories:
-    """What the card tells of a data set.
+    """The data set that a card describes.
 
     Attributes:
-        sources: name of each file or data set, without its path; its kind; and the split that it brings, if any.
-        lengths: by split, how many stories have how many sentences.
-        files: by configuration and split, what was written as `<configuration>/<split>-*.parquet`.
+        sources: for each file or data set its name without a path, its kind, and its split, if any.
+        lengths: by split, the number of stories by their number of sentences.
+        files: by configuration and split, the size of `<configuration>/<split>-*.parquet`.
         seed, test_size, validation_size: of the three-way split and the shuffles.
-        shared_stories: number of stories that stand in more than one split.
+        shared_stories: number of stories that are in more than one split.
         is_sample: whether the stories are the bundled ones.
         rocstories: names of the sources that look like ROCStories.
-        license, language: ids as the Hub knows them, as far as they are known.
+        license, language: ids of the Hub, if known.
         examples: stories to show; none unless they may be quoted.
-        repo_id: the repository on the Hub for which the card is made.
-        markup: what is done with the card.
+        repo_id: id of the data set's repository on the Hub.
+        markup: how the text is formatted.
     """
 
     sources: Sequence[tuple[str, str, str | None]]
@@ -85,7 +103,7 @@ class BuiltStories:
 
 
 def dataset_card(built: BuiltStories) -> str:
-    """The text of README.md: metadata, a title that a person may change, and the generated section."""
+    """The text of README.md: metadata, a title that users may change, and the generated section."""
     sections = [
         _use(built),
         _counts(built),
@@ -129,7 +147,7 @@ def _metadata(built: BuiltStories) -> str:
             }
             for name, splits in built.files.items()
         ],
-        # Without the features, which versions 3 and 5 of `datasets` spell differently; the Parquet files have them.
+        # Without the features, whose spelling differs in `datasets` 3 and 5; the Parquet files have them.
         dataset_info=[
             {
                 "config_name": name,
@@ -151,7 +169,7 @@ def _use(built: BuiltStories) -> str:
     if built.repo_id is None:
         where = 'load_dataset("path/to/this/folder")  # or the id of this repository'
     return f"""\
-Stories whose sentences are shuffled, to learn putting them back in order from. Written by `sentence-ordering build`.
+Stories with shuffled sentences, for learning to order them. Written by `sentence-ordering build`.
 
 ```python
 from datasets import load_dataset
@@ -222,11 +240,11 @@ def _origin(built: BuiltStories) -> str:
     ]
     if len(built.sources) > len(rows):
         rows.append((f"and {len(built.sources) - len(rows)} more", "", ""))
-    table = _table("Source | Kind | Split that it brings", "---|---|---", rows)
-    text = f"## Where the stories are from\n\n{table}"
+    table = _table("Source | Kind | Split", "---|---|---", rows)
+    text = f"## Sources\n\n{table}"
     if built.rocstories:
         text += (
-            "\n\nStories in the layout of ROCStories (Mostafazadeh et al. 2016) are among them: "
+            "\n\nThese have the layout of ROCStories (Mostafazadeh et al. 2016): "
             f"{', '.join(_plain(name, built.markup) for name in built.rocstories[:_LONGEST_TABLE])}. "
             f"{TERMS}: register at <{HOMEPAGE}>."
         )
@@ -236,31 +254,31 @@ def _origin(built: BuiltStories) -> str:
 def _splits(built: BuiltStories) -> str:
     sentences = list(_how_it_was_split(built))
     shuffles = "; ".join(_SHUFFLES[name] for name in built.files)
-    sentences.append(f"The shuffles have the same seed, {built.seed}: {shuffles}.")
-    return "## How it was made\n\n" + "\n\n".join(sentences)
+    sentences.append(f"The shuffles have seed {built.seed}: {shuffles}.")
+    return "## Splits and shuffles\n\n" + "\n\n".join(sentences)
 
 
 def _how_it_was_split(built: BuiltStories) -> Iterator[str]:
     kept = [split for *_, split in built.sources if split]
     if kept:
-        yield "Sources that bring splits keep them."
+        yield "Sources with splits keep them."
     if len(kept) < len(built.sources):
         yield (
-            f"{'Everything else' if kept else 'All of it'} was joined and split with `Dataset.train_test_split`: "
-            f"`test_size={built.test_size}`, then `test_size={built.validation_size}` of what was held out (its "
-            f"held-out part is `validation`, the rest `test`), both with seed {built.seed}."
+            f"{'All other stories' if kept else 'All stories'} were joined and split with `Dataset.train_test_split`: "
+            f"`test_size={built.test_size}`, then `test_size={built.validation_size}` of the held-out part (that is "
+            f"`validation`, and the rest is `test`), both with seed {built.seed}."
         )
     if built.shared_stories:
-        count = f"{built.shared_stories:,} stories stand" if built.shared_stories > 1 else "1 story stands"
-        yield f"{count} in more than one split, so that scores on the later one flatter a model."
+        count = f"{built.shared_stories:,} stories are" if built.shared_stories > 1 else "1 story is"
+        yield f"{count} in more than one split, so scores on the later split are too high."
     elif len(built.lengths) > 1:
-        yield "No story stands in more than one split."
+        yield "No story is in more than one split."
 
 
 def _rights(built: BuiltStories) -> str:
     text = _SAMPLE_RIGHTS if built.is_sample else _RIGHTS
     if built.license and not built.is_sample:
-        text += f" Whoever published it states the licence `{built.license}`."
+        text += f" The publisher states the licence `{built.license}`."
     if built.rocstories:
         text += f" {TERMS}."
     return f"## Rights\n\n{text}"
@@ -271,7 +289,7 @@ def _table(header: str, rule: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str, markup: CardMarkup) -> str:
-    """Somebody's words as a cell of a table shows them, cut off where they go on and on."""
+    """A user's words as a cell of a table; long ones are cut off."""
     cut_off = len(text) > _LONGEST_SENTENCE
     return markup.as_text(text[:_LONGEST_SENTENCE]) + (" …" if cut_off else "")
 

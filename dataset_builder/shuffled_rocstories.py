@@ -1,17 +1,16 @@
 """ROCStories with the sentences of each story shuffled, as a data set to learn sentence ordering from.
 
 ROCStories (Mostafazadeh et al. 2016, https://aclanthology.org/N16-1098) may not be passed on: ask for it at
-https://cs.rochester.edu/nlp/rocstories/ and hand over the file:
+https://cs.rochester.edu/nlp/rocstories/ and pass the file:
 
     load_dataset("dataset_builder/shuffled_rocstories.py", data_files="ROCStories_winter2017.csv",
                  trust_remote_code=True)
 
-The class also works without `load_dataset`, which no longer loads scripts from datasets 4 on:
+The class also works without `load_dataset`, which does not load scripts from datasets 4 on:
 
     builder = ShuffledRocstories(data_files="ROCStories_winter2017.csv")
     builder.download_and_prepare()
     builder.as_dataset()
-
 """
 
 import glob
@@ -26,31 +25,28 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-# load_dataset copies only the files that are named here, so those that they import themselves are named as well.
-# It names the first one that is not there, which therefore says that all are needed.
 from .all_files_of_dataset_builder_are_needed import SCRIPT
-from .cache import content_hash
-from .configurations import CONFIGURATIONS
+from .configurations import CITATION, CONFIGURATIONS, HOMEPAGE
+
+# load_dataset copies only the files that this script imports, so it imports those that they import as well. Its error
+# names the first missing one, whose name therefore says that all are needed.
+from .errors import UserError
 from .file_writing import staged
-from .formats import SUFFIXES
-from .lines import Lines
-from .parquet_limits import TooLarge
-from .readers import read_stories
-from .records import ROC_SENTENCES
-from .rocstories import CITATION, HOMEPAGE
+from .line_formats import Lines
+from .parquet_format import TooLarge
 from .splitting import Portion, split_rows, split_table, warn_of_shared_stories, whole_table
 from .story import BadRecord
+from .story_cache import content_hash, stories_of_files, story_table
 from .story_files import SPLITS, did_you_mean, files_in_folder, split_of_name
-from .story_table import stories_of_files, story_table
 from .tables import ROC_HEADER
 
-# What is imported for the copying only.
-__all__ = ["SCRIPT", "BadRecord", "TooLarge", "staged", "Lines", "ROC_HEADER", "ROC_SENTENCES", "SUFFIXES"]
-__all__ += ["ShuffledRocstories", "ShuffledRocstoriesConfig", "read_stories"]
+# Imported only to be copied.
+__all__ = ["SCRIPT", "BadRecord", "Lines", "ROC_HEADER", "TooLarge", "staged"]
+__all__ += ["ShuffledRocstories", "ShuffledRocstoriesConfig"]
 
-WHERE_TO_GET_IT = (
-    f"no data_files: ROCStories may not be passed on, so ask for it at {HOMEPAGE} and "
-    "pass the file you get, data_files='ROCStories_winter2017.csv', or its folder, data_dir='FOLDER'"
+NO_DATA_FILES = (
+    f"no data_files: ROCStories may not be passed on. Ask for it at {HOMEPAGE} and pass the file, "
+    "data_files='ROCStories_winter2017.csv', or its folder, data_dir='FOLDER'"
 )
 VERSION = datasets.Version("1.0.0")
 Files = tuple[tuple[str, str], ...]
@@ -58,12 +54,12 @@ Files = tuple[tuple[str, str], ...]
 
 @dataclass
 class ShuffledRocstoriesConfig(datasets.BuilderConfig):
-    """What can be passed to `load_dataset` by name.
+    """Keyword arguments of `load_dataset`.
 
     Attributes:
         seed: of the split and of the shuffles; the guide's is 42.
         test_size: share (or number) of stories held out of training.
-        validation_size: share (or number) of those held out that become the validation split.
+        validation_size: share (or number) of the held-out stories for the validation split.
     """
 
     seed: int = 42
@@ -75,7 +71,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
     """The two configurations "shuffled" (the default) and "guide"; see README.md for columns and splits.
 
     `data_files` is a path, a list of them (joined) or a dict by split. Files without a split, and `train` alone, are
-    split in three; several splits are taken as they are. With `data_dir`, file names tell the splits.
+    split in three; several splits are kept. With `data_dir`, the file names decide the splits.
     """
 
     VERSION = VERSION
@@ -123,7 +119,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         if not self.config.data_files:
-            raise ValueError(WHERE_TO_GET_IT)
+            raise UserError(NO_DATA_FILES)
         files = {
             str(split): tuple(zip(names, dl_manager.download(list(names)), strict=True))
             for split, names in self.config.data_files.items()
@@ -135,7 +131,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
         return {name: getattr(self.config, name) for name in ("seed", "test_size", "validation_size")}
 
     def _splits_on_disk(self, files: Mapping[str, Files]) -> dict[str, dict[str, Any]]:
-        """Rows in the order of `Dataset.train_test_split`, which needs the stories in a table."""
+        """Rows in the order of `Dataset.train_test_split`, for which the stories must be in a table."""
         tables = {split: story_table(part, cache_dir=self._cache_dir_root) for split, part in files.items()}
         for split, table in tables.items():
             self._check(table, files[split])
@@ -144,7 +140,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
         else:
             portions = {split: whole_table(table) for split, table in tables.items()}
         warn_of_shared_stories({split: [portion] for split, portion in portions.items()})
-        # No list among the arguments: datasets would deal its items out to the processes of num_proc.
+        # No list among the arguments: datasets would distribute its items over the processes of num_proc.
         return {split: {"portion": portion} for split, portion in portions.items()}
 
     def _check(self, table: datasets.Dataset, files: Files) -> None:
@@ -152,11 +148,11 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
         if configuration.sentences is not None:
             lengths = pc.list_value_length(table.data.column("sentences")).to_numpy()
             for position in np.flatnonzero(lengths != configuration.sentences)[:1].tolist():
-                # The table does not keep files and rows, which only the message needs: look them up.
+                # The table has no files and rows, which only this message needs: look them up.
                 configuration.check(next(islice(stories_of_files(files), position, None)))
 
     def _streamed_splits(self, files: Mapping[str, Files]) -> dict[str, dict[str, Any]]:
-        """The same rows in file order: `train` alone is counted once, and each split picks its rows on the way."""
+        """The same rows in file order: `train` alone is counted first, and each split selects rows while reading."""
         if list(files) != ["train"]:
             return {split: {"files": part} for split, part in files.items()}
         count = sum(1 for _ in stories_of_files(files["train"]))
@@ -182,7 +178,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
 def _in_working_directory(data_files: Any, data_dir: str | None, base_path: str | None) -> dict[str, list[str]]:
     """Patterns by split, made absolute where they match in `data_dir` or the working directory.
 
-    datasets looks for a relative path beside the script first, which is not where people are.
+    `datasets` resolves a relative path against the script's folder first.
     """
     if isinstance(data_files, (str, os.PathLike)):
         data_files = [data_files]
@@ -204,13 +200,13 @@ def _pattern(pattern: str, data_dir: str | None, base_path: str | None) -> str:
             return glob.escape(path)
         if glob.glob(path):
             return path
-    if base_path and "://" in base_path:  # a repository on the Hub: datasets knows how to look there
+    if base_path and "://" in base_path:  # a repository on the Hub, in which datasets looks
         return pattern
     raise FileNotFoundError(f"data_files: {pattern}: no such file{did_you_mean(pattern)}")
 
 
 def _by_split(data_dir: str, base_path: str | None) -> dict[str, list[str]]:
-    """The files of a folder by the split in their names; all of them `train` if no name speaks of one."""
+    """The files of a folder by the split in their names; all of them are `train` if no name has a split."""
     folders = [os.path.join(folder, data_dir) for folder in (os.getcwd(), base_path) if folder]
     folder = next((folder for folder in folders if os.path.isdir(folder)), None)
     if folder is None:
@@ -221,7 +217,7 @@ def _by_split(data_dir: str, base_path: str | None) -> dict[str, list[str]]:
         return {"train": [glob.escape(path) for path in paths]}
     if None in names.values():
         listed = ", ".join(os.path.basename(path) for path in paths)
-        raise ValueError(f"{data_dir}: some file names speak of a split and some do not ({listed}); use data_files")
+        raise UserError(f"{data_dir}: some file names have a split and some have none ({listed}); use data_files")
     return {
         split: [glob.escape(path) for path in paths if names[path] == split]
         for split in SPLITS
@@ -230,7 +226,7 @@ def _by_split(data_dir: str, base_path: str | None) -> dict[str, list[str]]:
 
 
 def _hash_with_content(code: str, data_files: Any) -> str:
-    """Names the cache folder by the content of local files, too: `datasets` goes by their names and times."""
+    """A name for the cache folder that depends on the content of local files; `datasets` uses their names and times."""
     digest = hashlib.sha256(code.encode())
     for patterns in (data_files or {}).values():
         for pattern in (pattern for pattern in map(str, patterns) if "://" not in pattern):
@@ -241,7 +237,7 @@ def _hash_with_content(code: str, data_files: Any) -> str:
 
 
 def _hash_of_code() -> str:
-    """Names the cache folder when the class is used without load_dataset, so that new code makes new rows."""
+    """A hash of this package's code, so that rows are not taken from the cache of another version."""
     digest = hashlib.sha256()
     for path in sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(os.path.abspath(__file__))), "*.py"))):
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""What a SRC on the command line means: `sample`, a file, a folder, or the id of a data set on the Hub."""
+"""The sources of stories that users name: `sample`, a file, a folder, or the id of a data set on the Hub."""
 
 from __future__ import annotations
 
@@ -7,60 +7,75 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .cache import folder_hash, writable_cache_folder
-from .card_files import check_card_files, check_saved_files
-from .formats import SUFFIXES
-from .readers import read_records, read_stories
-from .records import sentence_columns, story_from_record
-from .story import BadRecord, Story
-from .story_files import did_you_mean, files_in_folder, format_of_name, special_file, split_of_name, supported
-from .story_table import file_key
+from .errors import UserError
+from .hub_datasets import check_hub_id, files_by_split, is_dataset, is_saved, load_splits
+from .story import BadRecord, Story, story_columns, story_from_record
+from .story_cache import file_key, folder_hash
+from .story_files import OnError, files_in_folder, format_of_name, read_records, read_stories, split_of_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SAMPLE = "sample"
 SAMPLE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "sample_stories.csv")
-_KINDS = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet", "text": "text"}
-OnError = Callable[[BadRecord], None]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FORMAT_NAMES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet", "text": "text"}
+_INSTEAD = "only Parquet can be streamed, on disk or from the Hub; `sentence-ordering build` writes it"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of stories that belongs to one split, or to none: a file, or a split of a data set.
+    """Stories of one split, or of none: a file, or a split of a data set.
 
     Attributes:
         name: for messages.
-        title: for cards: the name of the file or the id on the Hub, and never the path to it.
+        split: `train`, `validation`, `test`, or None if the source has no splits.
+        title: for cards: the name of the file or the id on the Hub, never a path.
         kind: for cards: the format, or where a data set is.
-        split: `train`, `validation`, `test`, or None if the source brings no split.
-        key: gives what tells the content apart from every other, for the cache; it reads a file once.
-        read: gives the stories, in order; what cannot be read is handed to its argument.
-        records: gives what the stories are read from, field by field, without the records that cannot be read.
+        key: returns a value that identifies the content, for the cache; it reads a file once.
+        read: yields the stories, in order; its argument is called with bad records.
+        records: yields the records from which the stories are read, without bad ones.
     """
 
     name: str
+    split: str | None
     title: str
     kind: str
-    split: str | None
     key: Callable[[], Any]
     read: Callable[[OnError], Iterator[Story]]
     records: Callable[[], Iterator[Mapping[str, Any]]]
 
 
+@dataclass(frozen=True)
+class StreamedPart:
+    """A Parquet file, and the split of its name or its data set, if any.
+
+    Attributes:
+        name: for messages.
+        split: as in `Part`.
+        path: a path, or an fsspec URL.
+    """
+
+    name: str
+    split: str | None
+    path: str
+
+
+_AnyPart = TypeVar("_AnyPart", Part, StreamedPart)
+
+
 def is_sample(source: str) -> bool:
-    """Whether a source is the bundled stories, under their name or as the file."""
+    """Whether a source is the bundled stories, by their name or as the file."""
     return source == SAMPLE or (os.path.isfile(source) and os.path.samefile(source, SAMPLE_FILE))
 
 
 def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
-    """Several sources, or one that is given by itself: `"sample"` means `["sample"]`.
+    """Several sources, or a single one: `"sample"` means `["sample"]`.
 
     Raises:
         TypeError: a source is not a name, for example stories in memory.
+        UserError: there are none.
     """
     several = [sources] if isinstance(sources, (str, os.PathLike, Mapping)) else sources
     for source in several:
@@ -69,148 +84,124 @@ def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
                 f"a source is the name of a file, a folder or a data set on the Hub, not {type(source).__name__}. "
                 'Stories in memory: save datasets.Dataset.from_dict({"sentences": stories}) with to_parquet'
             )
-    return [os.fspath(source) for source in several]
+    names = [os.fspath(source) for source in several]
+    if not names:
+        raise UserError("no data: name at least one source")
+    return names
 
 
 def resolve_sources(sources: Sequence[str] | str) -> list[Part]:
     """The parts of some sources, in their order.
 
-    A folder or a data set on the Hub brings splits if one of its names speaks of `validation` or `test`; so do the
-    files that are named one by one, which count as if they lay in one folder. Otherwise no part has a split.
+    A folder or a data set on the Hub has splits if one of its names contains `validation` or `test` (see
+    `split_of_name`); so have the files that are named one by one, which count as one folder. Otherwise no part has a
+    split.
 
     Raises:
-        ValueError: a source is nothing that can be read; the message says what was tried.
+        UserError: a source cannot be read; the message states what was tried.
     """
-    sources = as_list(sources)
-    if not sources:
-        raise ValueError("no data: name at least one source")
-    found = [(source, _parts(source)) for source in sources]
+    return _with_splits([(source, _parts(source)) for source in as_list(sources)])
+
+
+def resolve_streamed_sources(sources: Sequence[str] | str) -> list[StreamedPart]:
+    """As `resolve_sources`, for stories that are streamed: Parquet files, folders and data sets of them.
+
+    Raises:
+        UserError: a source cannot be read, or is not Parquet.
+    """
+    return _with_splits([(source, _streamed_parts(source)) for source in as_list(sources)])
+
+
+def _with_splits(found: Sequence[tuple[str, Sequence[_AnyPart]]]) -> list[_AnyPart]:
     files = [part for source, parts in found if os.path.isfile(source) for part in parts]
-    return [
-        part if _bring_splits(files if os.path.isfile(source) else parts) else replace(part, split=None)
-        for source, parts in found
-        for part in parts
-    ]
-
-
-def _bring_splits(parts: Sequence[Part]) -> bool:
-    return any(part.split not in (None, "train") for part in parts)
+    resolved: list[_AnyPart] = []
+    for source, parts in found:
+        together = files if os.path.isfile(source) else parts
+        has_splits = any(part.split not in (None, "train") for part in together)
+        resolved += parts if has_splits else [replace(part, split=None) for part in parts]
+    return resolved
 
 
 def _parts(source: str) -> list[Part]:
     if source == SAMPLE:
         return [_file_part(SAMPLE_FILE, "sample_stories.csv")]
     if os.path.isfile(source):
-        return [_file_part(source)]
+        return [_file_part(source, source)]
     if os.path.isdir(source):
-        return _folder_parts(source)
-    check_hub_id(source)
-    return _dataset_parts(source, saved=False)
+        if not is_saved(source) and not is_dataset(source):
+            return [_file_part(path, path) for path in files_in_folder(source)]
+    else:
+        check_hub_id(source)
+    return _dataset_parts(source)
 
 
-def _file_part(path: str, name: str | None = None) -> Part:
-    name = name or path
+def _file_part(path: str, name: str) -> Part:
     return Part(
         name=name,
-        title=os.path.basename(name),
-        kind=_KINDS[format_of_name(name)],
         split=split_of_name(name),
+        title=os.path.basename(name),
+        kind=_FORMAT_NAMES[format_of_name(name)],
         key=lambda: file_key(name, path),
         read=lambda on_error: read_stories(path, name=name, on_error=on_error),
-        records=partial(_records_of_file, path, name),
+        records=lambda: (item[1] for item in read_records(path, name) if not isinstance(item, BadRecord)),
     )
 
 
-def _records_of_file(path: str, name: str) -> Iterator[Mapping[str, Any]]:
-    return (item[1] for item in read_records(path, name) if not isinstance(item, BadRecord))
-
-
-def _folder_parts(folder: str) -> list[Part]:
-    saved = any(os.path.isfile(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json"))
-    if saved or has_configurations(os.path.join(folder, "README.md")):
-        return _dataset_parts(folder, saved)
-    return [_file_part(path) for path in files_in_folder(folder)]
-
-
-def has_configurations(card: str) -> bool:
-    """Whether this is the card of a data set that says itself where its files are, as `build` writes it."""
-    if not os.path.isfile(card):
-        return False
-    with open(card, encoding="utf-8", errors="replace") as file:
-        return re.match(r"---\n(?:(?!---\n).*\n)*?configs:", file.read()) is not None
-
-
-def check_hub_id(source: str) -> None:
-    """Refuses what is neither a file nor a folder here and cannot be the id of a data set either.
-
-    Raises:
-        ValueError: it says what was looked for.
-    """
-    if (special := special_file(source)) is not None:
-        raise ValueError(f"{source}: {special}; these stories are read more than once: write them to a file first")
-    hint = did_you_mean(source)
-    if os.path.splitext(source)[1].lower() in SUFFIXES:
-        raise ValueError(f"{source}: no such file{hint}")
-    if not _HUB_ID.fullmatch(source):
-        raise ValueError(
-            f"{source}: no such data: it is not 'sample', there is no file ({supported()}) or folder of this name, "
-            f"and a data set on the Hub is called user/name{hint}"
-        )
-
-
-def as_location(source: str) -> str:
-    """A data set as `datasets` finds it: a folder called `parquet` or `csv` would be one of its own readers to it."""
-    return os.path.abspath(source) if os.path.isdir(source) else source
-
-
-def _dataset_parts(source: str, saved: bool) -> list[Part]:
+def _dataset_parts(source: str) -> list[Part]:
     """The splits of a data set on the Hub, of a local copy of one, or of one that `save_to_disk` wrote."""
-    import datasets
-
-    # `datasets` takes local files with the same time for the same: another content gets a cache of its own.
     digest = folder_hash(source) if os.path.isdir(source) else None
-    cached = {"cache_dir": os.path.join(writable_cache_folder(), digest)} if digest and not saved else {}
-    try:
-        # Never code out of a repository, and no question whether to run it.
-        where = as_location(source)
-        (check_saved_files if saved else check_card_files)(source)
-        loaded = (
-            datasets.load_from_disk(where) if saved else datasets.load_dataset(where, trust_remote_code=False, **cached)
-        )
-    except datasets.exceptions.DatasetNotFoundError:
-        hint = did_you_mean(source)
-        raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
-    splits = loaded.items() if isinstance(loaded, dict) else [("train", loaded)]
     title, kind = source, "data set on the Hub"
-    if os.path.isdir(source):
+    if digest:
         title, kind = os.path.basename(os.path.abspath(source)), "data set"
     return [
         Part(
             name=f"{source} ({split})",
+            split=split_of_name(str(split)),
             title=f"{title} ({split})",
             kind=kind,
-            split=split_of_name(str(split)),
             key=partial(tuple, (source, str(split), digest or dataset._fingerprint)),
             read=partial(_stories_of_dataset, dataset, f"{source} ({split})"),
-            records=partial(_records_of_dataset, dataset),
+            records=partial(_records_of_dataset, dataset, f"{source} ({split})"),
         )
-        for split, dataset in splits
+        for split, dataset in load_splits(source, digest)
     ]
 
 
-def _records_of_dataset(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
-    fields = {"storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents"}
-    columns = [
-        column for column in dataset.column_names if column in fields.union(sentence_columns(dataset.column_names))
-    ]
-    return iter(dataset.with_format(None).select_columns(columns))
+def _records_of_dataset(dataset: Dataset, name: str) -> Iterator[Mapping[str, Any]]:
+    yield from dataset.with_format(None).select_columns(story_columns(dataset.column_names, name))
 
 
 def _stories_of_dataset(dataset: Dataset, name: str, on_error: OnError) -> Iterator[Story]:
-    for row, record in enumerate(_records_of_dataset(dataset), start=1):
+    for row, record in enumerate(_records_of_dataset(dataset, name), start=1):
         try:
             story = story_from_record(record, file=name, row=row)
         except BadRecord as error:
             on_error(error)
         else:
             yield story
+
+
+def _streamed_parts(source: str) -> list[StreamedPart]:
+    if source == SAMPLE:
+        raise UserError(f"sample: this is CSV; {_INSTEAD}")
+    if os.path.isfile(source):
+        return [_streamed_part(source, source, source)]
+    if os.path.isdir(source):
+        if is_saved(source):
+            raise UserError(f"{source}: a data set that `save_to_disk` wrote; {_INSTEAD}")
+        if not is_dataset(source):
+            return [_streamed_part(path, path, path) for path in files_in_folder(source)]
+    else:
+        check_hub_id(source)
+    return [
+        # hf://datasets/user/name@commit/a.parquet is called user/name/a.parquet
+        _streamed_part(re.sub(r"^hf://datasets/([^@]+)@[^/]+/", r"\1/", path), path, split)
+        for split, paths in files_by_split(source).items()
+        for path in paths
+    ]
+
+
+def _streamed_part(name: str, path: str, split: str) -> StreamedPart:
+    if os.path.splitext(name)[1].lower() != ".parquet":
+        raise UserError(f"{name}: this is not Parquet; {_INSTEAD}")
+    return StreamedPart(name, split_of_name(split), path)

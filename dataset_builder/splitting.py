@@ -1,4 +1,4 @@
-"""Train, validation and test: the guide's three-way split, and the stories that stand in two of them."""
+"""Train, validation and test: the guide's three-way split, and a warning for stories in several splits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import UserError
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -19,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Portion:
-    """Some of the rows of a table of stories, in the order in which a split shows them.
+    """Some rows of a table of stories, in the order of a split.
 
     Attributes:
         stories: the table (see `story_table`), in file order.
-        rows: (n,) int64, positions in `stories`.
+        rows: (n,) int64, indices in `stories`.
     """
 
     stories: Dataset
@@ -33,7 +35,7 @@ class Portion:
 def split_rows(
     count: int, *, seed: int = 42, test_size: float | int = 0.2, validation_size: float | int = 0.3
 ) -> dict[str, np.ndarray]:
-    """Split `count` rows in three as the guide did: hold some out, and take validation rows from those.
+    """Split `count` rows in three like the guide: some are held out, and validation rows are taken from these.
 
     The rows and their order are those of `Dataset.train_test_split(test_size, seed=seed)` followed by
     `["test"].train_test_split(validation_size, seed=seed)`, whose larger part is the test split: shares are rounded
@@ -43,16 +45,16 @@ def split_rows(
         `train`, `validation`, `test`: (n,) int64 each, every row in exactly one of them.
 
     Raises:
-        ValueError: a size or the seed is out of range, or a split would be empty.
+        UserError: a size or the seed is out of range, or a split would be empty.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed={seed!r} should be a whole number, 0 or more")
+        raise UserError(f"seed={seed!r} must be a whole number, 0 or more")
     held_out = _rounded_up("test_size", test_size, count)
     validation = _rounded_up("validation_size", validation_size, held_out)
     if not 0 < validation < held_out < count:
-        raise ValueError(
+        raise UserError(
             f"{count} stories are too few to split in train, validation and test with test_size={test_size} and "
-            f"validation_size={validation_size}: a split would be empty; use more stories, or files that are split"
+            f"validation_size={validation_size}: a split would be empty; use more stories, or files with splits"
         )
     order = np.random.default_rng(seed).permutation(count)
     within = np.random.default_rng(seed).permutation(held_out)
@@ -66,7 +68,7 @@ def split_rows(
 def _rounded_up(name: str, size: float | int, count: int) -> int:
     whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
     if not (whole and size >= 1) and not (isinstance(size, float) and 0 < size < 1):
-        raise ValueError(f"{name}={size!r} should be a share between 0 and 1, or a number of stories")
+        raise UserError(f"{name}={size!r} must be a share between 0 and 1, or a number of stories")
     return int(size) if whole else math.ceil(size * count)
 
 
@@ -84,7 +86,7 @@ def whole_table(stories: Dataset) -> Portion:
 
 
 def warn_of_shared_stories(splits: Mapping[str, Sequence[Portion]]) -> int:
-    """Log one warning, with the counts, if stories stand in more than one split; return how many (distinct) do."""
+    """Log one warning, with the counts, if stories occur in more than one split; return the number of distinct ones."""
     hashes = {
         split: np.unique(np.concatenate([_text_hashes(portion) for portion in portions]))
         for split, portions in splits.items()
@@ -98,8 +100,8 @@ def warn_of_shared_stories(splits: Mapping[str, Sequence[Portion]]) -> int:
         return 0
     total = len(np.unique(np.concatenate(list(pairs.values()))))
     counts = ", ".join(f"{names}: {len(shared)}" for names, shared in pairs.items())
-    subject = "1 story stands" if total == 1 else f"{total} stories stand"
-    logger.warning("%s in more than one split (%s); scores on the later one flatter the model", subject, counts)
+    subject = "1 story is" if total == 1 else f"{total} stories are"
+    logger.warning("%s in more than one split (%s): scores on the later one are too high", subject, counts)
     return total
 
 

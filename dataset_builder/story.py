@@ -1,25 +1,40 @@
-"""A story, what identifies its text, and the error that a bad record is."""
+"""A story, the error of a bad record, and how a story is read from the fields of a record of any format."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
+from pathlib import PurePath
 from typing import Any
+
+from .errors import UserError
+
+FIXED_POINTS = ("first", "last", "before")
+STORY_FIELDS = ("storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents")
+ROC_SENTENCES = ("sentence1", "sentence2", "sentence3", "sentence4", "sentence5")
+# White space and Unicode's default ignorable characters, which leave no mark on the page.
+_INVISIBLE = re.compile(
+    "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]+"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """An ordered list of sentences, and where it came from.
+    """An ordered list of sentences, and where it was read.
 
     Attributes:
         sentences: in true order; in the order of the file where it was read `as_given`.
         storyid: the file's own id, or `<file stem>-<row>` where it has none.
         title: the file's title, or an empty string.
         file: name of the file, as it was given.
-        row: 1-based number of the physical line on which the record starts; in Parquet, of the row.
-        fixed_points: what a record of JSON Lines that is to be put in order says of its order already (`first`, `last`,
-            `before`), unchecked; empty where stories are read in true order.
+        row: 1-based line on which the record starts; in Parquet, its row.
+        fixed_points: what a JSON Lines record read `as_given` states about its order (`first`, `last`, `before`),
+            unchecked; otherwise empty.
     """
 
     sentences: tuple[str, ...]
@@ -30,13 +45,13 @@ class Story:
     fixed_points: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-class BadRecord(ValueError):
+class BadRecord(UserError):
     """A record that cannot be read as a story.
 
     Attributes:
         file: name of the file.
         row: 1-based line (in Parquet: row) where the record starts, or None if the whole file is meant.
-        reason: what is wrong, in words.
+        reason: what is wrong, on one line.
     """
 
     def __init__(self, file: str, row: int | None, reason: str) -> None:
@@ -46,12 +61,11 @@ class BadRecord(ValueError):
         self.reason = " ".join(reason.split())
 
     def __str__(self) -> str:
-        place = self.file if self.row is None else f"{self.file}, row {self.row}"
-        return f"{place}: {self.reason}"
+        return f"{self.file if self.row is None else f'{self.file}, row {self.row}'}: {self.reason}"
 
 
 class SingleSentence(BadRecord):
-    """A record of one sentence, which has no order to learn. Where stories are loaded, it is skipped and counted.
+    """A record of one sentence, which has no order to learn. It is skipped and counted when stories are loaded.
 
     Attributes:
         story: what was read.
@@ -63,13 +77,176 @@ class SingleSentence(BadRecord):
 
 
 def story_hash(sentences: Iterable[str]) -> str:
-    """A hash of the text of a story: 32 hexadecimal digits, the same on every machine and in every process.
+    """A hash of a story's text: 32 hexadecimal digits, the same on every machine and in every process.
 
-    It depends neither on the order of the sentences nor on the white space around them, so that a story is
-    recognised in any shuffle. The length before each sentence keeps `["ab", "c"]` apart from `["a", "bc"]`.
+    It does not depend on the order of the sentences nor on the white space around them, so a story has one hash in
+    every shuffle. The length before each sentence distinguishes `["ab", "c"]` from `["a", "bc"]`.
     """
     digest = hashlib.sha256()
     for sentence in sorted(sentence.strip().encode("utf-8") for sentence in sentences):
         digest.update(b"%d:" % len(sentence))
         digest.update(sentence)
     return digest.hexdigest()[:32]
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text is empty or has only white space and invisible characters such as U+200B and U+FEFF."""
+    if text.isascii():
+        return not text.strip()
+    return _INVISIBLE.fullmatch(text) is not None
+
+
+def sentence_columns(names: Iterable[str]) -> list[str]:
+    """The columns sentence1, sentence2, … among `names`, in the order of their numbers."""
+    numbered = {name: int(name[8:]) for name in names if re.fullmatch(r"sentence[1-9][0-9]{0,3}", name)}
+    return sorted(numbered, key=numbered.__getitem__)
+
+
+def missing_sentence_columns(names: Iterable[str]) -> list[str]:
+    """The gaps in sentence1, sentence2, …; all five columns of ROCStories if there are none.
+
+    A column that is similar to the next sentence column (`sentense5` after `sentence4`) counts as misspelt.
+    """
+    names = list(names)
+    present = sentence_columns(names)
+    last = max(2, int(present[-1][8:])) if present else len(ROC_SENTENCES)
+    following = [name for name in names if name not in present and name.endswith(str(last + 1))]
+    if difflib.get_close_matches(f"sentence{last + 1}", following, n=1, cutoff=0.7):
+        last += 1
+    return [f"sentence{number}" for number in range(1, last + 1) if f"sentence{number}" not in present]
+
+
+def story_columns(names: Iterable[str], name: str = "rows") -> list[str]:
+    """The columns among `names` from which a story is read.
+
+    Raises:
+        BadRecord: none of them has sentences, or one occurs twice.
+    """
+    names = list(names)
+    columns = [column for column in names if column in {*STORY_FIELDS, *sentence_columns(names)}]
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):
+        raise BadRecord(name, None, f"the column {twice[0]!r} occurs twice; rename or remove one of them")
+    if not set(columns).difference({"storyid", "storytitle", "labels", "orig_sents"}):
+        hint = similar_column("sentences", names)
+        raise BadRecord(name, None, f"column 'sentences' is missing (found: {', '.join(names) or 'none'}){hint}")
+    return columns
+
+
+def without_blank_end(cells: Sequence[Any]) -> list[Any]:
+    """The cells up to the last that is not empty, null or NaN: the stories of a table may differ in length."""
+    cells = list(cells)
+    while cells and _is_empty(cells[-1]):
+        cells.pop()
+    return cells
+
+
+def _is_empty(cell: Any) -> bool:
+    return is_blank(cell) if isinstance(cell, str) else cell is None or (isinstance(cell, float) and isnan(cell))
+
+
+def similar_column(missing: str, names: Iterable[str]) -> str:
+    """A hint for the message that a column is missing; empty if no name is similar."""
+    close = difflib.get_close_matches(missing, list(names), n=1, cutoff=0.7)
+    return f"; is {close[0]!r} meant to be {missing!r}?" if close else ""
+
+
+def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_given: bool = False) -> Story:
+    """Read one record as a story.
+
+    The sentences are in one of:
+
+    - `sentences`, in true order; or shuffled, with `labels[i]` the original index of the i-th sentence;
+    - ReBART's `shuf_sents`, shuffled, and `orig_sents`: `orig_sents[k]` is the index in `shuf_sents` of the
+      k-th sentence of the true order, as a string. It is the inverse permutation of `labels`
+      (Basu Roy Chowdhury et al. 2021, https://aclanthology.org/2021.emnlp-main.841);
+    - the columns `sentence1`, `sentence2`, …, in true order.
+
+    Args:
+        record: fields by name; `storyid` and `storytitle` may be missing.
+        file: name of the file, for messages and for the id of a story that has none.
+        row: 1-based row, for the same.
+        as_given: keep the sentences in their order in the record, whatever `labels` say, and accept one or none.
+            `first`, `last` and `before` become `Story.fixed_points`.
+
+    Raises:
+        BadRecord: sentences are missing, empty, not text or contain a NUL; or, unless `as_given`, there are none or
+            the labels are not a permutation of them.
+        SingleSentence: there is one, unless `as_given`.
+    """
+    try:
+        sentences = _sentences(record)
+        if not sentences and not as_given:
+            raise UserError("0 sentences, where an order needs at least two")
+        if len(sentences) > 1 and not as_given:
+            sentences = _in_true_order(record, sentences)
+    except ValueError as error:
+        raise BadRecord(file, row, str(error)) from None
+    storyid, title = record.get("storyid"), record.get("storytitle")
+    story = Story(
+        sentences=tuple(sentences),
+        storyid=f"{PurePath(file).stem}-{row}" if storyid in (None, "") else str(storyid),
+        title="" if title is None else str(title),
+        file=file,
+        row=row,
+        fixed_points={name: record[name] for name in FIXED_POINTS if as_given and record.get(name) is not None},
+    )
+    if len(sentences) == 1 and not as_given:
+        raise SingleSentence(file, row, "1 sentence, where an order needs at least two", story)
+    return story
+
+
+def _sentences(record: Mapping[str, Any]) -> list[str]:
+    column = next((name for name in ("sentences", "shuf_sents") if name in record), None)
+    if column is not None:
+        values = record[column]
+        if not isinstance(values, (list, tuple)):
+            raise UserError(f"'{column}' is not a list of sentences")
+        names = [f"sentence {number}" for number in range(1, len(values) + 1)]
+    else:
+        names = sentence_columns(record)
+        if not names:
+            found, hint = ", ".join(map(str, record)) or "nothing", similar_column("sentences", map(str, record))
+            raise UserError(f"'sentences' is missing (found: {found}){hint}")
+        values = without_blank_end([record[name] for name in names])
+        names = [f"sentence{number}" for number in range(1, len(values) + 1)]
+        if missing := [name for name in names if name not in record]:
+            raise UserError(f"column {missing[0]!r} is missing")
+    for name, sentence in zip(names, values, strict=True):
+        _check_sentence(name, sentence)
+    return list(values)
+
+
+def _check_sentence(name: str, sentence: Any) -> None:
+    if not isinstance(sentence, str):
+        raise UserError(f"{name} is not text")
+    if is_blank(sentence):
+        raise UserError(f"{name} is empty")
+    if "\0" in sentence:
+        raise UserError(f"{name} contains a NUL character: the file is binary, or text in UTF-16")
+    try:
+        sentence.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{name} contains half of a surrogate pair, which is not a character") from None
+
+
+def _in_true_order(record: Mapping[str, Any], shown: list[str]) -> list[str]:
+    if "sentences" in record:
+        if record.get("labels") is None:
+            return shown
+        labels = _permutation("labels", record["labels"], len(shown))
+        return [sentence for _, sentence in sorted(zip(labels, shown, strict=True))]
+    if "shuf_sents" in record:
+        if record.get("orig_sents") is None:
+            raise UserError("'orig_sents' is missing, which 'shuf_sents' needs")
+        return [shown[index] for index in _permutation("orig_sents", record["orig_sents"], len(shown))]
+    return shown
+
+
+def _permutation(name: str, values: Sequence[Any], length: int) -> list[int]:
+    try:
+        numbers = [int(value) for value in values if isinstance(value, (int, str)) and not isinstance(value, bool)]
+    except (TypeError, ValueError):
+        numbers = []
+    if sorted(numbers) != list(range(length)) or len(numbers) != len(values):
+        raise UserError(f"'{name}' is not a permutation of 0 … {length - 1}")
+    return numbers

@@ -1,8 +1,8 @@
-"""Stories that stay in their Parquet files, on disk or on the Hub, and are read a stretch at a time, in any order.
+"""Stories that stay in their Parquet files, on disk or on the Hub, and are read in ranges of rows, in any order.
 
-`datasets` streams as well, but forward only: its shuffle buffer cannot be put back to where it stood, and processes
-that do not divide the number of files read everything. The footers of the files say how many rows there are and where;
-with them, each process reads its own rows and no others, and a run that is resumed begins where it stopped.
+`datasets` streams too, but forward only: the state of its shuffle buffer cannot be restored, and each process reads
+everything unless the number of processes divides the number of files. Here the footers of the files give the row
+counts, so that each process reads only its own rows and a resumed run starts where it stopped.
 """
 
 from __future__ import annotations
@@ -13,33 +13,32 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cache import content_hash
-from .formats import parquet_columns
-from .parquet_limits import ROWS_AT_ONCE, TooLarge, bounded, repeated_columns
-from .readers import open_bytes
-from .records import story_from_record
-from .story import BadRecord, SingleSentence, Story
+from .errors import UserError
+from .parquet_format import ROWS_AT_ONCE, bad_parquet, bounded, open_parquet
+from .story import BadRecord, SingleSentence, Story, story_from_record
+from .story_cache import content_hash
+from .story_files import open_bytes
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 logger = logging.getLogger(__name__)
-_FOOTERS_AT_ONCE = 8  # each is a question or two to the Hub
+_FOOTERS_AT_ONCE = 8  # each is one or two requests to the Hub
 
 
 @dataclass(frozen=True)
 class StreamedFile:
-    """A Parquet file of which only the footer has been read.
+    """The footer of a Parquet file.
 
     Attributes:
         name: for messages and made-up ids.
-        path: where it is: a path, or an fsspec URL such as `hf://datasets/user/name@commit/train.parquet`.
-        columns: those that a story is read from.
-        groups: rows of each of its row groups.
+        path: a path, or an fsspec URL such as `hf://datasets/user/name@commit/train.parquet`.
+        columns: the columns from which a story is read.
+        groups: number of rows of each row group.
     """
 
     name: str
@@ -50,11 +49,11 @@ class StreamedFile:
 
 @dataclass(frozen=True)
 class ReadingOrder:
-    """The row groups of a stream in the order in which they are read.
+    """The row groups of a stream in reading order.
 
     Attributes:
-        files, groups: (n,) int, which row group of which file.
-        ends: (n,) int, rows up to the end of each.
+        files, groups: (n,) int, index of the file, and of the row group in it.
+        ends: (n,) int, cumulative number of rows.
     """
 
     files: np.ndarray
@@ -63,14 +62,14 @@ class ReadingOrder:
 
 
 class StoryStream:
-    """The stories of some Parquet files, in no more memory than a batch of rows takes.
+    """The stories of some Parquet files, with one batch of rows in memory.
 
     Args:
         files: `(name, path)` pairs.
 
     Raises:
-        BadRecord: one is no Parquet, or has no column of sentences.
-        ValueError: one may not be read, or there is no story in any.
+        BadRecord: a file is not Parquet, or has no column of sentences.
+        UserError: a file may not be read, or none has a story.
         OSError: the Hub cannot be reached.
     """
 
@@ -79,22 +78,22 @@ class StoryStream:
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             self.files = list(pool.map(lambda file: _read_footer(*file), files))
         if not sum(map(sum, (file.groups for file in self.files))):
-            raise ValueError(f"no stories in {', '.join(name for name, _ in files)}")
+            raise UserError(f"no stories in {', '.join(name for name, _ in files)}")
         sizes = [rows for file in self.files for rows in file.groups]
         self._first_rows = np.cumsum([0, *sizes])[:-1]
         self._first_groups = np.cumsum([0, *(len(file.groups) for file in self.files)])
 
     def __len__(self) -> int:
-        """Stories."""
+        """Number of stories."""
         return sum(sum(file.groups) for file in self.files)
 
     def digest(self) -> str:
-        """A hash of the content of the files, which are read for it; of a file on the Hub the path names the commit."""
+        """A hash of the content of the files, which are read for it; the path of a file on the Hub has its commit."""
         files = [(file.path, file.groups) if "://" in file.path else content_hash(file.path) for file in self.files]
         return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def order(self, seed: int | None = None, epoch: int = 0) -> ReadingOrder:
-        """An order to read in: of the files and of the row groups in each, at random; that of the files without a seed.
+        """A random order of the files and of the row groups in each; without a seed, the order of the files.
 
         The row groups of a file stay together, so that it is opened once.
         """
@@ -112,18 +111,19 @@ class StoryStream:
         *,
         on_error: Callable[[BadRecord], Story | None] | None = None,
     ) -> Iterator[tuple[int, Story]]:
-        """The stories from `start` to `stop` in an order, each with its number in the order of the files.
+        """The stories from `start` to `stop` in an order, each with its index in the order of the files.
 
-        What stands before `start` in its row group is passed over undecoded; no other row group is touched.
+        Rows before `start` in its row group are skipped without decoding; no other row group is read.
 
         Args:
             order: of the row groups.
-            start, stop: positions in it.
-            on_error: is given each bad record, and reading goes on. Without it, a record of a single sentence is a
-                story like any other, because batches were planned before it was read; the first one is warned of.
+            start, stop: rows in this order.
+            on_error: called with each bad record, after which reading continues. Without it, a record of a single
+                sentence is a story like any other, because batches were planned before it was read; the first one
+                is logged as a warning.
 
         Raises:
-            BadRecord: a record is no story, or the file cannot be read on.
+            BadRecord: a record is not a story, or the file is damaged.
         """
         stop = len(self) if stop is None else stop
         chunk = int(np.searchsorted(order.ends, start, side="right"))
@@ -134,7 +134,9 @@ class StoryStream:
                 if number != order.files[chunk]:
                     opened.close()
                     number = int(order.files[chunk])
-                    table = _parquet(opened.enter_context(open_bytes(self.files[number].path)), self.files[number])
+                    file = self.files[number]
+                    stream = opened.enter_context(open_bytes(file.path))
+                    table = open_parquet(stream, file.name, remote="://" in file.path)[0]
                 assert table is not None
                 group = int(order.groups[chunk])
                 begin = end - self.files[number].groups[group]
@@ -168,16 +170,14 @@ class StoryStream:
             raise error
         if not self._warned:
             self._warned = True
-            logger.warning("%s; it is not trained on, nor are other such records", error)
+            logger.warning("%s; this and similar records are not trained on", error)
         return error.story
 
 
 def _records(
     table: pq.ParquetFile, file: StreamedFile, group: int, before: int, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows from `start` to `stop` of a row group, counted in it."""
-    import pyarrow as pa
-
+    """The rows from `start` to `stop` of a row group, with their index in it."""
     done = 0
     try:
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group], columns=list(file.columns)):
@@ -190,43 +190,13 @@ def _records(
             done += batch.num_rows
             if done >= stop:
                 return
-    except TooLarge as error:
-        raise BadRecord(file.name, before + done + 1, str(error)) from None
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if _is_outside(error):
-            raise
-        raise BadRecord(file.name, before + done + 1, f"not readable as Parquet: {error}") from None
+    except Exception as error:
+        raise bad_parquet(error, file.name, before + done + 1) from None
 
 
 def _read_footer(name: str, path: str) -> StreamedFile:
     with open_bytes(path) as stream:
-        table = _parquet(stream, StreamedFile(name, path, (), ()))
-        columns = parquet_columns(table.schema_arrow.names, name)
-        if isinstance(columns, BadRecord):
-            raise columns
+        table, columns = open_parquet(stream, name, remote="://" in path)
         metadata = table.metadata
         groups = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     return StreamedFile(name, path, tuple(columns), groups)
-
-
-def _parquet(stream: IO[bytes], file: StreamedFile) -> pq.ParquetFile:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # A row group's columns in one request, not in many that hop between them; on disk as `parquet_records`.
-    options = {"pre_buffer": True} if "://" in file.path else {"pre_buffer": False, "buffer_size": 1 << 16}
-    try:
-        table = pq.ParquetFile(stream, **options)
-        repeated = repeated_columns(table.metadata, file.columns)
-        return pq.ParquetFile(stream, **options, read_dictionary=repeated) if repeated else table
-    except TooLarge as error:
-        raise BadRecord(file.name, None, str(error)) from None
-    except (pa.ArrowException, OSError) as error:
-        if _is_outside(error):
-            raise
-        raise BadRecord(file.name, None, f"not readable as Parquet: {error}") from None
-
-
-def _is_outside(error: Exception) -> bool:
-    """Whether it is the disk or the network that failed, and not the content: of that, Arrow makes a bare OSError."""
-    return isinstance(error, OSError) and (type(error) is not OSError or bool(error.errno))

@@ -1,4 +1,4 @@
-"""Stories in tables: CSV and TSV, one story a row."""
+"""CSV and TSV: one story in each row."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import csv
 import re
 from collections.abc import Iterator
 from itertools import chain, zip_longest
-from typing import Any
 
-from .lines import Lines, is_blank
-from .records import ROC_SENTENCES, did_you_mean_column, missing_sentence_columns, sentence_columns, without_blank_end
-from .story import BadRecord
+from .line_formats import Lines, Record, Records
+from .story import (
+    ROC_SENTENCES,
+    BadRecord,
+    is_blank,
+    missing_sentence_columns,
+    sentence_columns,
+    similar_column,
+    without_blank_end,
+)
 
-Record = tuple[int, dict[str, Any]]
 Rows = Iterator[tuple[int, list[str]] | BadRecord]
 ROC_HEADER = ",".join(("storyid", "storytitle", *ROC_SENTENCES))
-_LONGEST_RECORD = 1 << 17  # characters; as the csv module's limit of a field
+_LONGEST_RECORD = 1 << 17  # characters; the csv module has the same limit for a field
 _ENCLOSED = r'"(?:[^"]++|"")*+"'
 _FIELD = rf'(?:{_ENCLOSED}|[^"\t]*+)'
 _QUOTED_RECORD = re.compile(rf"{_FIELD}(?:\t{_FIELD})*+")
@@ -24,13 +29,13 @@ _DOUBLED = re.compile(r'"[^"]*+""(?:[^"]++|"")*+"')
 _DOUBLED_FIELD = re.compile(rf"(?:^|\t){_DOUBLED.pattern}(?=\t|$)")
 
 
-def csv_records(lines: Lines) -> Iterator[Record | BadRecord]:
-    """ROCStories CSV, winter 2017 and spring 2016 alike; or any columns sentence1 … sentenceN."""
+def csv_records(lines: Lines) -> Records:
+    """ROCStories CSV of winter 2017 or spring 2016, or any columns sentence1 … sentenceN."""
     return _table_records(lines.file, _csv_rows(lines))
 
 
-def tsv_records(lines: Lines) -> Iterator[Record | BadRecord]:
-    """Ordered sentences, one story a line; or, with a header row, the same columns as in CSV."""
+def tsv_records(lines: Lines) -> Records:
+    """Ordered sentences, one story in each line; or, with a header row, the same columns as in CSV."""
     quoted = _is_quoted(lines)
     rows = _csv_rows(lines, delimiter="\t") if quoted else _tsv_rows(lines)
     first = next(rows, None)
@@ -73,16 +78,16 @@ def _tsv_rows(lines: Lines) -> Rows:
 
 
 def _without_quotes(field: str) -> str:
-    """`"He said ""no""."` is how pandas and spreadsheets write `He said "no".`; any other field is left as it is."""
+    """pandas and spreadsheets write `He said "no".` as `"He said ""no""."`; any other field stays as it is."""
     return field[1:-1].replace('""', '"') if _DOUBLED.fullmatch(field) else field
 
 
 def _is_quoted(lines: Lines) -> bool:
-    """Whether a TSV file is quoted as CSV is: decided by the whole file, because one field can be read both ways.
+    """Whether a TSV file is quoted like CSV. The whole file decides, because a single field can be read both ways.
 
-    Every field that contains a quotation mark has to be enclosed in them and double its own, and either some field
-    has doubled ones or all fields are enclosed. A corpus of plain text with dialogue in it fails the first test at
-    once (`"Go," he said.`), or has no doubled marks.
+    Each field that contains a quotation mark must be enclosed in them and double its own, and either some field has
+    doubled ones or all fields are enclosed. Plain text with dialogue fails the first condition (`"Go," he said.`) or
+    has no doubled marks.
     """
     ahead = lines.look_ahead()
     if ahead is None:
@@ -120,7 +125,7 @@ def _column_name(field: str) -> str:
     return re.sub(r"[\s_-]+", "", field).lower()
 
 
-def _table_records(file: str, rows: Rows) -> Iterator[Record | BadRecord]:
+def _table_records(file: str, rows: Rows) -> Records:
     header = next(rows, None)
     if header is None:
         yield BadRecord(file, None, f"the file is empty; its first row should be the header {ROC_HEADER}")
@@ -142,14 +147,14 @@ def _table_records(file: str, rows: Rows) -> Iterator[Record | BadRecord]:
 
 
 def _is_header_again(fields: list[str], columns: list[str]) -> bool:
-    """Whether this is the header of a second file that was concatenated to the first."""
+    """Whether this is the header of a second file, concatenated to the first."""
     return _column_name(fields[0]) == columns[0] and [_column_name(field) for field in fields] == columns
 
 
 def _record_of_row(file: str, row: int, fields: list[str], columns: list[str], names: list[str]) -> Record | BadRecord:
-    """A row as a record. A row that is too short has empty cells at its end, and these end the story."""
+    """A row as a record. Missing cells at the end of a row count as empty, and empty cells there end the story."""
     if not all(map(is_blank, fields[len(columns) :])):
-        return BadRecord(file, row, f"{len(fields)} fields, where the header has {len(columns)}")
+        return BadRecord(file, row, f"{len(fields)} fields, but the header has {len(columns)}")
     cells = dict(zip_longest(columns, fields[: len(columns)], fillvalue=""))
     sentences = without_blank_end([cells[name] for name in names])
     for name, sentence in zip(names, sentences, strict=False):
@@ -167,11 +172,11 @@ def _what_is_wrong_with(header: list[str], columns: list[str]) -> str:
     missing = missing_sentence_columns(columns)
     if not missing:
         return ""
-    # A header that is not there at all silently costs the first story: say so rather than "column missing".
+    # Without a header the first story would be lost: a message of its own instead of "column missing".
     if not known and sum(" " in field.strip() for field in header) >= 3:
-        return f"the header row is missing, the first row is already a story; put {ROC_HEADER} above it"
+        return f"the header row is missing, the first row is a story; insert {ROC_HEADER} above it"
     if len(header) == 1 and ("\t" in header[0] or ";" in header[0]):
         return f"no commas in the first row ({ROC_HEADER} is expected); with tabs between fields, name the file .tsv"
     found = ", ".join(field if len(field) <= 30 else field[:30] + "…" for field in header[:10])
-    hint = did_you_mean_column(missing[0], [column for column in columns if column not in known])
+    hint = similar_column(missing[0], [column for column in columns if column not in known])
     return f"column(s) missing: {', '.join(missing)} (the first row has: {found}){hint}"

@@ -148,7 +148,7 @@ def test_a_large_split_is_several_files(
 ) -> None:
     path = str(write_roc(3_400))
     built = build_dataset([path], tmp_path / "one")
-    monkeypatch.setattr("dataset_builder.parquet_files.SHARD_BYTES", 200_000)
+    monkeypatch.setattr("dataset_builder.parquet_format.SHARD_BYTES", 200_000)
     assert build_dataset([path], tmp_path / "many").stories == built.stories
     names = sorted(file.name for file in (tmp_path / "many" / "shuffled").iterdir())
     assert names == [

@@ -12,9 +12,8 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builder import build_dataset
-from dataset_builder.card_markup import CardMarkup
-from dataset_builder.dataset_card import BuiltStories, Example, dataset_card
-from dataset_builder.parquet_files import WrittenSplit
+from dataset_builder.dataset_card import BuiltStories, CardMarkup, Example, dataset_card
+from dataset_builder.parquet_format import WrittenSplit
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, renewed_card, write_card
 from tests.hub_server.cards import check_card
@@ -63,8 +62,8 @@ def test_of_a_table_of_five_sentences(write_roc: WriteRoc, tmp_path: Path) -> No
         assert f"| `{split}` | {count:,} | {5 * count:,} | 5 |" in text
     for column in ("storyid", "storytitle", "sentences", "labels", "sentence1` … `sentence5", "so_targets", "text"):
         assert f"| `{column}` |" in text
-    for said in ("with seed 9.", "same seed, 9:", "`test_size=0.2`", "1,000 rows", "| stories.csv | CSV | none |",
-                 "No story stands in more than one split.", "asks its users to register",
+    for said in ("with seed 9.", "seed 9: ", "`test_size=0.2`", "1,000 rows", "| stories.csv | CSV | none |",
+                 "No story is in more than one split.", "asks its users to register",
                  "@inproceedings{mostafazadeh"):  # fmt: skip
         assert said in text, said
     assert "keep them" not in text, "there were no splits"
@@ -116,8 +115,8 @@ def test_kept_splits_and_shared_stories_are_told(tmp_path: Path) -> None:
     build_dataset(sources, tmp_path / "built", markup=MARKUP)
     text = DatasetCard.load(tmp_path / "built" / "README.md").text
     assert "| train.jsonl | JSON Lines | `train` |\n| test.jsonl | JSON Lines | `test` |" in text
-    assert "Sources that bring splits keep them." in text and "train_test_split" not in text
-    assert "3 stories stand in more than one split" in text
+    assert "keep them" in text and "train_test_split" not in text
+    assert "3 stories are in more than one split" in text
     assert "| `test` | 3 | 9 | 2 to 4, 3.0 on average |" in text
     assert "| Sentences in a story | `train` | `test` |\n|---:|---:|---:|\n| 2 | 1 | 1 |" in text
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder import BadRecord, read_stories
-from dataset_builder.lines import Lines
+from dataset_builder.line_formats import Lines
 
 INVISIBLE = ["\u200b", "\u00ad", "\ufeff", "\u2060", " \u200b\u200d ", "\u3164", "\ufe0f", "\u00a0"]
 

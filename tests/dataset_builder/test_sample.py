@@ -7,8 +7,7 @@ import re
 from collections import Counter
 from itertools import combinations
 
-from dataset_builder import read_stories
-from dataset_builder.sources import SAMPLE_FILE
+from dataset_builder import SAMPLE_FILE, read_stories
 
 STORIES = list(read_stories(SAMPLE_FILE))
 

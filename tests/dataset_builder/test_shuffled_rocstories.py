@@ -170,7 +170,7 @@ def test_data_dir(
         "train": [f"id{n}" for n in range(12)],
         "validation": [f"id{n}" for n in range(12, 18)],
     }
-    with pytest.raises(ValueError, match=r"mixed: some file names speak of a split and some do not \(more\.csv, test"):
+    with pytest.raises(ValueError, match=r"mixed: .*\(more\.csv, test"):
         load_script(data_dir="mixed")
     with pytest.raises(FileNotFoundError, match="data_dir: plane: no such folder; did you mean plain"):
         load_script(data_dir="plane")
@@ -198,7 +198,7 @@ def test_other_formats(load_script: LoadScript, tmp_path: Path) -> None:
     splits = load_script(data_files=str(path))
     assert sorted(true_order(row) for part in splits.values() for row in part) == sorted(stories)
     for streaming in (False, True):
-        with pytest.raises(ValueError, match=r"row 1: 2 sentences, where the configuration 'guide' needs 5"):
+        with pytest.raises(ValueError, match=r"row 1: 2 sentences.*guide.*5"):
             rows_of(load_script("guide", data_files=str(path), streaming=streaming))
 
 
@@ -230,9 +230,9 @@ def test_stories_in_two_splits_are_warned_of(
     a, b = str(write_roc(20, "a.csv")), str(write_roc(10, "b.csv", first=18))
     with caplog.at_level(logging.WARNING):
         load_script(data_files={"train": a, "test": b})
-    messages = [record.getMessage() for record in caplog.records if "stand" in record.getMessage()]
+    messages = [record.getMessage() for record in caplog.records if "more than one split" in record.getMessage()]
     assert len(messages) == 1
-    assert "2 stories stand in more than one split (train and test: 2)" in messages[0]
+    assert messages[0].startswith("2 stories") and "(train and test: 2)" in messages[0]
 
 
 # The class without load_dataset: the same rows here, through the script, and in a process with datasets 5.

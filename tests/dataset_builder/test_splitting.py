@@ -51,17 +51,17 @@ def test_rows_are_those_of_train_test_split(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "seed=-1 should be a whole number, 0 or more"),
-        ({"seed": 4.2}, "seed=4.2 should be"),
-        ({"test_size": 0.0}, "test_size=0.0 should be a share between 0 and 1, or a number of stories"),
-        ({"test_size": 1.5}, "test_size=1.5 should be"),
-        ({"test_size": True}, "test_size=True should be"),
-        ({"validation_size": 0}, "validation_size=0 should be"),
-        ({"validation_size": "0.3"}, "validation_size='0.3' should be"),
+        ({"seed": -1}, "seed=-1 .*whole number"),
+        ({"seed": 4.2}, "seed=4.2 "),
+        ({"test_size": 0.0}, "test_size=0.0 .*share between 0 and 1"),
+        ({"test_size": 1.5}, "test_size=1.5 "),
+        ({"test_size": True}, "test_size=True "),
+        ({"validation_size": 0}, "validation_size=0 "),
+        ({"validation_size": "0.3"}, "validation_size='0.3' "),
     ],
 )
 def test_sizes_out_of_range(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=message):
         split_rows(100, **arguments)
 
 
@@ -80,7 +80,7 @@ def test_stories_in_two_splits_are_counted_once_in_one_line(caplog: pytest.LogCa
         assert warn_of_shared_stories(splits) == 2
     (record,) = caplog.records
     assert record.getMessage().startswith(
-        "2 stories stand in more than one split (train and validation: 1, train and test: 2, validation and test: 1)"
+        "2 stories are in more than one split (train and validation: 1, train and test: 2, validation and test: 1)"
     )
 
 

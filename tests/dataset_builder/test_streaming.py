@@ -12,12 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder import BadRecord, build_dataset, load_all, read_stories
+from dataset_builder import (
+    SAMPLE_FILE,
+    BadRecord,
+    Story,
+    StoryStream,
+    build_dataset,
+    load_all,
+    read_stories,
+    stream_stories,
+)
 from dataset_builder import streaming as reading
-from dataset_builder.sources import SAMPLE_FILE
-from dataset_builder.story import Story
-from dataset_builder.streamed_sources import stream_stories
-from dataset_builder.streaming import StoryStream
 
 # Rows, and rows of a row group: some files have one group, some end with a small one.
 FILES = {"a": (170, 40), "b": (30, 100), "c": (1, 1), "d": (299, 99)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
-from dataset_builder import load_all, load_stories, story_hash
+from dataset_builder import UserError, load_all, load_stories, story_hash
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.stories import TokenizedStories, sentences_of
 from training.evaluation.calibration import calibration_error, judged_pairs
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     for name in ("per_device_eval_batch_size", "num_permutations"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, not {value}")
+            raise UserError(f"--{name} must be at least 1, not {value}")
     if options.output_json is not None:
         check_file_name("--output_json", options.output_json)
         check_apart("--output_json", options.output_json, data=options.data, models=[options.model])
@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
             validation_size=options.validation_size,
         )
         if options.split not in splits:
-            raise ValueError(f"the data have no split {options.split}; there is {', '.join(splits)}")
+            raise UserError(f"the data have no split {options.split}; there is {', '.join(splits)}")
         stories = splits[options.split]
     steady_memory()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_builder import BadRecord, Story, files_in_folder, format_of_name, read_stories
+from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_name, read_stories
 from training.inference.answers import format_of, write_file, write_stream
 from training.inference.ordering import OrderedStory, order_stories
 from training.system.console import PROGRAM, complain, drop_output, note, say
@@ -95,9 +95,9 @@ def run(arguments: Sequence[str]) -> int:
     for name in ("batch_size", "batch_tokens", "num_permutations", "shard_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, not {value}")
+            raise UserError(f"--{name} must be at least 1, not {value}")
     if options.bf16 and options.backend != "torch":
-        raise ValueError(f"--bf16 is for --backend torch, not {options.backend}: what was exported has its own numbers")
+        raise UserError(f"--bf16 is for --backend torch, not {options.backend}: what was exported has its own numbers")
     if options.output is not None:
         given = "-" if options.input is None else options.input  # standard input may be a file, too
         check_apart("--output", options.output, data=[given], models=[options.model])
@@ -153,7 +153,7 @@ def _next(model: Any, *, is_text: bool) -> str:
 def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     """The answers as shards in a folder, this process's share of them; what to do next."""
     if options.input is None or options.output is None:
-        raise ValueError(
+        raise UserError(
             f"{options.input or 'standard input'}: a folder, or what --shard_size cuts up, is ordered into a folder: "
             "name INPUT and --output"
         )
@@ -231,7 +231,7 @@ def _records(path: str | None) -> Iterator[Story | BadRecord]:
 
 
 def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None) -> Iterator[Story | BadRecord]:
-    """Raises ValueError for an input with no story in it; of standard input, only if it is not empty."""
+    """Raises UserError for an input with no story in it; of standard input, only if it is not empty."""
     some = False
     for story in stories:
         yield from errors
@@ -240,9 +240,9 @@ def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None)
         some = True
     if not some and errors:
         others = f"; nor can the {len(errors) - 1:,} records behind it" if len(errors) > 1 else ""
-        raise ValueError(f"{errors[0]}{others}")
+        raise UserError(f"{errors[0]}{others}")
     if not some and path is not None:
-        raise ValueError(f"no stories in {path}")
+        raise UserError(f"no stories in {path}")
     yield from errors
 
 

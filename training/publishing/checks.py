@@ -11,6 +11,8 @@ from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
+from dataset_builder import UserError
+
 # Names under which people and programs keep secrets.
 SECRETS = (
     "token", "token.*", "*.token", "*[_-]token", "*[_-]token.*", "stored_tokens", "*credentials*", "*secret*", "id_*",
@@ -30,7 +32,7 @@ def check_files(folder: Path, kept_back: tuple[str, ...]) -> None:
         kept_back: patterns of names that are not pushed, and so not looked at.
 
     Raises:
-        ValueError: for a link that leaves the folder, a link to a folder, a device or socket, or a name that secrets
+        UserError: for a link that leaves the folder, a link to a folder, a device or socket, or a name that secrets
             have. The links of the Hub's cache into its `blobs` are followed.
     """
     root = folder.resolve()
@@ -44,27 +46,27 @@ def check_files(folder: Path, kept_back: tuple[str, ...]) -> None:
             shown = folder / path.relative_to(root)
             secrets = HIDDEN_SECRETS if name in kept else (*SECRETS, *HIDDEN_SECRETS)
             if any(fnmatch(name.lower(), pattern) for pattern in secrets):
-                raise ValueError(f"{shown} has a name that secrets have: move it out of the folder; nothing was pushed")
+                raise UserError(f"{shown} has a name that secrets have: move it out of the folder; nothing was pushed")
             if name in kept:
                 continue
             if path.is_symlink():
                 _check_link(path, shown, inside, ignored)
             elif not path.is_dir() and not path.is_file():
-                raise ValueError(f"{shown} is not a regular file: remove it from the folder; nothing was pushed")
+                raise UserError(f"{shown} is not a regular file: remove it from the folder; nothing was pushed")
 
 
 def _check_link(path: Path, shown: Path, inside: list[Path], ignored: Callable[[str, list[str]], set[str]]) -> None:
     if path.is_dir():
-        raise ValueError(f"{shown} is a link to a folder: put the folder itself there; nothing was pushed")
+        raise UserError(f"{shown} is a link to a folder: put the folder itself there; nothing was pushed")
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):  # up to Python 3.12 a loop is a RuntimeError
-        raise ValueError(f"{shown} is a link to nothing: remove it; nothing was pushed") from None
+        raise UserError(f"{shown} is a link to nothing: remove it; nothing was pushed") from None
     root = inside[0]
     if target.is_relative_to(root) and ignored("", list(target.relative_to(root).parts)):
-        raise ValueError(f"{shown} is a link to {target.name}, which is not pushed: remove it; nothing was pushed")
+        raise UserError(f"{shown} is a link to {target.name}, which is not pushed: remove it; nothing was pushed")
     if not any(target.is_relative_to(root) for root in inside):
-        raise ValueError(
+        raise UserError(
             f"{shown} is a link to a file outside of the folder: put a copy there if it is to be public; "
             "nothing was pushed"
         )
@@ -79,15 +81,15 @@ def check_code(folder: Path, name: Path | str, *, trusted: bool = False) -> None
         trusted: code in the folder may be anybody's; code outside of it still may not be named.
 
     Raises:
-        ValueError: with the first few places.
+        UserError: with the first few places.
     """
     if named := sorted(foreign_references(folder, trusted=trusted)):
-        raise ValueError(
+        raise UserError(
             f"{name} names code that is not this package's, which loading the model would run: remove these entries "
             f"({'; '.join(named[:3])})"
         )
     if not trusted and (unknown := foreign_code(folder)):
-        raise ValueError(
+        raise UserError(
             f"{name} holds code that is not of this version of the package ({', '.join(unknown[:3])}), and loading the "
             "model would run it: read it, then add --trust_remote_code"
         )

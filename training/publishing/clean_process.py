@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dataset_builder import UserError
+
 _CHECK = """
 import sys
 for name in ("modeling_sentence_ordering", "dataset_builder", "training", "model_card"):
@@ -56,7 +58,7 @@ def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None
         name: what to call it in an error, if it is a copy.
 
     Raises:
-        ValueError: with the last line of what went wrong.
+        UserError: with the last line of what went wrong.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
@@ -71,4 +73,4 @@ def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
         why = lines[-1].strip().replace(str(folder.resolve()), str(name or folder))
-        raise ValueError(f"{name or folder} does not load by itself and was not pushed: {why}")
+        raise UserError(f"{name or folder} does not load by itself and was not pushed: {why}")

@@ -14,9 +14,11 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from dataset_builder import UserError
 from model_card.card import CARD, name_repository, write_brief_card
 from model_card.renewal import is_edited, write_card
 from training.models import repository
+from training.system.errors import CommandFailed
 from training.system.hub_errors import TRIES, first_line, persistently
 
 from .checks import check_code, listing
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _NO_BRANCH = re.compile(r"[\s~^:?*\[\\]|\.\.|//|@\{|^[-/.]|[/.]$|\.lock$|^$")
 
 
-class PushFailed(RuntimeError):
+class PushFailed(CommandFailed):
     """A push that did not go through; the message is one line and says which state the repository is in."""
 
 
@@ -86,14 +88,14 @@ def check_publication(publication: Publication, repo_type: str = "model") -> str
         The repository's id, its owner included.
 
     Raises:
-        ValueError: if the id is none, a branch has no name that one can have, a pull request is to go to a branch, or
+        UserError: if the id is none, a branch has no name that one can have, a pull request is to go to a branch, or
             a repository that is to be private is public.
         PushFailed: if nobody is logged in, or may not write there, or the Hub cannot be reached.
     """
     try:
         validate_repo_id(publication.repo_id)
     except ValueError as error:
-        raise ValueError(f"{publication.repo_id!r} is no id of a repository: {first_line(error)}") from None
+        raise UserError(f"{publication.repo_id!r} is no id of a repository: {first_line(error)}") from None
     _check_revision(publication)
     api = HfApi(token=publication.token)
     try:
@@ -105,7 +107,7 @@ def check_publication(publication: Publication, repo_type: str = "model") -> str
     except Exception as error:
         raise PushFailed(f"nothing can be pushed to {publication.repo_id}: {first_line(error)}") from error
     if public:
-        raise ValueError(
+        raise UserError(
             f"{repo_id} is a public repository, and --private makes only a new one private: choose another, "
             "or change its visibility in its settings on the Hub"
         )
@@ -118,9 +120,9 @@ def _check_revision(publication: Publication) -> None:
     if revision is None:
         return
     if _NO_BRANCH.search(revision):
-        raise ValueError(f"--revision {revision!r} is no name that a branch can have")
+        raise UserError(f"--revision {revision!r} is no name that a branch can have")
     if publication.create_pr and revision != "main":
-        raise ValueError(f"--create_pr opens a pull request to main: leave out --revision {revision}")
+        raise UserError(f"--create_pr opens a pull request to main: leave out --revision {revision}")
 
 
 def _check_token(person: Mapping[str, Any], repo_id: str, publication: Publication) -> None:
@@ -162,7 +164,7 @@ def push_folder(
         report: called with each line for the person who waits.
 
     Raises:
-        ValueError: if the model in the folder cannot be loaded, or would run code of unknown making, or the
+        UserError: if the model in the folder cannot be loaded, or would run code of unknown making, or the
             publication makes no sense.
         PushFailed: if the Hub refuses or cannot be reached.
         PushInterrupted: if the person who waits interrupts it.
@@ -254,7 +256,7 @@ class _Push:
         """All requests that change the repository.
 
         Raises:
-            ValueError: if the Hub refuses the card.
+            UserError: if the Hub refuses the card.
             PushFailed: whatever else goes wrong.
         """
         try:
@@ -264,7 +266,7 @@ class _Push:
             return persistently(lambda: self._commit(folder), tries=1 if self.publication.create_pr else TRIES)
         except Exception as error:
             if type(error) is ValueError:  # what the client makes of a refused card; errors of the network are others
-                raise ValueError(f"nothing was pushed to {self.repo_id}: {first_line(error)}") from error
+                raise UserError(f"nothing was pushed to {self.repo_id}: {first_line(error)}") from error
             raise PushFailed(f"{self.state()}: {first_line(error)}") from error
 
     def _prepare(self) -> None:

@@ -160,8 +160,8 @@ def test_refusals_come_before_anything_is_built_or_sent(hub: Hub, stories: Path,
             return one_line(done)
 
         push = ("--push_to_hub", repo_id)
-        assert "stories.jsonl: name it with --license ID" in refusal("--data", stories, *push)
-        assert "stories.jsonl: name it with --license ID" in refusal("--data", "sample", stories, *push)
+        assert "stories.jsonl: pass --license ID" in refusal("--data", stories, *push)
+        assert "stories.jsonl: pass --license ID" in refusal("--data", "sample", stories, *push)
         for more in (LICENSE, (*LICENSE, "--private"), ("--private",), ()):
             message = refusal("--data", stories, roc, *push, *more)
             assert message.startswith("sentence-ordering: roc.csv looks like ROCStories")

@@ -15,8 +15,7 @@ from typing import Any
 import datasets
 import pytest
 
-from dataset_builder import BadRecord, build_dataset, load_all, load_stories
-from dataset_builder.streamed_sources import stream_stories
+from dataset_builder import BadRecord, build_dataset, load_all, load_stories, stream_stories
 
 ROOT = Path(__file__).parents[2]
 LoadScript = Callable[..., Any]

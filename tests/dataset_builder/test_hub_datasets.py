@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dataset_builder import load_stories
-from dataset_builder.streamed_sources import stream_stories
+from dataset_builder import load_stories, stream_stories
 from tests.dataset_builder.test_bounded_yaml import BOMBS
 
 STORY = {"storyid": "1", "storytitle": "T", "sentences": ["It rained.", "Tom baked.", "She stayed dry."]}

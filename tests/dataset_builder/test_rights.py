@@ -12,10 +12,14 @@ from uuid import UUID
 import datasets
 import pytest
 
-from dataset_builder import build_dataset
-from dataset_builder.rights import check_public_push, check_push_of_rocstories, may_be_quoted
-from dataset_builder.rocstories_layout import in_rocstories_layout
-from dataset_builder.sources import SAMPLE_FILE
+from dataset_builder import (
+    SAMPLE_FILE,
+    build_dataset,
+    check_public_push,
+    check_push_of_rocstories,
+    in_rocstories_layout,
+    may_be_quoted,
+)
 from tests.dataset_builder.conftest import made_up_story
 
 WriteRoc = Callable[..., Path]
@@ -128,7 +132,7 @@ def test_who_may_be_pushed(write_roc: WriteRoc, tmp_path: Path) -> None:
         check_push_of_rocstories([other, roc])
     check_public_push(["sample"])
     check_public_push([other], license="mit")
-    with pytest.raises(ValueError, match=r"licence of other\.jsonl: name it with --license ID"):
+    with pytest.raises(ValueError, match=r"licence of other\.jsonl.*--license ID"):
         check_public_push(["sample", other])
     with pytest.raises(ValueError, match=r"licence of other\.jsonl"):
         check_public_push([other], license="unknown")

@@ -78,7 +78,7 @@ def test_stories_in_true_order_stay_where_they_are(write_roc: WriteRoc) -> None:
         ([{"sentences": ["a", "b"], "labels": [0, 0]}], "row 1: 'labels' is not a permutation"),
         ([{"sentences": ["a", "b"], "labels": [0, -100]}], "row 1: 'labels' is not a permutation"),
         ([{"sentences": ["a", "b", "c"], "labels": [1, 0]}], "row 1: 'labels' is not a permutation"),
-        ([{"text": "[CLS] a", "labels": [0]}], "no column 'sentences'"),
+        ([{"text": "[CLS] a", "labels": [0]}], "'sentences' is missing"),
         ([["a", "b"]], "a row is a dict"),
         ("sample", "not str"),
     ],

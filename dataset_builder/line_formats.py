@@ -1,37 +1,32 @@
-"""The lines of a file of stories, and what counts as an empty line."""
+"""Formats with a record in each line or block of lines: decoding to lines, JSON Lines and text.
+
+A reader yields `(row, fields)` pairs, one record at a time. It never raises for bad content: it yields a `BadRecord`
+in place of the record, so that callers can continue with the next one. Only the line end is removed from a sentence.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-from .story import BadRecord
+from .story import BadRecord, is_blank
 
-_CHUNK = 1 << 16  # characters that are read at once before it is known what ends a line
+Record = tuple[int, dict[str, Any]]
+Records = Iterator[Record | BadRecord]
+_CHUNK = 1 << 16  # characters read at once before the kind of line end is known
 _MARK = "\ufeff"
 _BYTES_END, _TEXT_END = re.compile(rb"\r\n|\r|\n"), re.compile(r"\r\n|\r|\n")
-# White space and Unicode's default ignorable characters: what leaves nothing to see on the page.
-_INVISIBLE = re.compile(
-    "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]+"
-)
-
-
-def is_blank(text: str) -> bool:
-    """Whether a text shows nothing: empty, white space, or only invisible characters such as U+200B and U+FEFF."""
-    if text.isascii():
-        return not text.strip()
-    return _INVISIBLE.fullmatch(text) is not None
 
 
 class Lines:
-    """The lines of an open file, decoded one by one: a byte that is not UTF-8 costs its line, not the file.
+    """The lines of an open file, decoded one by one: a byte that is not UTF-8 makes its line bad, not the file.
 
-    Lines end with LF or CR LF. If the first line ends with CR alone, every CR ends a line. A byte-order mark at the
-    beginning of any line is dropped, because files that are concatenated bring theirs along.
+    Lines end with LF or CR LF. If the first line ends with CR alone, every CR ends a line. A byte-order mark is removed
+    from the beginning of any line, because concatenated files have them inside.
 
-    Not a generator, because a generator ends with the first exception it raises.
+    This is not a generator, because a generator ends with the first exception that it raises.
     """
 
     def __init__(self, stream: IO[Any], file: str) -> None:
@@ -39,8 +34,8 @@ class Lines:
         self.number = 0
         self._stream = stream
         self._offset = 0
-        self._pending: Any = None  # what was read beyond the last line
-        self._cr_ends: bool | None = None  # not known before the first line end
+        self._pending: Any = None  # read beyond the last line
+        self._cr_ends: bool | None = None  # unknown before the first line end
 
     def __iter__(self) -> Lines:
         return self
@@ -72,14 +67,14 @@ class Lines:
             yield self.number, line.removesuffix("\n").removesuffix("\r")
 
     def look_ahead(self) -> Lines | None:
-        """All lines once more, for a look before the first is read; None for a stream that cannot be rewound.
+        """All lines, to look at before the first is read; None for a stream that cannot be rewound.
 
         Call `rewind` before reading on.
         """
         return Lines(self._stream, self.file) if self._stream.seekable() else None
 
     def rewind(self) -> None:
-        """Puts the stream back to its beginning, after `look_ahead`."""
+        """Sets the stream back to its beginning, after `look_ahead`."""
         self._stream.seek(0)
 
     def _read_line(self) -> Any:
@@ -96,7 +91,7 @@ class Lines:
                 return pieces[0] if len(pieces) == 1 else type(text)().join(pieces)
 
     def _read(self) -> Any:
-        """Up to one LF; never a CR without what follows it, except at the end of the file."""
+        """Up to one LF; never a CR without the character after it, except at the end of the file."""
         if self._cr_ends is False:
             return self._stream.readline()
         text = self._stream.readline(_CHUNK)
@@ -116,3 +111,41 @@ class Lines:
             if not self._cr_ends:
                 return self._end_of_line(text)
         return int(found.end())
+
+
+def jsonl_records(lines: Lines) -> Records:
+    """JSON Lines: `{"sentences": [...]}`, with `labels` if shuffled, or ReBART's `shuf_sents` and `orig_sents`."""
+    for row, line in lines.without_ends():
+        if isinstance(line, BadRecord):
+            yield line
+            continue
+        if is_blank(line):
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield BadRecord(lines.file, row, f"not a line of JSON: {error}")
+            continue
+        if isinstance(record, dict):
+            yield row, record
+        else:
+            yield BadRecord(lines.file, row, 'not a JSON object; {"sentences": [...]} is expected on each line')
+
+
+def text_records(lines: Lines) -> Records:
+    """Text: a sentence on each line, a blank line between stories. A bad line makes its whole story bad."""
+    sentences: list[str] = []
+    start, broken = 0, False
+    for row, line in lines.without_ends():
+        if isinstance(line, BadRecord):
+            yield line
+            broken = True
+        elif not is_blank(line):
+            start = start if sentences else row
+            sentences.append(line)
+        else:
+            if sentences and not broken:
+                yield start, {"sentences": sentences}
+            sentences, broken = [], False
+    if sentences and not broken:
+        yield start, {"sentences": sentences}
