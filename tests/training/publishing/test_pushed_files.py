@@ -169,7 +169,7 @@ def test_what_push_to_hub_of_a_model_uploads_is_checked_as_well(tmp_path: Path) 
         if name != "adapter":
             path = tmp_path / f"{number}.json"
             path.write_text(json.dumps(values))
-            with pytest.raises(ValueError, match="names code of somebody else"):
+            with pytest.raises(ValueError, match="foreign code"):
                 upload_one(path)
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}))
     upload_one(tmp_path / "config.json")
