@@ -25,6 +25,7 @@ from transformers import AutoModel
 from benchmarks.flags import BenchmarkParser, add_permutations_flag
 from benchmarks.measuring import run_script
 from benchmarks.objectives import measure_rows
+from dataset_builder import UserError
 from modeling_sentence_ordering import load_tokenizer
 
 DEFAULTS = {
@@ -66,14 +67,14 @@ def write_pieces(encoder: Path, folder: Path, megabytes: int) -> None:
     """Writes an encoder in bfloat16, its weights in files of at most so many megabytes, and its tokenizer.
 
     Raises:
-        ValueError: if there is something in the folder, or a single tensor is larger than a piece may be.
+        UserError: if there is something in the folder, or a single tensor is larger than a piece may be.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"--pieces {folder} is not empty: choose another")
+        raise UserError(f"--pieces {folder} is not empty: choose another")
     model = AutoModel.from_pretrained(encoder, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False)
     name, largest = max(((name, p.nbytes) for name, p in model.named_parameters()), key=lambda item: item[1])
     if largest > megabytes * 10**6:
-        raise ValueError(f"--megabytes {megabytes}: {name} alone has {largest / 1e6:.1f}")
+        raise UserError(f"--megabytes {megabytes}: {name} alone has {largest / 1e6:.1f}")
     model.save_pretrained(folder, max_shard_size=megabytes * 10**6)
     load_tokenizer(str(encoder)).save_pretrained(folder)
     for path in sorted(folder.glob("*.safetensors")):

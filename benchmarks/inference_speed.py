@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
+from dataset_builder import UserError
 from training.models.repository import write_json
 
 STORY = ["He took it out of the oven.", "Tom mixed flour and eggs.", "The cake was delicious."]
@@ -70,7 +71,7 @@ def main() -> None:
         report(_measure(json.loads(options.side)))
         return
     if options.model is None or options.results is None:
-        raise ValueError("--model and --results are missing")
+        raise UserError("--model and --results are missing")
     with tempfile.TemporaryDirectory() as folder:
         prepared = _prepare(options, Path(folder))
         sides = all_sides(options, prepared)

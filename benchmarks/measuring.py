@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 from datasets.utils.logging import disable_progress_bar
 from transformers.utils import logging
 
+from dataset_builder import UserError
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.recipe_stories import open_stories
 from training.data.stories import TokenizedStories
@@ -38,7 +39,7 @@ class ResultsFile:
         head: what all runs have in common, in plain values: `recipe` and whatever else decides the figures.
 
     Raises:
-        ValueError: if the file holds runs with another head.
+        UserError: if the file holds runs with another head.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
@@ -55,7 +56,7 @@ class ResultsFile:
         there = {**values, **with_later_fields(values.get("recipe", {}))}
         for name in self.head | self.head.get("recipe", {}) | values.get("recipe", {}):
             if name != "recipe" and there.get(name) != here.get(name):
-                raise ValueError(
+                raise UserError(
                     f"{self.path} holds runs by another recipe: {name} is {there.get(name)} there and "
                     f"{here.get(name)} here; give that recipe, or another --results"
                 )
@@ -75,11 +76,11 @@ class ResultsFile:
             recipe: what its recipe has for itself, beside the head.
 
         Raises:
-            ValueError: if it was, by another recipe.
+            UserError: if it was, by another recipe.
         """
         found = self.runs().get(row, {}).get(str(seed))
         if found is not None and recipe is not None and found["recipe"] != json.loads(json.dumps(recipe)):
-            raise ValueError(
+            raise UserError(
                 f"{self.path} holds {row}, seed {seed}, by another recipe: its own fields are {found['recipe']} there "
                 f"and {recipe} here; give that recipe, or another --results"
             )
@@ -164,11 +165,11 @@ def load_splits(recipe: Recipe) -> DatasetDict:
     """The stories of a recipe, split as training does.
 
     Raises:
-        ValueError: if they cannot be read, or there are none to validate on.
+        UserError: if they cannot be read, or there are none to validate on.
     """
     splits = open_stories(recipe).splits
     if "validation" not in splits:
-        raise ValueError("there are no validation stories: name some with --validation_data")
+        raise UserError("there are no validation stories: name some with --validation_data")
     return splits
 
 

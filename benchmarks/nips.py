@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks.flags import BenchmarkParser, add_permutations_flag
 from benchmarks.measuring import run_script
 from benchmarks.objectives import measure_rows
+from dataset_builder import UserError
 from dataset_builder.file_writing import write_text
 from training.recipe.recipe import Recipe, RecipeError
 
@@ -57,14 +58,14 @@ def filtered(path: Path, folder: Path) -> Path:
     """A file with the texts that have 2 to 15 sentences.
 
     Raises:
-        ValueError: if a line is no JSON object with sentences.
+        UserError: if a line is no JSON object with sentences.
     """
     kept = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             sentences = json.loads(line)["sentences"]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path.name}, line {number}: no JSON object with sentences") from None
+            raise UserError(f"{path.name}, line {number}: no JSON object with sentences") from None
         if SHORTEST <= len(sentences) <= LONGEST:
             kept.append(json.dumps({"storyid": f"nips-{path.stem}-{number}", "sentences": sentences}))
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.guide_pipeline import BATCH_SIZE
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
+from dataset_builder import UserError
 from training.models.repository import write_json
 from training.recipe.recipe import FRAMEWORKS
 
@@ -50,7 +51,7 @@ def main() -> None:
     sides = all_sides(options)
     unknown = set(options.only or ()) - sides.keys()
     if unknown:
-        raise ValueError(f"--only {sorted(unknown)[0]!r}: the sides are {', '.join(sides)}")
+        raise UserError(f"--only {sorted(unknown)[0]!r}: the sides are {', '.join(sides)}")
     sides = {name: told for name, told in sides.items() if not options.only or name in options.only}
 
     def keep(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

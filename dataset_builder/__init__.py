@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
     from .configurations import shuffle_of_story, shuffled_labels, story_key
     from .dataset_card import CardMarkup
+    from .errors import UserError
     from .loading import load_all, load_stories, stories_of_rows, stream_stories
     from .rights import check_public_push, check_push_of_rocstories, in_rocstories_layout, may_be_quoted
     from .shuffled_rocstories import ShuffledRocstories
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
     from .splitting import split_rows
     from .story import BadRecord, Story, story_columns, story_hash
     from .story_cache import is_writable, writable_cache_folder
-    from .story_files import SPLITS, files_in_folder, format_of_name, read_stories
+    from .story_files import SPLITS, files_in_folder, format_of_file, read_stories
     from .streaming import StoryStream
 
 _NAMES = {
     "build": ("BuiltDataset", "build_dataset"),
     "configurations": ("shuffle_of_story", "shuffled_labels", "story_key"),
     "dataset_card": ("CardMarkup",),
+    "errors": ("UserError",),
     "loading": ("load_all", "load_stories", "stories_of_rows", "stream_stories"),
     "rights": ("check_public_push", "check_push_of_rocstories", "in_rocstories_layout", "may_be_quoted"),
     "shuffled_rocstories": ("ShuffledRocstories",),
@@ -33,7 +35,7 @@ _NAMES = {
     "splitting": ("split_rows",),
     "story": ("BadRecord", "Story", "story_columns", "story_hash"),
     "story_cache": ("is_writable", "writable_cache_folder"),
-    "story_files": ("SPLITS", "files_in_folder", "format_of_name", "read_stories"),
+    "story_files": ("SPLITS", "files_in_folder", "format_of_file", "read_stories"),
     "streaming": ("StoryStream",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
@@ -46,11 +48,12 @@ __all__ = [
     "ShuffledRocstories",
     "Story",
     "StoryStream",
+    "UserError",
     "build_dataset",
     "check_public_push",
     "check_push_of_rocstories",
     "files_in_folder",
-    "format_of_name",
+    "format_of_file",
     "in_rocstories_layout",
     "is_writable",
     "load_all",

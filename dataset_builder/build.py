@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import rights
 from .configurations import CONFIGURATIONS, Configuration
 from .dataset_card import BuiltStories, CardMarkup, Example, dataset_card
+from .errors import UserError
 from .file_writing import new_folder
 from .loading import Splits, plan_splits
 from .parquet_format import WrittenSplit, write_split
@@ -77,13 +78,13 @@ def build_dataset(
         markup: how the card is formatted and written; plain Markdown by default.
 
     Raises:
-        ValueError: `output_dir` is not empty; or as in `load_stories`.
+        UserError: `output_dir` is not empty; or as in `load_stories`.
     """
     markup = markup or CardMarkup()
     sources = as_list(sources)
     output_dir = Path(output_dir)
     in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
-    taken = ValueError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
+    taken = UserError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
     if in_use and (repo_id is None or not (output_dir / "README.md").is_file()):
         raise taken
     parts = resolve_sources(sources, split_sentences)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from .bounded_yaml import read_yaml
+from .errors import UserError
 from .story_cache import writable_cache_folder
 from .story_files import SUFFIXES, did_you_mean, special_file, supported
 from .unpacking import split_compression
@@ -25,15 +26,15 @@ def check_hub_id(source: str) -> None:
     """Refuses a source that is not a file or folder here and cannot be the id of a data set either.
 
     Raises:
-        ValueError: stating what was looked for.
+        UserError: stating what was looked for.
     """
     if (special := special_file(source)) is not None:
-        raise ValueError(f"{source}: {special}; these stories are read more than once: write them to a file first")
+        raise UserError(f"{source}: {special}; these stories are read more than once: write them to a file first")
     hint = did_you_mean(source)
     if os.path.splitext(split_compression(source)[0])[1].lower() in SUFFIXES:
-        raise ValueError(f"{source}: no such file{hint}")
+        raise UserError(f"{source}: no such file{hint}")
     if not _HUB_ID.fullmatch(source):
-        raise ValueError(
+        raise UserError(
             f"{source}: no such data: it is not 'sample', there is no file ({supported()}) or folder of this name, "
             f"and a data set on the Hub is called user/name{hint}"
         )
@@ -62,7 +63,7 @@ def load_splits(source: str, digest: str | None) -> list[tuple[str, Any]]:
             own cache folder.
 
     Raises:
-        ValueError: there is no such data set, or its card names files outside of it.
+        UserError: there is no such data set, or its card names files outside of it.
     """
     import datasets
 
@@ -82,7 +83,7 @@ def files_by_split(source: str) -> dict[str, list[str]]:
     """Paths or URLs of the files of each split of a data set, without reading them.
 
     Raises:
-        ValueError: as `load_splits`; or there are no files.
+        UserError: as `load_splits`; or there are no files.
     """
     import datasets
 
@@ -105,9 +106,9 @@ def _not_found(source: str) -> Iterator[None]:
         yield
     except datasets.exceptions.DatasetNotFoundError:
         hint = did_you_mean(source)
-        raise ValueError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
+        raise UserError(f"{source}: no file or folder here and no data set on the Hub has this name{hint}") from None
     except datasets.exceptions.DataFilesNotFoundError:
-        raise ValueError(f"{source}: no file of stories in this data set") from None
+        raise UserError(f"{source}: no file of stories in this data set") from None
 
 
 def check_card_files(source: str) -> None:
@@ -117,7 +118,7 @@ def check_card_files(source: str) -> None:
         source: a folder, or the id of a data set on the Hub.
 
     Raises:
-        ValueError: the card names an absolute path, a path that leaves the folder, or a URL.
+        UserError: the card names an absolute path, a path that leaves the folder, or a URL.
     """
     for name in _CARDS:
         path = os.path.join(source, name) if os.path.isdir(source) else _downloaded(source, name)
@@ -129,7 +130,7 @@ def check_saved_files(folder: str) -> None:
     """Refuses a data set of `save_to_disk` that names files or splits outside of it.
 
     Raises:
-        ValueError: as `check_card_files`; also for a damaged file.
+        UserError: as `check_card_files`; also for a damaged file.
     """
     for parent, _, _ in os.walk(folder):
         for name, key in (("dataset_dict.json", "splits"), ("state.json", "_data_files")):
@@ -141,17 +142,17 @@ def check_saved_files(folder: str) -> None:
                     entries = json.load(file)[key]
                 names = [str(entry["filename"] if isinstance(entry, dict) else entry) for entry in entries]
             except (ValueError, LookupError, TypeError, RecursionError):
-                raise ValueError(f"{folder}: {name} is damaged") from None
+                raise UserError(f"{folder}: {name} is damaged") from None
             _check_patterns(names, folder, name)
 
 
 def _check_patterns(patterns: Iterator[str] | list[str], source: str, name: str) -> None:
-    """Raises ValueError for an absolute path, a URL or a path with `..` in it, on any system."""
+    """Raises UserError for an absolute path, a URL or a path with `..` in it, on any system."""
     for pattern in patterns:
         plain = pattern.replace("\\", "/")
         is_url = re.match(r"[A-Za-z][\w+.-]*:", plain) is not None or "::" in plain
         if is_url or plain.startswith(("/", "~")) or ".." in PurePosixPath(plain).parts:
-            raise ValueError(
+            raise UserError(
                 f"{source}: {name} names {pattern[:100]!r}, which is not a file of this data set and is not read"
             )
 
@@ -179,7 +180,7 @@ def _configurations(path: str, source: str) -> Any:
             text = block.group(2) if block else ""
         metadata = read_yaml(text)
     except (yaml.YAMLError, ValueError):
-        raise ValueError(f"{source}: the metadata in {os.path.basename(path)} is damaged") from None
+        raise UserError(f"{source}: the metadata in {os.path.basename(path)} is damaged") from None
     return metadata.get("configs") if isinstance(metadata, dict) else None
 
 

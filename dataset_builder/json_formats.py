@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import IO, Any
 
+from .errors import UserError
 from .line_formats import Record, Records
 from .story import BadRecord, is_blank, plain_name
 
@@ -34,11 +35,11 @@ def json_records(stream: IO[Any], file: str) -> Records:
 def _read(stream: IO[Any]) -> Any:
     text = stream.read(LARGEST_DOCUMENT + 1)
     if len(text) > LARGEST_DOCUMENT:
-        raise ValueError(f"a JSON document of over {LARGEST_DOCUMENT:,} bytes, which is not read: {_CONVERT}")
+        raise UserError(f"a JSON document of over {LARGEST_DOCUMENT:,} bytes, which is not read: {_CONVERT}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not a JSON document: {error}") from None
+        raise UserError(f"not a JSON document: {error}") from None
 
 
 def _stories_of(document: Any) -> Iterator[dict[str, Any]]:
@@ -49,8 +50,8 @@ def _stories_of(document: Any) -> Iterator[dict[str, Any]]:
     if isinstance(document, dict) and isinstance(document.get("cells"), list):
         return iter([{"sentences": _cells_of(document["cells"])}])
     if _is_unordered_notebook(document):
-        raise ValueError("the order of a notebook of AI4Code is not in its file: name train_orders.csv as the source")
-    raise ValueError(f"not a list of records, annotations of SIND or VIST, or a Jupyter notebook: {_CONVERT}")
+        raise UserError("the order of a notebook of AI4Code is not in its file: name train_orders.csv as the source")
+    raise UserError(f"not a list of records, annotations of SIND or VIST, or a Jupyter notebook: {_CONVERT}")
 
 
 def _vist_stories(annotations: list[Any]) -> Iterator[dict[str, Any]]:
@@ -63,12 +64,12 @@ def _vist_stories(annotations: list[Any]) -> Iterator[dict[str, Any]]:
             position = int(one["worker_arranged_photo_order"])
             text = one["original_text"] if "original_text" in one else one["text"]
         except (TypeError, KeyError, ValueError):
-            raise ValueError(
+            raise UserError(
                 f"annotation {number} has no 'story_id', 'worker_arranged_photo_order' and 'original_text' or 'text', "
                 f"so it is not of a story of SIND or VIST: {_CONVERT}"
             ) from None
         if position in story:
-            raise ValueError(f"annotation {number}: story {one['story_id']} has two sentences at position {position}")
+            raise UserError(f"annotation {number}: story {one['story_id']} has two sentences at position {position}")
         story[position] = text
     for storyid, sentences in stories.items():
         yield {"storyid": storyid, "sentences": [sentences[position] for position in sorted(sentences)]}
@@ -78,7 +79,7 @@ def _cells_of(cells: list[Any]) -> list[str]:
     """The sources of a notebook's cells, except empty ones."""
     sources = [cell.get("source") if isinstance(cell, dict) else None for cell in cells]
     if any(not isinstance(source, (str, list)) for source in sources):
-        raise ValueError("a cell has no 'source', so this is not a Jupyter notebook")
+        raise UserError("a cell has no 'source', so this is not a Jupyter notebook")
     return [text for source in sources if not is_blank(text := "".join(map(str, source or [])))]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from .errors import UserError
 from .sentence_splitting import SentenceSplitter, splitter_of
 from .sources import Part, resolve_sources, resolve_streamed_sources
 from .splitting import Portion, split_table, warn_of_shared_stories, whole_table
@@ -60,7 +61,7 @@ def load_stories(
         Splits out of `train`, `validation`, `test` with the columns `storyid`, `storytitle` and `sentences`.
 
     Raises:
-        ValueError: a source cannot be read (as `BadRecord`: a record in it), or there are too few stories to split.
+        UserError: a source cannot be read (as `BadRecord`: a record in it), or there are too few stories to split.
     """
     if validation_sources:
         train, validation = (
@@ -114,14 +115,14 @@ def stream_stories(
         The stream, and splits out of `validation` and `test` as from `load_stories`, possibly none.
 
     Raises:
-        ValueError: a source is not Parquet, cannot be read, or there are no training stories.
+        UserError: a source is not Parquet, cannot be read, or there are no training stories.
     """
     parts = resolve_streamed_sources(sources)
     by_split: dict[str, list[tuple[str, str]]] = {}
     for part in parts:
         by_split.setdefault("train" if validation_sources else part.split or "train", []).append((part.name, part.path))
     if "train" not in by_split:
-        raise ValueError(f"there are no training stories in {', '.join(part.name for part in parts)}")
+        raise UserError(f"there are no training stories in {', '.join(part.name for part in parts)}")
     if validation_sources:
         others = {"validation": load_all(validation_sources, split_sentences=split_sentences, cache_dir=cache_dir)}
     else:
@@ -193,7 +194,7 @@ def _joined(parts: Sequence[Part], cache_dir: str | os.PathLike[str] | None) -> 
         cache_dir=cache_dir,
     )
     if not len(table):
-        raise ValueError(f"no stories in {', '.join(names)}")
+        raise UserError(f"no stories in {', '.join(names)}")
     return table
 
 
@@ -213,7 +214,7 @@ def stories_of_rows(rows: Any, name: str = "rows", *, split_sentences: str | Non
         A data set with the columns `storyid`, `storytitle` and `sentences`.
 
     Raises:
-        ValueError: several splits were given, there are no sentences, or a row is not a story (as `BadRecord`).
+        UserError: several splits were given, there are no sentences, or a row is not a story (as `BadRecord`).
     """
     dataset = _as_dataset(rows)
     splitter = splitter_of(split_sentences)
@@ -229,7 +230,7 @@ def _as_dataset(rows: Any) -> Dataset:
     if isinstance(rows, datasets.Dataset):
         return rows
     if isinstance(rows, (datasets.DatasetDict, datasets.IterableDatasetDict)):
-        raise ValueError(f"these are the rows of several splits: choose one of {', '.join(map(repr, rows))}")
+        raise UserError(f"these are the rows of several splits: choose one of {', '.join(map(repr, rows))}")
     if isinstance(rows, Mapping):
         return datasets.Dataset.from_dict(dict(rows))
     if hasattr(rows, "to_pylist"):  # an Arrow table
@@ -237,7 +238,7 @@ def _as_dataset(rows: Any) -> Dataset:
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # of pandas
         rows = rows.to_dict("records")
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
-        raise ValueError(f"rows are a data set, a table or a list of dicts, not {type(rows).__name__}")
+        raise UserError(f"rows are a data set, a table or a list of dicts, not {type(rows).__name__}")
     plain = [_plain_row(row) for row in rows]
     # Not `from_list`, which uses the columns of the first row for all.
     names = dict.fromkeys(name for row in plain for name in row)
@@ -247,7 +248,7 @@ def _as_dataset(rows: Any) -> Dataset:
 def _plain_row(row: Any) -> dict[str, Any]:
     """The fields of a story, with lists for the arrays of pandas and numpy, and None for NaN."""
     if not isinstance(row, Mapping):
-        raise ValueError(f"a row is a dict with 'sentences', not {type(row).__name__}")
+        raise UserError(f"a row is a dict with 'sentences', not {type(row).__name__}")
     known = {*STORY_FIELDS, *TEXT_COLUMNS, *sentence_columns(map(str, row))}
     return {key: _plain(value) for key, value in row.items() if key in known or plain_name(str(key)) in CLOZE_COLUMNS}
 

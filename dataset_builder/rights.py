@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .configurations import TERMS
+from .errors import UserError
 from .sources import Part, as_list, is_sample, resolve_sources
 from .story import CLOZE_SENTENCES, ROC_SENTENCES, plain_name, sentence_columns
 from .unpacking import split_compression
@@ -51,10 +52,10 @@ def check_push_of_rocstories(sources: Sequence[str] | str, *, allow_rocstories: 
     """Refuse stories that look like ROCStories, also for private repositories: the Hub is a third party.
 
     Raises:
-        ValueError: naming the files.
+        UserError: naming the files.
     """
     if not allow_rocstories and (found := in_rocstories_layout(sources)):
-        raise ValueError(
+        raise UserError(
             f"{_list(found)} look{'s' if len(found) == 1 else ''} like ROCStories, and nothing was pushed: {TERMS}, "
             "not even in a private repository. If these are other stories, or you have the authors' permission, "
             "add --allow_rocstories"
@@ -65,11 +66,11 @@ def check_public_push(sources: Sequence[str] | str, *, license: str | None = Non
     """Refuse to publish stories whose licence is not known.
 
     Raises:
-        ValueError: naming the sources.
+        UserError: naming the sources.
     """
     others = [os.path.basename(os.path.abspath(source)) for source in as_list(sources) if not is_sample(source)]
     if others and license in _NO_LICENSE:
-        raise ValueError(
+        raise UserError(
             f"a public repository needs the licence of {_list(others)}: pass --license ID, such as cc-by-4.0, "
             "or make the repository private with --private"
         )
@@ -97,7 +98,7 @@ def in_rocstories_layout(sources: Sequence[str] | str) -> list[str]:
         sources: as in `load_stories`.
 
     Raises:
-        ValueError: a source cannot be read.
+        UserError: a source cannot be read.
     """
     found: list[str] = []
     for source in as_list(sources):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from .errors import UserError
 from .story import is_blank
 
 # sentencex takes any name for a language and splits by general rules, so a misspelt one would go unnoticed.
@@ -23,14 +24,14 @@ class SentenceSplitter:
         language: one of `LANGUAGES`.
 
     Raises:
-        ValueError: the language is unknown, or sentencex is not installed.
+        UserError: the language is unknown, or sentencex is not installed.
     """
 
     language: str
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES.split():
-            raise ValueError(f"unknown language {self.language!r}; choose from {LANGUAGES}")
+            raise UserError(f"unknown language {self.language!r}; choose from {LANGUAGES}")
         _sentencex()
 
     def __call__(self, text: str) -> list[str]:
@@ -48,7 +49,7 @@ def _sentencex() -> Any:
     try:
         import sentencex
     except ImportError:
-        raise ValueError("splitting sentences needs sentencex: pip install 'sentence-ordering[split]'") from None
+        raise UserError("splitting sentences needs sentencex: pip install 'sentence-ordering[split]'") from None
     return sentencex
 
 

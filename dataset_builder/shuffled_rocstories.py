@@ -25,10 +25,12 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-# load_dataset copies only the files that this script imports, so it imports those that they import as well. Its error
-# names the first missing one, whose name therefore says that all are needed.
 from .all_files_of_dataset_builder_are_needed import SCRIPT
 from .configurations import CITATION, CONFIGURATIONS, HOMEPAGE
+
+# load_dataset copies only the files that this script imports, so it imports those that they import as well. Its error
+# names the first missing one, whose name therefore says that all are needed.
+from .errors import UserError
 from .file_writing import staged
 from .json_formats import LARGEST_DOCUMENT
 from .line_formats import Lines
@@ -123,7 +125,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         if not self.config.data_files:
-            raise ValueError(NO_DATA_FILES)
+            raise UserError(NO_DATA_FILES)
         files = {
             str(split): tuple(zip(names, dl_manager.download(list(names)), strict=True))
             for split, names in self.config.data_files.items()
@@ -225,7 +227,7 @@ def _by_split(data_dir: str, base_path: str | None) -> dict[str, list[str]]:
         return {"train": [glob.escape(path) for path in paths]}
     if None in names.values():
         listed = ", ".join(os.path.basename(path) for path in paths)
-        raise ValueError(f"{data_dir}: some file names have a split and some have none ({listed}); use data_files")
+        raise UserError(f"{data_dir}: some file names have a split and some have none ({listed}); use data_files")
     return {
         split: [glob.escape(path) for path in paths if names[path] == split]
         for split in SPLITS

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .errors import UserError
 from .hub_datasets import check_hub_id, files_by_split, is_dataset, is_saved, load_splits
 from .sentence_splitting import SentenceSplitter, splitter_of
 from .story import BadRecord, Story, story_columns, story_from_record
@@ -82,7 +83,7 @@ def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
 
     Raises:
         TypeError: a source is not a name, for example stories in memory.
-        ValueError: there are none.
+        UserError: there are none.
     """
     several = [sources] if isinstance(sources, (str, os.PathLike, Mapping)) else sources
     for source in several:
@@ -93,7 +94,7 @@ def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
             )
     names = [os.fspath(source) for source in several]
     if not names:
-        raise ValueError("no data: name at least one source")
+        raise UserError("no data: name at least one source")
     return names
 
 
@@ -109,7 +110,7 @@ def resolve_sources(sources: Sequence[str] | str, split_sentences: str | None = 
         split_sentences: as in `read_stories`.
 
     Raises:
-        ValueError: a source cannot be read; the message states what was tried.
+        UserError: a source cannot be read; the message states what was tried.
     """
     return _with_splits([(source, _parts(source, splitter_of(split_sentences))) for source in as_list(sources)])
 
@@ -118,7 +119,7 @@ def resolve_streamed_sources(sources: Sequence[str] | str) -> list[StreamedPart]
     """As `resolve_sources`, for stories that are streamed: Parquet files, folders and data sets of them.
 
     Raises:
-        ValueError: a source cannot be read, or is not Parquet.
+        UserError: a source cannot be read, or is not Parquet.
     """
     return _with_splits([(source, _streamed_parts(source)) for source in as_list(sources)])
 
@@ -199,12 +200,12 @@ def _stories_of_dataset(
 
 def _streamed_parts(source: str) -> list[StreamedPart]:
     if source == SAMPLE:
-        raise ValueError(f"sample: this is CSV; {_INSTEAD}")
+        raise UserError(f"sample: this is CSV; {_INSTEAD}")
     if os.path.isfile(source):
         return [_streamed_part(source, source, source)]
     if os.path.isdir(source):
         if is_saved(source):
-            raise ValueError(f"{source}: a data set that `save_to_disk` wrote; {_INSTEAD}")
+            raise UserError(f"{source}: a data set that `save_to_disk` wrote; {_INSTEAD}")
         if not is_dataset(source):
             return [_streamed_part(path, path, path) for path in files_in_folder(source)]
     else:
@@ -219,5 +220,5 @@ def _streamed_parts(source: str) -> list[StreamedPart]:
 
 def _streamed_part(name: str, path: str, split: str) -> StreamedPart:
     if os.path.splitext(name)[1].lower() != ".parquet":
-        raise ValueError(f"{name}: this is not Parquet; {_INSTEAD}")
+        raise UserError(f"{name}: this is not Parquet; {_INSTEAD}")
     return StreamedPart(name, split_of_name(split), path)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import UserError
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -43,14 +45,14 @@ def split_rows(
         `train`, `validation`, `test`: (n,) int64 each, every row in exactly one of them.
 
     Raises:
-        ValueError: a size or the seed is out of range, or a split would be empty.
+        UserError: a size or the seed is out of range, or a split would be empty.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed={seed!r} must be a whole number, 0 or more")
+        raise UserError(f"seed={seed!r} must be a whole number, 0 or more")
     held_out = _rounded_up("test_size", test_size, count)
     validation = _rounded_up("validation_size", validation_size, held_out)
     if not 0 < validation < held_out < count:
-        raise ValueError(
+        raise UserError(
             f"{count} stories are too few to split in train, validation and test with test_size={test_size} and "
             f"validation_size={validation_size}: a split would be empty; use more stories, or files with splits"
         )
@@ -66,7 +68,7 @@ def split_rows(
 def _rounded_up(name: str, size: float | int, count: int) -> int:
     whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
     if not (whole and size >= 1) and not (isinstance(size, float) and 0 < size < 1):
-        raise ValueError(f"{name}={size!r} must be a share between 0 and 1, or a number of stories")
+        raise UserError(f"{name}={size!r} must be a share between 0 and 1, or a number of stories")
     return int(size) if whole else math.ceil(size * count)
 
 

@@ -11,6 +11,7 @@ from math import isnan
 from pathlib import PurePath
 from typing import Any
 
+from .errors import UserError
 from .unpacking import split_compression
 
 Splitter = Callable[[str], list[str]]
@@ -52,7 +53,7 @@ class Story:
     fixed_points: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-class BadRecord(ValueError):
+class BadRecord(UserError):
     """A record that cannot be read as a story.
 
     Attributes:
@@ -224,7 +225,7 @@ def story_from_record(
             record = _with_right_ending(record)
         sentences = _sentences(record, splitter)
         if not sentences and not as_given:
-            raise ValueError("0 sentences, where an order needs at least two")
+            raise UserError("0 sentences, where an order needs at least two")
         if len(sentences) > 1 and not as_given:
             sentences = _in_true_order(record, sentences)
     except ValueError as error:
@@ -252,13 +253,13 @@ def _sentences(record: Mapping[str, Any], splitter: Splitter | None) -> list[str
     if column is not None:
         values = record[column]
         if not isinstance(values, (list, tuple)):
-            raise ValueError(f"'{column}' is not a list of sentences")
+            raise UserError(f"'{column}' is not a list of sentences")
         names = [f"sentence {number}" for number in range(1, len(values) + 1)]
     elif columns := sentence_columns(record):
         values = without_blank_end([record[name] for name in columns])
         names = [f"sentence{number}" for number in range(1, len(values) + 1)]
         if missing := [name for name in names if name not in record]:
-            raise ValueError(f"column {missing[0]!r} is missing")
+            raise UserError(f"column {missing[0]!r} is missing")
     else:
         values = _split_text(record, splitter)
         names = [f"sentence {number}" for number in range(1, len(values) + 1)]
@@ -274,7 +275,7 @@ def _with_right_ending(record: Mapping[str, Any]) -> Mapping[str, Any]:
         return record
     right = _CLOZE_ENDINGS.get(str(cells.get("answerrightending")).strip(), "")
     if right not in cells:
-        raise ValueError("'AnswerRightEnding' is neither 1 nor 2: tests without the right ending cannot be used")
+        raise UserError("'AnswerRightEnding' is neither 1 nor 2: tests without the right ending cannot be used")
     story = [cells[name] for name in (*CLOZE_SENTENCES, right)]
     return {"storyid": cells.get("inputstoryid"), **dict(zip(ROC_SENTENCES, story, strict=True))}
 
@@ -282,22 +283,22 @@ def _with_right_ending(record: Mapping[str, Any]) -> Mapping[str, Any]:
 def _split_text(record: Mapping[str, Any], splitter: Splitter | None) -> list[str]:
     column = text_column(record)
     if splitter is None or column is None:
-        raise ValueError(_no_sentences(record))
+        raise UserError(_no_sentences(record))
     _check_sentence(column, record[column])
     return splitter(record[column])
 
 
 def _check_sentence(name: str, sentence: Any) -> None:
     if not isinstance(sentence, str):
-        raise ValueError(f"{name} is not text")
+        raise UserError(f"{name} is not text")
     if is_blank(sentence):
-        raise ValueError(f"{name} is empty")
+        raise UserError(f"{name} is empty")
     if "\0" in sentence:
-        raise ValueError(f"{name} contains a NUL character: the file is binary, or text in UTF-16")
+        raise UserError(f"{name} contains a NUL character: the file is binary, or text in UTF-16")
     try:
         sentence.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError(f"{name} contains half of a surrogate pair, which is not a character") from None
+        raise UserError(f"{name} contains half of a surrogate pair, which is not a character") from None
 
 
 def _in_true_order(record: Mapping[str, Any], shown: list[str]) -> list[str]:
@@ -308,7 +309,7 @@ def _in_true_order(record: Mapping[str, Any], shown: list[str]) -> list[str]:
         return [sentence for _, sentence in sorted(zip(labels, shown, strict=True))]
     if "shuf_sents" in record:
         if record.get("orig_sents") is None:
-            raise ValueError("'orig_sents' is missing, which 'shuf_sents' needs")
+            raise UserError("'orig_sents' is missing, which 'shuf_sents' needs")
         return [shown[index] for index in _permutation("orig_sents", record["orig_sents"], len(shown))]
     return shown
 
@@ -319,5 +320,5 @@ def _permutation(name: str, values: Sequence[Any], length: int) -> list[int]:
     except (TypeError, ValueError):
         numbers = []
     if sorted(numbers) != list(range(length)) or len(numbers) != len(values):
-        raise ValueError(f"'{name}' is not a permutation of 0 … {length - 1}")
+        raise UserError(f"'{name}' is not a permutation of 0 … {length - 1}")
     return numbers

@@ -14,6 +14,7 @@ from glob import escape as glob_escape
 from glob import glob
 from typing import TYPE_CHECKING, Any
 
+from .errors import UserError
 from .file_writing import settle, staged
 from .json_formats import has_notebook_orders, notebooks_folder
 from .parquet_format import record_batches
@@ -158,13 +159,13 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     """A hash of the bytes of a file: 32 hexadecimal digits. Name, size and time do not identify a file.
 
     Raises:
-        ValueError: the file cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        raise ValueError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from None
 
 
 def folder_hash(folder: str | os.PathLike[str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import IO, Any, cast
 
+from .errors import UserError
 from .json_formats import json_records
 from .line_formats import Lines, Records, jsonl_records, text_records
 from .parquet_format import parquet_records
@@ -78,7 +79,7 @@ def read_stories(
 
     Raises:
         BadRecord: a record is not a story; the message states file, row and reason.
-        ValueError: the file does not exist or its format is unknown, raised at once; or it may not be read, raised when
+        UserError: the file does not exist or its format is unknown, raised at once; or it may not be read, raised when
             it is opened.
     """
     reading = _Reading(as_given, on_error, splitter_of(split_sentences))
@@ -127,7 +128,7 @@ def read_records(path: str, name: str, file_format: str | None = None, *, prose:
 
 
 def open_bytes(path: str) -> IO[bytes]:
-    """A file on disk, or at an fsspec URL; ValueError if it may not be read."""
+    """A file on disk, or at an fsspec URL; UserError if it may not be read."""
     if "://" in path:
         import fsspec
 
@@ -135,7 +136,7 @@ def open_bytes(path: str) -> IO[bytes]:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _records(stream: IO[Any], file: str, file_format: str, prose: bool) -> Records:
@@ -204,16 +205,16 @@ def format_of_name(name: str) -> str:
     """The format of a file by its suffixes, the last of which may be one of `COMPRESSIONS`.
 
     Raises:
-        ValueError: the suffix is unknown, the file is compressed Parquet, or the format of what is in a ZIP archive is
+        UserError: the suffix is unknown, the file is compressed Parquet, or the format of what is in a ZIP archive is
             not in its name.
     """
     plain, compression = split_compression(name)
     suffix = PurePath(plain).suffix.lower()
     if suffix not in SUFFIXES:
         what = f"{suffix or 'a file without a suffix'}{f' in {compression}' if compression else ''}"
-        raise ValueError(f"{name}: no reader for {what}; supported are {supported()}")
+        raise UserError(f"{name}: no reader for {what}; supported are {supported()}")
     if compression and suffix == ".parquet":
-        raise ValueError(f"{name}: Parquet is not read from compressed files: unpack it")
+        raise UserError(f"{name}: Parquet is not read from compressed files: unpack it")
     return SUFFIXES[suffix]
 
 
@@ -228,7 +229,7 @@ def format_of_file(name: str, path: str) -> str:
     except UnpackingError as error:
         raise BadRecord(name, None, str(error)) from None
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 def supported() -> str:
@@ -243,7 +244,7 @@ def files_in_folder(folder: str) -> list[str]:
     file beside the same file unpacked.
 
     Raises:
-        ValueError: there are none.
+        UserError: there are none.
     """
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_file() and _is_data(entry.name))
@@ -251,7 +252,7 @@ def files_in_folder(folder: str) -> list[str]:
     tables = [name for name in names if PurePath(name).suffix.lower() not in (".json", ".ipynb")]
     names = [name for name in tables or names if split_compression(name)[0] not in {*names} - {name}]
     if not names:
-        raise ValueError(f"{folder}: no file of stories in this folder; supported are {supported()}")
+        raise UserError(f"{folder}: no file of stories in this folder; supported are {supported()}")
     return [os.path.join(folder, name) for name in names]
 
 
@@ -261,16 +262,16 @@ def _is_data(name: str) -> bool:
 
 
 def _check_special(path: str, file_format: str) -> None:
-    """Raises ValueError for what is not a file, except a named pipe with a format that is read from the beginning."""
+    """Raises UserError for what is not a file, except a named pipe with a format that is read from the beginning."""
     if os.path.isdir(path):
-        raise ValueError(f"{path}: a folder, where a file is expected")
+        raise UserError(f"{path}: a folder, where a file is expected")
     special = special_file(path)
     if special is None:
-        raise ValueError(f"{path}: no such file{did_you_mean(path)}")
+        raise UserError(f"{path}: no such file{did_you_mean(path)}")
     if special != "a named pipe":
-        raise ValueError(f"{path}: {special}, which cannot be read as a file of stories")
+        raise UserError(f"{path}: {special}, which cannot be read as a file of stories")
     if file_format == "parquet":
-        raise ValueError(f"{path}: a named pipe, but Parquet is not read from its beginning: write it to a file first")
+        raise UserError(f"{path}: a named pipe, but Parquet is not read from its beginning: write it to a file first")
 
 
 def special_file(path: str) -> str | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import UserError
 from .parquet_format import ROWS_AT_ONCE, bad_parquet, bounded, open_parquet
 from .sentence_splitting import splitter_of
 from .story import BadRecord, SingleSentence, Story, story_from_record
@@ -70,7 +71,7 @@ class StoryStream:
 
     Raises:
         BadRecord: a file is not Parquet, or has no column of sentences.
-        ValueError: a file may not be read, or none has a story.
+        UserError: a file may not be read, or none has a story.
         OSError: the Hub cannot be reached.
     """
 
@@ -80,7 +81,7 @@ class StoryStream:
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             self.files = list(pool.map(lambda file: _read_footer(file[0], file[1], self._splitter is not None), files))
         if not sum(map(sum, (file.groups for file in self.files))):
-            raise ValueError(f"no stories in {', '.join(name for name, _ in files)}")
+            raise UserError(f"no stories in {', '.join(name for name, _ in files)}")
         sizes = [rows for file in self.files for rows in file.groups]
         self._first_rows = np.cumsum([0, *sizes])[:-1]
         self._first_groups = np.cumsum([0, *(len(file.groups) for file in self.files)])

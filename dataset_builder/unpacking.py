@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import IO, Any, cast
 
+from .errors import UserError
+
 COMPRESSIONS = (".gz", ".zst", ".zip")
 FREE_BYTES = 2**26
 """Any file may unpack to 64 MiB; a larger one is read as long as it is not compressed more than `MOST_COMPRESSED`."""
@@ -20,7 +22,7 @@ MOST_COMPRESSED = 100
 _DAMAGED = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
-class UnpackingError(ValueError):
+class UnpackingError(UserError):
     """A compressed file that is damaged, unpacks to more than the limit, or is an archive of several files."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 
+from dataset_builder.errors import UserError
+
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = frozenset(
     """
@@ -30,12 +32,12 @@ def check_licence(flag: str, licence: str) -> None:
         licence: its id.
 
     Raises:
-        ValueError: naming the nearest id.
+        UserError: naming the nearest id.
     """
     if licence not in LICENCES:
         near = difflib.get_close_matches(licence.lower(), sorted(LICENCES), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "there are apache-2.0, mit, cc-by-4.0 and many more:"
-        raise ValueError(
+        raise UserError(
             f"{flag} {licence}: the Hub knows no such licence; {hint} "
             "(see https://huggingface.co/docs/hub/repositories-licenses)"
         )
@@ -45,7 +47,7 @@ def check_language(flag: str, code: str) -> None:
     """Refuses what the Hub does not take for a language: it wants codes of ISO 639, or `multilingual`.
 
     Raises:
-        ValueError: naming the flag.
+        UserError: naming the flag.
     """
     if not re.fullmatch("[a-z]{2,3}|multilingual", code):
-        raise ValueError(f"{flag} {code} is no language code of two or three letters, such as en")
+        raise UserError(f"{flag} {code} is no language code of two or three letters, such as en")

@@ -98,7 +98,7 @@ def test_imports_point_one_way(package: str, above: set[str]) -> None:
 def test_of_the_data_set_a_model_card_knows_only_how_files_are_read_and_written() -> None:
     imported = {name for module in modules("model_card") for name in imported_modules(module)
                 if name.startswith("dataset_builder")}  # fmt: skip
-    assert imported == {"dataset_builder.bounded_yaml", "dataset_builder.file_writing"}
+    assert imported == {"dataset_builder.bounded_yaml", "dataset_builder.errors", "dataset_builder.file_writing"}
 
 
 def test_all_files_are_written_by_one_module() -> None:

@@ -6,18 +6,17 @@ import argparse
 from collections.abc import Sequence
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
 
 from dataset_builder import CardMarkup, build_dataset, check_public_push, check_push_of_rocstories
 from model_card.licences import check_language, check_licence
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, write_card
-from training.publishing.push import Publication, PushFailed, check_publication, push_folder
+from training.publishing.push import Publication, PushFailed, check_publication, is_public, push_folder
 from training.system.console import PROGRAM, say
-from training.system.hub_errors import first_line, persistently
+from training.system.hub_errors import first_line
 from training.system.output_names import check_apart, check_folder_name
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import OneLineErrors, add_split_sentences, complete_help
 from .push import add_push_arguments, publication, say_where
 
 
@@ -29,6 +28,7 @@ def command_parser() -> OneLineErrors:
         allow_abbrev=False,
     )
     parser.add_argument("--data", required=True, nargs="+", metavar="SRC", help="stories, as for train")
+    add_split_sentences(parser)
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder to write; must be new or empty")
     parser.add_argument("--data_seed", type=int, default=42, help="seed of split and shuffles (default: 42)")
     parser.add_argument("--test_size", type=float, default=0.2, help="share held out (default: 0.2)")
@@ -72,6 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         seed=options.data_seed,
         test_size=options.test_size,
         validation_size=options.validation_size,
+        split_sentences=options.split_sentences,
         license=options.license,
         language=options.language,
         allow_rocstories=options.allow_rocstories,
@@ -117,10 +118,7 @@ def _will_be_public(where: Publication, repo_id: str) -> bool:
     """Whether everybody will see what is pushed; a repository that is there stays what it is."""
     if where.private:  # a public one has been refused
         return False
-    api = HfApi(token=where.token)
     try:
-        return not persistently(lambda: api.dataset_info(repo_id)).private
-    except RepositoryNotFoundError:
-        return True
+        return is_public(HfApi(token=where.token), repo_id, "dataset") is not False
     except Exception as error:
-        raise PushFailed(f"nothing can be pushed to {repo_id}: {first_line(error)}") from error
+        raise PushFailed(f"cannot push to {repo_id}: {first_line(error)}") from error

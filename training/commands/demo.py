@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dataset_builder import SAMPLE_FILE, read_stories, split_rows
+from dataset_builder import SAMPLE_FILE, UserError, read_stories, split_rows
 from training.demo.space import model_name, write_space
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name
@@ -53,15 +53,15 @@ def run(arguments: Sequence[str]) -> int:
     options = command_parser().parse_args(list(arguments))
     if options.export is not None:
         if options.port is not None:
-            raise ValueError("--port is for a page that is shown, and --export shows none: leave one of them out")
+            raise UserError("--port is for a page that is shown, and --export shows none: leave one of them out")
         check_folder_name("--export", options.export)
         check_apart("--export", options.export, models=[options.model])
         _export(options.model, Path(options.export), options.trust_remote_code)
         return 0
     if find_spec("gradio") is None:
-        raise ValueError(f"the page needs Gradio, which is not installed: pip install '{PROGRAM}[demo]'")
+        raise UserError(f"the page needs Gradio, which is not installed: pip install '{PROGRAM}[demo]'")
     if options.port is not None and not 1 <= options.port <= 65535:
-        raise ValueError(f"--port {options.port} is none: it is a number from 1 to 65535")
+        raise UserError(f"--port {options.port} is none: it is a number from 1 to 65535")
     from training.demo.guard import Guard
     from training.demo.page import Model, serve
     from training.evaluation.metrics import story_metrics

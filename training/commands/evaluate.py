@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
-from dataset_builder import load_all, load_stories, story_hash
+from dataset_builder import UserError, load_all, load_stories, story_hash
 from modeling_sentence_ordering import StoryTokenizer
 from training.data.stories import TokenizedStories, sentences_of
 from training.evaluation.calibration import calibration_error, judged_pairs
@@ -21,7 +21,7 @@ from training.system.console import PROGRAM, note, say, show
 from training.system.device import steady_memory
 from training.system.output_names import check_apart, check_file_name
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import OneLineErrors, add_split_sentences, complete_help
 
 
 def command_parser() -> OneLineErrors:
@@ -33,6 +33,7 @@ def command_parser() -> OneLineErrors:
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument("--data", required=True, nargs="+", metavar="SRC", help="stories, as for train")
+    add_split_sentences(parser)
     parser.add_argument(
         "--split",
         default="test",
@@ -74,23 +75,24 @@ def run(arguments: Sequence[str]) -> int:
     for name in ("per_device_eval_batch_size", "num_permutations"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, not {value}")
+            raise UserError(f"--{name} must be at least 1, not {value}")
     if options.output_json is not None:
         check_file_name("--output_json", options.output_json)
         check_apart("--output_json", options.output_json, data=options.data, models=[options.model])
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if options.split == "all":
-        stories = load_all(options.data)
+        stories = load_all(options.data, split_sentences=options.split_sentences)
     else:
         splits = load_stories(
             options.data,
             seed=options.data_seed,
             test_size=options.test_size,
             validation_size=options.validation_size,
+            split_sentences=options.split_sentences,
         )
         if options.split not in splits:
-            raise ValueError(f"the data have no split {options.split}; there is {', '.join(splits)}")
+            raise UserError(f"the data have no split {options.split}; there is {', '.join(splits)}")
         stories = splits[options.split]
     steady_memory()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)

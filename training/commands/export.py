@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset_builder import UserError
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name
 
@@ -41,18 +42,18 @@ def run(arguments: Sequence[str]) -> int:
     options = command_parser().parse_args(list(arguments))
     is_folder = Path(options.model).is_dir()
     if options.output is None and not is_folder:
-        raise ValueError(f"--model {options.model} is no folder here: name one to write to with --output")
+        raise UserError(f"--model {options.model} is no folder here: name one to write to with --output")
     if options.output is not None:
         check_folder_name("--output", options.output)
     folder = Path(options.model if options.output is None else options.output)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file, where a folder is to be written")
+        raise UserError(f"--output {folder} is a file, where a folder is to be written")
     is_own = is_folder and folder.resolve() == Path(options.model).resolve()
     if not is_own:
         check_apart("--output", str(folder), models=[options.model])
     if not is_own and folder.exists() and any(folder.iterdir()):
         what = "holds a model already" if (folder / "config.json").exists() else "is not empty"
-        raise ValueError(f"--output {folder} {what}: choose another folder")
+        raise UserError(f"--output {folder} {what}: choose another folder")
 
     from training.inference.onnx_model import check_installed
 

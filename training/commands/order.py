@@ -13,13 +13,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_builder import BadRecord, Story, files_in_folder, format_of_name, read_stories
+from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_file, read_stories
 from training.inference.answers import format_of, write_file, write_stream
 from training.inference.ordering import OrderedStory, order_stories
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import OneLineErrors, add_split_sentences, complete_help
 
 # Those of `onnx_model.FILES`, which a look at --help need not import.
 BACKENDS = ("onnx", "onnx-int8")
@@ -36,7 +36,7 @@ def command_parser() -> OneLineErrors:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV or Parquet; or a folder of such files"
+        "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV, JSON or Parquet, or a folder"
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument(
@@ -73,6 +73,7 @@ def command_parser() -> OneLineErrors:
         default="torch",
         help="what computes the scores; onnx and onnx-int8 need what export wrote",
     )
+    add_split_sentences(parser)
     complete_help(
         parser,
         examples=[
@@ -95,9 +96,9 @@ def run(arguments: Sequence[str]) -> int:
     for name in ("batch_size", "batch_tokens", "num_permutations", "shard_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, not {value}")
+            raise UserError(f"--{name} must be at least 1, not {value}")
     if options.bf16 and options.backend != "torch":
-        raise ValueError(f"--bf16 is for --backend torch, not {options.backend}: what was exported has its own numbers")
+        raise UserError(f"--bf16 is for --backend torch, not {options.backend}: what was exported has its own numbers")
     if options.output is not None:
         given = "-" if options.input is None else options.input  # standard input may be a file, too
         check_apart("--output", options.output, data=[given], models=[options.model])
@@ -125,14 +126,14 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     """All answers to one file, or to standard output as they come; what to do next."""
     if options.output is not None:
         format_of(options.output)
-    records = _records(options.input)
+    records = _records(options.input, options.split_sentences)
     model, tokenizer = _load(options)
     answers = counter.counted(_orderer(options, model, tokenizer)(records))
     if options.output is not None:
         write_file(tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
         say(f"wrote {options.output}: {counter.total:,} stories")
         return _next(model, is_text=format_of(options.output) == "text")
-    text = options.input is None or format_of_name(options.input) == "text"
+    text = options.input is None or format_of_file(options.input, options.input) == "text"
     try:
         write_stream(answers, sys.stdout, "text" if text else "jsonl")
     except BrokenPipeError:
@@ -153,12 +154,12 @@ def _next(model: Any, *, is_text: bool) -> str:
 def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     """The answers as shards in a folder, this process's share of them; what to do next."""
     if options.input is None or options.output is None:
-        raise ValueError(
+        raise UserError(
             f"{options.input or 'standard input'}: a folder, or what --shard_size cuts up, is ordered into a folder: "
             "name INPUT and --output"
         )
     inputs = files_in_folder(options.input) if os.path.isdir(options.input) else [options.input]
-    records = chain.from_iterable(map(_records, inputs))
+    records = chain.from_iterable(_records(path, options.split_sentences) for path in inputs)
     first = next(records, None)  # so that a file that is not there is told before a model is loaded
 
     from training.inference.sharding import SHARD_SIZE, open_shards, order_in_shards, shard_plan
@@ -168,7 +169,10 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     model, tokenizer = _load(options)
     shard_size = options.shard_size or SHARD_SIZE
     folder = Path(options.output)
-    open_shards(folder, shard_plan(inputs, options.model, model, options.num_permutations, shard_size))
+    plan = shard_plan(inputs, options.model, model, options.num_permutations, shard_size)
+    if options.split_sentences is not None:
+        plan["split_sentences"] = options.split_sentences
+    open_shards(folder, plan)
     order = _orderer(options, model, tokenizer)
     progress = tqdm(desc="Ordering", unit=" stories", disable=processes.rank > 0 or None, delay=1)
     shards = order_in_shards(
@@ -221,17 +225,19 @@ def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callabl
     )
 
 
-def _records(path: str | None) -> Iterator[Story | BadRecord]:
+def _records(path: str | None, split_sentences: str | None) -> Iterator[Story | BadRecord]:
     """The stories of the input, with the records that are none in their places."""
     errors: list[BadRecord] = []
     if path is None and sys.stdin.isatty():
         complain("type sentences, one a line, a blank line between stories; Ctrl-D ends the input")
-    stories = read_stories(sys.stdin if path is None else path, as_given=True, on_error=errors.append)
+    stories = read_stories(
+        sys.stdin if path is None else path, as_given=True, on_error=errors.append, split_sentences=split_sentences
+    )
     return _merged(stories, errors, path)
 
 
 def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None) -> Iterator[Story | BadRecord]:
-    """Raises ValueError for an input with no story in it; of standard input, only if it is not empty."""
+    """Raises UserError for an input with no story in it; of standard input, only if it is not empty."""
     some = False
     for story in stories:
         yield from errors
@@ -240,9 +246,9 @@ def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None)
         some = True
     if not some and errors:
         others = f"; nor can the {len(errors) - 1:,} records behind it" if len(errors) > 1 else ""
-        raise ValueError(f"{errors[0]}{others}")
+        raise UserError(f"{errors[0]}{others}")
     if not some and path is not None:
-        raise ValueError(f"no stories in {path}")
+        raise UserError(f"no stories in {path}")
     yield from errors
 
 

@@ -52,6 +52,16 @@ def complete_help(parser: argparse.ArgumentParser, *, examples: Sequence[str], w
     add_output_flags(parser)
 
 
+def add_split_sentences(parser: argparse.ArgumentParser) -> None:
+    """Adds `--split_sentences`."""
+    parser.add_argument(
+        "--split_sentences",
+        metavar="LANG",
+        help="language of prose to split into sentences, such as en: of text files, and of a column text, abstract or "
+        "story; needs the extra 'split'",
+    )
+
+
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
     """Adds `--quiet` and `--verbose`."""
     flags = parser.add_mutually_exclusive_group()

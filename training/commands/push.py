@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset_builder import UserError
 from training.demo.space import check_space
 from training.publishing.push import Publication, Pushed, push_folder
 from training.system.console import PROGRAM, say
@@ -34,12 +35,12 @@ def publication(options: argparse.Namespace) -> Publication | None:
     """What the flags of `add_push_arguments` say; None if nothing is to be pushed.
 
     Raises:
-        ValueError: for a flag that is of no use without a repository.
+        UserError: for a flag that is of no use without a repository.
     """
     if options.repo_id is None:
         for name in ("private", "revision", "create_pr", "commit_message"):
             if getattr(options, name):
-                raise ValueError(f"--{name} says how to push, but not where to: add --push_to_hub USER/NAME")
+                raise UserError(f"--{name} says how to push, but not where to: add --push_to_hub USER/NAME")
         return None
     return Publication(
         options.repo_id,
@@ -122,7 +123,7 @@ def run(arguments: Sequence[str]) -> int:
 
     folder = Path(options.model)
     if not folder.is_dir() or not is_trained_model(options.model):
-        raise ValueError(f"--model {folder} is not the folder of a sentence ordering model")
+        raise UserError(f"--model {folder} is not the folder of a sentence ordering model")
     load_trained_model(options.model)  # says what is wrong with it before the Hub is asked anything
     say_where(push_folder(folder, where, report=say), where)
     return 0

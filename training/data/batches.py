@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from dataset_builder import UserError
 from modeling_sentence_ordering import batches_by_length
 from training.system.processes import Processes
 
@@ -101,7 +102,7 @@ class StoryBatchSampler(EpochBatchSampler):
             transformers `Trainer`.
 
     Raises:
-        ValueError: if there are fewer stories than one step has batches.
+        UserError: if there are fewer stories than one step has batches.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class TokenBatchSampler(EpochBatchSampler):
         seed: decides which story is where, together with the epoch.
 
     Raises:
-        ValueError: if there are fewer stories than one step has batches.
+        UserError: if there are fewer stories than one step has batches.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ class BatchShare(Sampler[list[Draw]]):
 
 def _refuse_too_few(lengths: np.ndarray, gradient_accumulation_steps: int) -> None:
     if len(lengths) < gradient_accumulation_steps:
-        raise ValueError(
+        raise UserError(
             f"{len(lengths)} training stories are too few for the {gradient_accumulation_steps} batches of a step of "
             "the optimizer"
         )

@@ -23,7 +23,7 @@ from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
 from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
-from .streaming import StreamBatchSampler, StreamedStories
+from .streaming import StreamBatchSampler, StreamedStories, sentence_ids
 from .token_cache import cached_map
 
 _READ_AT_ONCE = 1000  # stories
@@ -141,7 +141,7 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     """`sentence_ids` and `key` of each story, from the cache of `datasets` if they were tokenized before."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        ids = story_tokenizer.tokenize_stories(batch["sentences"], longest=story_tokenizer.max_input_tokens)
+        ids = sentence_ids(story_tokenizer, batch["sentences"])
         return {"sentence_ids": ids, "key": list(map(story_key, batch["storyid"], batch["sentences"]))}
 
     tokenizer = story_tokenizer.tokenizer

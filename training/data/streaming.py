@@ -17,7 +17,7 @@ it, but for the beginning of one buffer and one row group a lane.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,7 +26,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dataset_builder import Story, StoryStream, story_key
+from dataset_builder import Story, StoryStream, UserError, story_key
 from modeling_sentence_ordering import StoryTokenizer
 from training.system.processes import Processes
 
@@ -105,7 +105,7 @@ class StreamBatchSampler(EpochBatchSampler):
         num_workers: processes that turn stories into ids.
 
     Raises:
-        ValueError: if there are fewer stories than one step has batches.
+        UserError: if there are fewer stories than one step has batches.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class StreamBatchSampler(EpochBatchSampler):
     ) -> None:
         lanes = gradient_accumulation_steps
         if len(stories) < lanes:
-            raise ValueError(f"{len(stories)} training stories are too few for {lanes} accumulation steps")
+            raise UserError(f"{len(stories)} training stories are too few for {lanes} accumulation steps")
         self.stories = stories
         self.batch_size = batch_size
         self.gradient_accumulation_steps = lanes
@@ -266,6 +266,18 @@ class _Block:
     stories: int | None
 
 
+def sentence_ids(story_tokenizer: StoryTokenizer, stories: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """Token ids of each sentence of each story, as many as the encoder can use.
+
+    Raises:
+        UserError: if the tokenizer fails on a sentence.
+    """
+    try:
+        return story_tokenizer.tokenize_stories(stories, longest=story_tokenizer.max_input_tokens)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 class _Tokenizing(TorchDataset[StreamedStory]):
     """What workers do: many stories at once to ids."""
 
@@ -273,9 +285,7 @@ class _Tokenizing(TorchDataset[StreamedStory]):
         self._story_tokenizer = story_tokenizer
 
     def __getitems__(self, stories: list[Numbered]) -> list[StreamedStory]:
-        ids = self._story_tokenizer.tokenize_stories(
-            [story.sentences for _, story in stories], longest=self._story_tokenizer.max_input_tokens
-        )
+        ids = sentence_ids(self._story_tokenizer, [story.sentences for _, story in stories])
         return [
             StreamedStory(row, story.storyid, story_key(story.storyid, story.sentences), own)
             for (row, story), own in zip(stories, ids, strict=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from dataset_builder import UserError
 from dataset_builder.bounded_yaml import read_yaml
 from dataset_builder.file_writing import new_folder, write_text
 from model_card.card import CARD
@@ -81,10 +82,10 @@ def write_space(
         trust_remote_code: code in the model's folder may be other than this package's.
 
     Raises:
-        ValueError: if there is something in the folder, or something in the model's that must not be in a Space.
+        UserError: if there is something in the folder, or something in the model's that must not be in a Space.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--export {folder} is not a new or empty folder: choose another")
+        raise UserError(f"--export {folder} is not a new or empty folder: choose another")
     with new_folder(folder) as unfinished:
         _fill(unfinished, model, examples, trust_remote_code)
 
@@ -137,7 +138,7 @@ def check_space(folder: Path) -> None:
     """Finds out whether a folder is a Space with Gradio.
 
     Raises:
-        ValueError: if it is none, or its app is missing.
+        UserError: if it is none, or its app is missing.
     """
     try:
         metadata = read_yaml((folder / CARD).read_text(encoding="utf-8").split("---\n")[1])
@@ -145,9 +146,9 @@ def check_space(folder: Path) -> None:
     except (OSError, ValueError, IndexError, KeyError, TypeError, yaml.YAMLError):
         app = None
     if app is None:
-        raise ValueError(
+        raise UserError(
             f"--space {folder} is no Space: it has no {CARD} with `sdk: gradio` and an `app_file`; "
             "sentence-ordering demo --export writes one"
         )
     if not app.is_file():
-        raise ValueError(f"--space {folder} lacks {app.name}, which its {CARD} names")
+        raise UserError(f"--space {folder} lacks {app.name}, which its {CARD} names")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from modeling_sentence_ordering import SentenceOrderingModel, decoded_ranks, objective_loss, score_stories
 from training.data.batches import evaluation_share
 from training.data.stories import TokenizedStories, evaluation_loader
+from training.system.errors import CommandFailed
 from training.system.processes import Processes
 
 from .copies import Copies, chosen, copies_of, interchanged
@@ -24,7 +25,7 @@ from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
 _PORTION = 1024
 
 
-class ScoresNotFinite(RuntimeError):
+class ScoresNotFinite(CommandFailed):
     """A model whose scores are no numbers any more; the message is one line."""
 
 

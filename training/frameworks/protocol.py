@@ -27,7 +27,7 @@ class Framework(Protocol):
         """Trains the run's model in place, best weights in the end if the recipe says so."""
 
     def checkpoint_step(self, checkpoint: Path) -> int:
-        """Steps of the optimizer that a checkpoint has behind it; ValueError if it is none."""
+        """Steps of the optimizer that a checkpoint has behind it; UserError if it is none."""
 
 
 def load_framework(name: str) -> Framework:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dataset_builder.file_writing import errors_about, new_file
 from training.evaluation.metrics import LOGGED_METRICS
+from training.system.errors import CommandFailed
 
 from .reporting import Reporting
 
@@ -24,7 +25,7 @@ COLUMNS = (
 )
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(CommandFailed):
     """Training that cannot go on for a reason outside of its input; the message is one line."""
 
 
@@ -43,7 +44,7 @@ class TrainingLog:
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str] | None = None,
         tensorboard_folder: str | os.PathLike[str] | None = None,
         report: Callable[[str], None] | None = None,
         reporting: Reporting | None = None,

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from dataset_builder import UserError
 from dataset_builder.file_writing import new_file
 from training.system.console import for_terminal, shortened
 from training.system.output_names import check_file_name
@@ -26,12 +27,12 @@ def format_of(path: str) -> str:
     """The format that a file's name asks for.
 
     Raises:
-        ValueError: if there is no such format, or no file can have that name.
+        UserError: if there is no such format, or no file can have that name.
     """
     check_file_name("--output", path)
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"--output {path}: cannot write {suffix or 'a file without a suffix'}; there are "
+        raise UserError(f"--output {path}: cannot write {suffix or 'a file without a suffix'}; there are "
                          f"{', '.join(SUFFIXES)}")  # fmt: skip
     return SUFFIXES[suffix]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dataset_builder.file_writing import settle, staged
 from modeling_sentence_ordering import SentenceOrderingModel, StoryTokenizer
+from training.system.errors import CommandFailed
 
 from .onnx_model import FILES, INPUTS, WEIGHTS_KEY, OnnxModel, output_names, weights_hash
 
@@ -32,7 +33,7 @@ _EXAMPLES = (
 )  # fmt: skip
 
 
-class ExportFailed(RuntimeError):
+class ExportFailed(CommandFailed):
     """A model that torch cannot export, or whose ONNX gives other scores; the message is one line."""
 
 

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 
+from dataset_builder import UserError
 from modeling_sentence_ordering import SentenceOrderingConfig, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.modeling_sentence_ordering import SentenceOrderingOutput
 from training.system.console import PROGRAM
@@ -99,11 +100,11 @@ def check_installed() -> None:
     """Refuses, in words, to go on without the libraries.
 
     Raises:
-        ValueError: if one is missing.
+        UserError: if one is missing.
     """
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
-        raise ValueError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install '{PROGRAM}[onnx]'")
+        raise UserError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install '{PROGRAM}[onnx]'")
 
 
 def load_onnx_model(name_or_path: str, backend: str) -> tuple[OnnxModel, Any]:
@@ -114,7 +115,7 @@ def load_onnx_model(name_or_path: str, backend: str) -> tuple[OnnxModel, Any]:
         backend: `"onnx"` or `"onnx-int8"`.
 
     Raises:
-        ValueError: if there is none, it was exported from other weights than those beside it, or cannot be read.
+        UserError: if there is none, it was exported from other weights than those beside it, or cannot be read.
     """
     check_installed()
     folder, file = Path(name_or_path), FILES[backend]
@@ -129,10 +130,10 @@ def load_onnx_model(name_or_path: str, backend: str) -> tuple[OnnxModel, Any]:
             raise FileNotFoundError(file)
         model = OnnxModel(path, config)
     except (FileNotFoundError, EntryNotFoundError):
-        raise ValueError(f"--model {name_or_path} has no {file}: {make}") from None
+        raise UserError(f"--model {name_or_path} has no {file}: {make}") from None
     except Exception as error:  # ONNX Runtime has exceptions of its own, with no class in common
-        raise ValueError(f"--model {name_or_path} cannot be loaded: {first_line(error)}") from error
+        raise UserError(f"--model {name_or_path} cannot be loaded: {first_line(error)}") from error
     weights = weights_hash(folder) if folder.is_dir() else None
     if weights is not None and model.weights not in ("", weights):
-        raise ValueError(f"--model {name_or_path}: {file} was exported from other weights than lie beside it: {make}")
+        raise UserError(f"--model {name_or_path}: {file} was exported from other weights than lie beside it: {make}")
     return model, tokenizer

@@ -15,7 +15,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from dataset_builder import BadRecord, Story
+from dataset_builder import BadRecord, Story, UserError
 from dataset_builder.file_writing import UNFINISHED
 from modeling_sentence_ordering import SentenceOrderingModel
 from training.models.repository import read_json, write_json
@@ -38,22 +38,22 @@ def open_shards(folder: Path, plan: Mapping[str, Any]) -> None:
         plan: whatever decides what is in them, in plain values.
 
     Raises:
-        ValueError: if something else is in the folder, or shards by another plan.
+        UserError: if something else is in the folder, or shards by another plan.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file, where a folder of shards is to be written")
+        raise UserError(f"--output {folder} is a file, where a folder of shards is to be written")
     folder.mkdir(parents=True, exist_ok=True)
     # Looked at once, and not at what is hidden: another process may be writing the same plan at this moment.
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     if PLAN not in names:
         if names:
-            raise ValueError(f"--output {folder} is not empty and holds no shards: choose another folder")
+            raise UserError(f"--output {folder} is not empty and holds no shards: choose another folder")
         write_json(folder / PLAN, dict(plan))  # all processes write it, and any of them may be the last
         return
     there = read_json(folder / PLAN)
     for name in plan:
         if there.get(name) != plan[name]:
-            raise ValueError(
+            raise UserError(
                 f"--output {folder} holds shards of another run: {name} is {_shown(there.get(name))} there and "
                 f"{_shown(plan[name])} here; choose another folder, or remove this one"
             )

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
+from dataset_builder import UserError
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, StoryTokenizer, load_tokenizer
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 from modeling_sentence_ordering.repository_sentence_ordering import refuse_adapter
@@ -38,18 +39,18 @@ def check_trained_model(repo_id: str) -> None:
     """Finds out whether a repository on the Hub is one of ours, without its weights.
 
     Raises:
-        ValueError: if it is not, or there is none.
+        UserError: if it is not, or there is none.
         OSError: if the Hub cannot be reached.
     """
     if Path(repo_id).exists() or hub_id(repo_id) is None:
-        raise ValueError(f"--model {repo_id}: no such folder, and no id of a repository on the Hub either")
+        raise UserError(f"--model {repo_id}: no such folder, and no id of a repository on the Hub either")
     try:
         fields = PretrainedConfig.get_config_dict(repo_id)[0]
     except (OSError, ValueError) as error:
         message = f"--model {repo_id} cannot be read: {first_line(error)}"
-        raise (OSError if is_unreachable(error) else ValueError)(message) from error
+        raise (OSError if is_unreachable(error) else UserError)(message) from error
     if fields.get("model_type") != SentenceOrderingConfig.model_type:
-        raise ValueError(f"--model {repo_id} is no sentence ordering model")
+        raise UserError(f"--model {repo_id} is no sentence ordering model")
 
 
 def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[SentenceOrderingModel, Any]:
@@ -63,14 +64,14 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
         The model in eval mode on the fastest device, and its tokenizer.
 
     Raises:
-        ValueError: if there is no such model, or something else than a sentence ordering model is in it.
+        UserError: if there is no such model, or something else than a sentence ordering model is in it.
         OSError: if the Hub cannot be reached.
     """
     folder = Path(name_or_path)
     if folder.is_dir():
         _check_folder(folder)
     elif folder.exists() or hub_id(name_or_path) is None:
-        raise ValueError(f"--model {name_or_path}: no such folder, and no id of a repository on the Hub either")
+        raise UserError(f"--model {name_or_path}: no such folder, and no id of a repository on the Hub either")
     try:
         refuse_adapter(name_or_path)
         config = SentenceOrderingConfig.from_pretrained(name_or_path)
@@ -91,18 +92,18 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
         message = f"--model {name_or_path} cannot be loaded: {first_line(error)}"
         if is_unreachable(error):
             raise OSError(message) from error
-        raise ValueError(message) from error
+        raise UserError(message) from error
 
 
 def _check_folder(folder: Path) -> None:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except FileNotFoundError:
-        raise ValueError(f"--model {folder} has no config.json: it is no model folder") from None
+        raise UserError(f"--model {folder} has no config.json: it is no model folder") from None
     except (ValueError, AttributeError):
-        raise ValueError(f"--model {folder}: config.json is broken") from None
+        raise UserError(f"--model {folder}: config.json is broken") from None
     if kind != SentenceOrderingConfig.model_type:
-        raise ValueError(
+        raise UserError(
             f"--model {folder} is a {kind} model, not a sentence ordering model: train one around it with "
             "sentence-ordering train --encoder, or rescue it with SentenceOrderingModel.from_token_classification"
         )
@@ -110,16 +111,16 @@ def _check_folder(folder: Path) -> None:
     if not weights:
         pickled = "; pytorch_model.bin is a pickle, which may run code when it is read, and is not read"
         there = any(folder.glob("pytorch_model*.bin"))
-        raise ValueError(f"--model {folder} has no weights (model.safetensors){pickled if there else ''}")
+        raise UserError(f"--model {folder} has no weights (model.safetensors){pickled if there else ''}")
     for path in weights:
         with open(path, "rb") as file:
             beginning = file.read(9)
             if beginning[:2] in _PICKLES and beginning[8:] != b"{":  # with which the header of safetensors begins
-                raise ValueError(f"--model {folder}: {path.name} holds a pickle, which may run code: it is not read")
+                raise UserError(f"--model {folder}: {path.name} holds a pickle, which may run code: it is not read")
     for path in folder.glob("model*.safetensors.index.json"):
         _check_index(path)
     if not (folder / "tokenizer_config.json").is_file():
-        raise ValueError(f"--model {folder} has no tokenizer")
+        raise UserError(f"--model {folder} has no tokenizer")
 
 
 def _check_index(path: Path) -> None:
@@ -127,10 +128,10 @@ def _check_index(path: Path) -> None:
     try:
         names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, LookupError, AttributeError, TypeError):
-        raise ValueError(f"--model {path.parent}: {path.name} is broken") from None
+        raise UserError(f"--model {path.parent}: {path.name} is broken") from None
     for name in names:
         if not str(name).endswith(".safetensors") or Path(str(name)).name != name:
-            raise ValueError(
+            raise UserError(
                 f"--model {path.parent}: {path.name} names {str(name)[:100]!r}, which is not a safetensors file of "
                 "this folder: it is not read"
             )

@@ -7,13 +7,14 @@ import math
 import os
 from typing import TYPE_CHECKING
 
+from dataset_builder import UserError
 from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 
 if TYPE_CHECKING:
     from .recipe import Recipe
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError):
     """A recipe that cannot be run; the message is one line for the person who wrote it."""
 
 

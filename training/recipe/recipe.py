@@ -50,11 +50,18 @@ class Recipe:
     )
     data: list[str] = field(
         default_factory=list,
-        metadata=_of("Stories: 'sample', an id on the Hub, files or folders (CSV, TSV, JSONL, Parquet, text)."),
+        metadata=_of("Stories: 'sample', an id on the Hub, files or folders (CSV, TSV, JSON, Parquet, text)."),
     )
     output_dir: str = field(default="", metadata=_of("Folder for the trained model, a complete Hub repository."))
     validation_data: list[str] | None = field(
         default=None, metadata=_of("Stories to validate on; then all of --data is trained on.")
+    )
+    split_sentences: str | None = field(
+        default=None,
+        metadata=_of(
+            "Language of prose to split into sentences, such as en: of text files, and of a column text, abstract or "
+            "story. Needs the extra 'split'."
+        ),
     )
     max_train_samples: int | None = field(
         default=None, metadata=_of("Train on the first so many training stories only; on all, if not given.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dataset_builder import UserError
 from model_card.licences import UNKNOWN, check_language, check_licence
 from training.recipe.recipe import Recipe
 
@@ -33,13 +34,13 @@ class CardOptions:
         """Refuses what the Hub would reject.
 
         Raises:
-            ValueError: naming the flag.
+            UserError: naming the flag.
         """
         for flag, licence in (("--license", self.license), ("--model_license", self.model_license)):
             if licence is not None:
                 check_licence(flag, licence)
         if self.license == UNKNOWN:
-            raise ValueError("--license unknown permits nothing: name the licence of the stories, or leave it out")
+            raise UserError("--license unknown permits nothing: name the licence of the stories, or leave it out")
         for code in self.language or ():
             check_language("--language", code)
 
@@ -77,7 +78,7 @@ def card_options(values: Mapping[str, Any]) -> CardOptions:
     """What the flags say, checked; other flags among them are not looked at.
 
     Raises:
-        ValueError: see `CardOptions.check`.
+        UserError: see `CardOptions.check`.
     """
     language: Sequence[str] | None = values["language"]
     options = CardOptions(values["license"], values["model_license"], tuple(language) if language else None)

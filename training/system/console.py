@@ -14,7 +14,6 @@ from .processes import Processes
 
 PROGRAM = "sentence-ordering"
 BAD_INPUT = 2  # the exit code
-TRACEBACK_VARIABLE = "SENTENCE_ORDERING_TRACEBACK"
 # Seconds in which a launcher ends all processes after one has failed, on a busy machine, too; who has only lost another
 # has nothing to say, unless there is no launcher.
 _FIRST_SPEAKS, _OTHERS_SPEAK = 15.0, 60.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from .console import BAD_INPUT, TRACEBACK_VARIABLE, complain, complain_as_one, drop_output
+from dataset_builder import UserError
+
+from .console import BAD_INPUT, complain, complain_as_one, drop_output
+from .errors import CommandFailed
 from .full_disk import full_disk_in_words
 from .interrupts import interrupts_seen
 from .processes import AnotherFailed, Processes
@@ -24,7 +26,6 @@ def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verb
         arguments: of the command line; the paths among them tell which disk may be full.
         verbose: print the traceback as well.
     """
-    show_traceback = bool(os.environ.get(TRACEBACK_VARIABLE))
     try:
         with interrupts_seen() as interrupted:
             try:
@@ -41,23 +42,30 @@ def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verb
                 if type(error).__name__ != "PanicException":
                     raise
                 # Rust code of a library has failed, and has already printed where.
-                raise ValueError(f"a library cannot process this input: {error}") from error
+                raise UserError(f"a library cannot process this input: {error}") from error
     except KeyboardInterrupt as interrupt:
         if Processes.from_environment().is_first:
             complain(str(interrupt) or "interrupted")
         return INTERRUPTED
     except Exception as error:
-        if show_traceback:
-            raise
         if isinstance(error, OSError) and sys.stdout is sys.__stdout__:
             _try_to_flush()
         if verbose:
             traceback.print_exception(error)
         full_disk = full_disk_in_words(error, arguments)
         complain_as_one(full_disk or _in_words(error), later=isinstance(error, AnotherFailed))
-        is_bad_name = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        is_bad_input = isinstance(error, ValueError) or is_bad_name
-        return BAD_INPUT if is_bad_input and not full_disk else FAILED
+        return BAD_INPUT if _is_bad_input(error) and not full_disk else FAILED
+
+
+def _is_bad_input(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENAMETOOLONG
+    return isinstance(error, UserError) or _is_lack_of_letters(error)
+
+
+def _is_lack_of_letters(error: Exception) -> bool:
+    """Whether text cannot be written in the encoding of standard output."""
+    return isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf")
 
 
 def _try_to_flush() -> None:
@@ -70,7 +78,7 @@ def _try_to_flush() -> None:
 
 def _in_words(error: Exception) -> str:
     text = str(error) or type(error).__name__
-    if isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf"):
+    if isinstance(error, UnicodeEncodeError) and _is_lack_of_letters(error):
         shown = error.object[error.start : error.start + 1]
         return (
             f"the output is encoded as {error.encoding}, which has no {shown!r}: set PYTHONIOENCODING=utf-8, or write "
@@ -79,6 +87,15 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         name = error.filename2 or error.filename  # the first of two is only what was copied
         return f"{name}: {error.strerror}" if name else error.strerror
-    if isinstance(error, (ValueError, OSError, RuntimeError)):
+    if isinstance(error, (UserError, CommandFailed, OSError)) or _is_out_of_memory(error):
         return text
-    return f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 for the details)"
+    from .hub_errors import is_unreachable  # only here: it imports the Hub's client
+
+    if is_unreachable(error):
+        return text
+    return f"unexpected {type(error).__name__}: {text} (please report it, with what --verbose shows of it)"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was too small; torch, where it is loaded, has an exception of its own for that."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

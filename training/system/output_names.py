@@ -7,33 +7,35 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
+from dataset_builder import UserError
+
 
 def check_file_name(flag: str, path: str) -> None:
     """Refuses a file that could not be written.
 
     Raises:
-        ValueError: if the path is blank or a folder, or its folder is not there.
+        UserError: if the path is blank or a folder, or its folder is not there.
         OSError: if the file system takes no such name.
     """
     if not path.strip():
-        raise ValueError(f"{flag} {path!r} is no name of a file")
+        raise UserError(f"{flag} {path!r} is no name of a file")
     with suppress(FileNotFoundError):
         os.lstat(path)
     if os.path.isdir(path):
-        raise ValueError(f"{flag} {path} is a folder, where a file is to be written")
+        raise UserError(f"{flag} {path} is a folder, where a file is to be written")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise ValueError(f"{flag} {path}: there is no folder {os.path.dirname(path)}")
+        raise UserError(f"{flag} {path}: there is no folder {os.path.dirname(path)}")
 
 
 def check_folder_name(flag: str, path: str) -> None:
     """Refuses a blank one, which would mean the folder that the person is in.
 
     Raises:
-        ValueError: if it is blank.
+        UserError: if it is blank.
     """
     if not path.strip():
-        raise ValueError(f"{flag} {path!r} is no name of a folder")
+        raise UserError(f"{flag} {path!r} is no name of a folder")
 
 
 def check_apart(flag: str, output: str, *, data: Iterable[str] = (), models: Iterable[str] = ()) -> None:
@@ -48,32 +50,32 @@ def check_apart(flag: str, output: str, *, data: Iterable[str] = (), models: Ite
         models: folders of models and encoders; the output may not be one of them, nor anything in one.
 
     Raises:
-        ValueError: naming both.
+        UserError: naming both.
     """
     for path in data:
         if _is_same(output, path):
-            raise ValueError(f"{flag} {output} is the input {path} itself: choose another name")
+            raise UserError(f"{flag} {output} is the input {path} itself: choose another name")
         if (
             os.path.isdir(path)
             and not os.path.isdir(output)
             and os.path.splitext(output)[1]
             and _folder(output) == _real(path)
         ):
-            raise ValueError(f"{flag} {output} is in {path}, whose files are the input: choose another folder")
+            raise UserError(f"{flag} {output} is in {path}, whose files are the input: choose another folder")
     for path in models:
         if os.path.isdir(path) and _is_inside(output, path):
-            raise ValueError(f"{flag} {output} is in {path}, which holds the model: choose another folder")
+            raise UserError(f"{flag} {output} is in {path}, which holds the model: choose another folder")
 
 
 def check_not_overwritten(flag: str, output: str, inputs: Iterable[str]) -> None:
     """Refuses to read something from a folder that is to be replaced.
 
     Raises:
-        ValueError: naming both.
+        UserError: naming both.
     """
     for path in inputs:
         if os.path.exists(path) and _is_inside(path, output):
-            raise ValueError(f"{path} is in {flag} {output}, which is to be replaced: choose another folder")
+            raise UserError(f"{path} is in {flag} {output}, which is to be replaced: choose another folder")
 
 
 def _is_same(output: str, path: str) -> bool:

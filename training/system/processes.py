@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from dataset_builder import UserError
+
+from .errors import CommandFailed
+
 T = TypeVar("T")
 # How long one may wait for another, who perhaps tokenizes millions of stories. The launcher ends all if one fails.
 _PATIENCE = timedelta(days=7)
 
 
-class AnotherFailed(RuntimeError):
+class AnotherFailed(CommandFailed):
     """Another process has ended, and what was done together cannot go on."""
 
 
@@ -59,7 +63,7 @@ class Processes:
 
         Raises:
             AnotherFailed: if another process has ended before.
-            ValueError: if there are not as many GPUs as processes.
+            UserError: if there are not as many GPUs as processes.
         """
         if self.world_size == 1:
             yield
@@ -71,7 +75,7 @@ class Processes:
         if on_gpus:
             gpus = torch.cuda.device_count()
             if self.local_world_size > gpus:
-                raise ValueError(f"{self.local_world_size} processes share {gpus} GPUs: start one for each GPU")
+                raise UserError(f"{self.local_world_size} processes share {gpus} GPUs: start one for each GPU")
             torch.cuda.set_device(self.local_rank)
         if not distributed.is_initialized():
             distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_PATIENCE)

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import CommandFailed
+
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 _held: set[int] = set()
 
 
-class FolderInUse(RuntimeError):
+class FolderInUse(CommandFailed):
     """Another process writes to the folder."""
 
 

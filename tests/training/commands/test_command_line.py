@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from dataset_builder import UserError
 from tests.training.conftest import Command, Trained, run_command
 from training.commands import command_line
 from training.commands.command_line import COMMANDS, main
 from training.commands.parsing import OneLineErrors
 from training.system import console
+from training.system.errors import CommandFailed
 
 ROOT = Path(__file__).parents[3]
 RunsAs = Callable[..., Command]
@@ -50,23 +52,12 @@ def fails_with(error: BaseException) -> Callable[[], int]:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (ValueError("stories.csv, row 3: no\n  sentence"), 2, "stories.csv, row 3: no sentence"),
-        (
-            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
-            2,
-            "'utf-8' codec can't decode byte 0xff in position 0: bad",
-        ),
+        (UserError("stories.csv, row 3: no\n  sentence"), 2, "stories.csv, row 3: no sentence"),
         (FileNotFoundError(2, "No such file or directory", "a.csv"), 1, "a.csv: No such file or directory"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (OSError("the Hub is not there\nreally"), 1, "the Hub is not there really"),
-        (RuntimeError("the loss is nan"), 1, "the loss is nan"),
-        (MemoryError(), 1, "MemoryError: MemoryError (set SENTENCE_ORDERING_TRACEBACK=1 for the details)"),
-        (
-            TypeError("a mistake of ours"),
-            1,
-            "TypeError: a mistake of ours (set SENTENCE_ORDERING_TRACEBACK=1 for the details)",
-        ),
-        (KeyError("key"), 1, "KeyError: 'key' (set SENTENCE_ORDERING_TRACEBACK=1 for the details)"),
+        (CommandFailed("the loss is nan"), 1, "the loss is nan"),
+        (MemoryError(), 1, "MemoryError"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -99,7 +90,7 @@ def test_an_interrupt_within_the_run_of_a_text_is_no_end_by_a_signal(tmp_path: P
 def test_one_of_several_processes_that_fails_waits_for_no_thread(tmp_path: Path) -> None:
     """Not for those that speak with the others: taken down in order, they would abort the process."""
     speaks_on = "threading.Thread(target=time.sleep, args=(600,)).start()"
-    body = f"{speaks_on}; raise ValueError('stories.csv: no stories')"
+    body = f"{speaks_on}; import dataset_builder; raise dataset_builder.UserError('stories.csv: no stories')"
     ended = made_up_process(tmp_path, body, RANK="0", WORLD_SIZE="2")
     assert ended == (2, "sentence-ordering: stories.csv: no stories\n")
 
@@ -111,10 +102,11 @@ def test_what_a_command_answers_is_the_exit_code(runs_as: RunsAs) -> None:
     assert runs_as(fails_with(SystemExit(2))).code == 2
 
 
-def test_the_details_are_there_for_who_asks(runs_as: RunsAs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SENTENCE_ORDERING_TRACEBACK", "1")
-    with pytest.raises(KeyError):
-        runs_as(fails_with(KeyError("key")))
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, TypeError, KeyError])
+def test_an_unexpected_exception_is_not_bad_input_and_is_to_be_reported(kind: type[Exception], runs_as: RunsAs) -> None:
+    result = runs_as(fails_with(kind("shapes")))
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert all(fact in result.err for fact in (kind.__name__, "shapes", "report", "--verbose")), result.err
 
 
 def test_a_warning_is_a_line_of_its_own(runs_as: RunsAs) -> None:
@@ -161,7 +153,7 @@ def test_quiet_shows_no_progress_bar_on_a_terminal_either(runs_as: RunsAs) -> No
 def test_verbose_shows_where_it_failed_and_with_what(runs_as: RunsAs) -> None:
     def fail() -> int:
         warnings.warn("old", DeprecationWarning, stacklevel=1)
-        raise ValueError("no sentence")
+        raise UserError("no sentence")
 
     result = runs_as(fail, "--verbose")
     warning, first, *trace, words, last = result.err.splitlines()

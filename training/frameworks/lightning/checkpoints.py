@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 
+from dataset_builder import UserError
 from dataset_builder.file_writing import new_file
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer, save_tokenizer
 from training.models.repository import save_model
@@ -46,7 +47,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a `.ckpt`, its tensors on the CPU and read from the file only when they are used.
 
     Raises:
-        ValueError: if the file is no checkpoint of a `SentenceOrderingModule`.
+        UserError: if the file is no checkpoint of a `SentenceOrderingModule`.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -54,7 +55,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             return dict(checkpoint)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError):
         pass
-    raise ValueError(f"{os.fspath(path)} is not a whole checkpoint of a sentence ordering model in PyTorch Lightning")
+    raise UserError(f"{os.fspath(path)} is not a whole checkpoint of a sentence ordering model in PyTorch Lightning")
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -68,7 +69,7 @@ def checkpoint_to_folder(checkpoint: str | os.PathLike[str], folder: str | os.Pa
     Nothing but the file is needed, and nothing in it is executed (`weights_only`).
 
     Raises:
-        ValueError: if the file is no checkpoint of a `SentenceOrderingModule`.
+        UserError: if the file is no checkpoint of a `SentenceOrderingModule`.
     """
     save_model(*model_of_checkpoint(checkpoint), Path(folder))
 
@@ -77,7 +78,7 @@ def model_of_checkpoint(checkpoint: str | os.PathLike[str]) -> tuple[SentenceOrd
     """The model in a `.ckpt`, in eval mode, and its tokenizer.
 
     Raises:
-        ValueError: if the file is no checkpoint of a `SentenceOrderingModule`.
+        UserError: if the file is no checkpoint of a `SentenceOrderingModule`.
     """
     content = read_checkpoint(checkpoint)
     model, tokenizer = model_from_record(content[RECORD])

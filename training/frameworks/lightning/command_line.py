@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
+from dataset_builder import UserError
 from dataset_builder.file_writing import write_text
 from training.system.device import steady_memory
 from training.system.exit_codes import DONE, exit_code
@@ -98,7 +99,7 @@ def _run(arguments: Sequence[str] | None) -> int:
                 args=None if arguments is None else list(arguments),
             )
     except ArgumentError as error:
-        raise ValueError(f"{error} (see --help)") from error
+        raise UserError(f"{error} (see --help)") from error
     return DONE
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from dataset_builder import stories_of_rows, story_columns
+from dataset_builder import UserError, stories_of_rows, story_columns
 from modeling_sentence_ordering import (
     DataCollatorForSentenceOrdering,
     SentenceOrderingConfig,
@@ -52,6 +52,7 @@ class StoryDataModule(LightningDataModule):
         tokenizer: the model's tokenizer, or `model.data_collator(tokenizer)`, which also knows how many tokens the
             encoder takes. Not needed with a `Trainer`: then it is that of the module.
         validation_data: sources to validate on; then all of `data` is trained on.
+        split_sentences: language of prose to split into sentences, such as `"en"`.
         streaming: read `data`, which are then Parquet files, during training.
         shuffle_buffer_size: number of stories among which one is shuffled then.
         per_device_train_batch_size: stories in one forward pass of training, on each device.
@@ -76,6 +77,7 @@ class StoryDataModule(LightningDataModule):
         tokenizer: Any = None,
         *,
         validation_data: list[str] | None = None,
+        split_sentences: str | None = None,
         streaming: bool = False,
         shuffle_buffer_size: int = 10_000,
         per_device_train_batch_size: int = 16,
@@ -159,10 +161,10 @@ class StoryDataModule(LightningDataModule):
         """This process's share of the recipe's batches, from where a checkpoint was written on.
 
         Raises:
-            ValueError: if the checkpoint was written in training on other stories.
+            UserError: if the checkpoint was written in training on other stories.
         """
         if self._place.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
-            raise ValueError("the checkpoint was written in training on other stories: the data have changed")
+            raise UserError("the checkpoint was written in training on other stories: the data have changed")
         batches_per_step = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=batches_per_step)
         stories = self._split("train") if self._streamed is None else self._streamed
@@ -197,7 +199,7 @@ class StoryDataModule(LightningDataModule):
         for name in ("predict", "test", *only):
             if name in self.given:
                 return self.given[name]
-        raise ValueError(f"the data have no split 'predict' or 'test'; they have {', '.join(self.given)}")
+        raise UserError(f"the data have no split 'predict' or 'test'; they have {', '.join(self.given)}")
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands in its epoch.
@@ -214,11 +216,11 @@ class StoryDataModule(LightningDataModule):
         """Where the next training loader is to begin.
 
         Raises:
-            ValueError: if that is a place in the share of another number of processes.
+            UserError: if that is a place in the share of another number of processes.
         """
         written, now = state_dict.get("processes", 1), self._processes.world_size
         if state_dict and written != now:
-            raise ValueError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
+            raise UserError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
         self._place = state_dict
 
     @property
@@ -245,7 +247,7 @@ class StoryDataModule(LightningDataModule):
     def _split(self, name: str) -> TokenizedStories:
         if name not in self.splits:
             there = ", ".join(self.splits) or "none"
-            raise ValueError(f"the data have no {name} stories; there is {there}")
+            raise UserError(f"the data have no {name} stories; there is {there}")
         return self.splits[name]
 
     def _tokenizer_in_use(self) -> StoryTokenizer:
@@ -254,7 +256,7 @@ class StoryDataModule(LightningDataModule):
         if module is not None:
             return module.story_tokenizer  # type: ignore[return-value]
         if self._story_tokenizer is None and self.tokenizer is None:
-            raise ValueError(
+            raise UserError(
                 "without a Trainer the stories need a tokenizer: StoryDataModule(data, model.data_collator(tokenizer))"
             )
         return self._story_tokenizer or as_story_tokenizer(self.tokenizer)
@@ -264,13 +266,13 @@ def given_splits(data: Any) -> dict[str, Dataset] | None:
     """The splits of data that are loaded already; None for sources.
 
     Raises:
-        ValueError: if there are no stories in them.
+        UserError: if there are no stories in them.
     """
     if isinstance(data, Dataset):
         data = {"train": data}
     elif isinstance(data, str) or not isinstance(data, (DatasetDict, Mapping)):
         if not isinstance(data, (str, list, tuple)):
-            raise ValueError(
+            raise UserError(
                 f"data is a source, a list of sources, a Dataset or a DatasetDict, not {type(data).__name__}"
             )
         return None

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from dataset_builder import UserError
 from modeling_sentence_ordering import (
     SentenceOrderingModel,
     SentenceOrderingOutput,
@@ -116,12 +117,12 @@ class SentenceOrderingModule(LightningModule):
         """As in Lightning, which by default reads a checkpoint from a URL as a pickle that may run code: here not.
 
         Raises:
-            ValueError: if the checkpoint names a function to build the module with, which ours never do.
+            UserError: if the checkpoint names a function to build the module with, which ours never do.
         """
         if isinstance(checkpoint_path, (str, os.PathLike)) and os.path.isfile(checkpoint_path):
             fields = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
             if private := sorted(str(name) for name in fields if str(name).startswith("_")):
-                raise ValueError(f"{checkpoint_path} names code to build the module with ({private[0]})")
+                raise UserError(f"{checkpoint_path} names code to build the module with ({private[0]})")
         return super().load_from_checkpoint(checkpoint_path, *arguments, **{"weights_only": True, **options})
 
     @classmethod
@@ -157,7 +158,7 @@ class SentenceOrderingModule(LightningModule):
             **fields: further arguments of the module.
 
         Raises:
-            ValueError: if the encoder cannot be used.
+            UserError: if the encoder cannot be used.
         """
         recipe = Recipe(
             encoder=encoder,
@@ -218,13 +219,13 @@ class SentenceOrderingModule(LightningModule):
         """The recipe's optimizer and its schedule, which moves with every step of the optimizer.
 
         Raises:
-            ValueError: if the schedule needs to know the number of steps, and the Trainer has none.
+            UserError: if the schedule needs to know the number of steps, and the Trainer has none.
         """
         recipe, steps = self.recipe, self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             kind = recipe.lr_scheduler_type
             if kind != "constant" and not (kind == "constant_with_warmup" and recipe.warmup_steps >= 1):
-                raise ValueError(
+                raise UserError(
                     f"lr_scheduler_type={kind!r} with warmup_steps={recipe.warmup_steps} needs to know the number of "
                     "steps: give the Trainer max_steps or max_epochs, or take 'constant', or 'constant_with_warmup' "
                     "with warmup_steps of at least 1"
@@ -336,17 +337,17 @@ class SentenceOrderingModule(LightningModule):
         """Builds the model, unless there is one.
 
         Raises:
-            ValueError: if the checkpoint is of something else, or of another model than this one.
+            UserError: if the checkpoint is of something else, or of another model than this one.
         """
         if RECORD not in checkpoint:
-            raise ValueError("the checkpoint is not one of a SentenceOrderingModule")
+            raise UserError("the checkpoint is not one of a SentenceOrderingModule")
         if not hasattr(self, "model"):
             self._take(*model_from_record(checkpoint[RECORD]))
         if "state_dict" not in checkpoint:  # its weights are shared out already, and fitted
             return
         there = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
         if there != {name: tensor.shape for name, tensor in self.state_dict().items()}:
-            raise ValueError("the checkpoint is of another model: its weights differ in name or shape")
+            raise UserError("the checkpoint is of another model: its weights differ in name or shape")
 
     def _take(self, model: SentenceOrderingModel, tokenizer: Any) -> None:
         self.model = model.train()
@@ -373,7 +374,7 @@ class SentenceOrderingModule(LightningModule):
 
 def _built(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
     if is_scratch_encoder(recipe.encoder) and stories == ():
-        raise ValueError(
+        raise UserError(
             f"the encoder {recipe.encoder!r} trains its tokenizer on your stories: "
             f"SentenceOrderingModule.build({recipe.encoder!r}, stories=…)"
         )

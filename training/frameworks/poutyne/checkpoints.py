@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
+from dataset_builder import UserError
 from dataset_builder.file_writing import UNFINISHED, new_folder
 from modeling_sentence_ordering import save_tokenizer
 from training.frameworks.run import TrainingRun
@@ -138,10 +139,10 @@ def checkpoint_step(checkpoint: Path) -> int:
     """Steps of the optimizer that a checkpoint has behind it.
 
     Raises:
-        ValueError: if it is no whole checkpoint of a run with Poutyne.
+        UserError: if it is no whole checkpoint of a run with Poutyne.
     """
     try:
         state: dict[str, Any] = read_json(checkpoint / _STATE_FILE)
         return int(state["step"])
     except (OSError, ValueError, TypeError, KeyError):
-        raise ValueError(f"{checkpoint} is not a whole checkpoint of a run with Poutyne") from None
+        raise UserError(f"{checkpoint} is not a whole checkpoint of a run with Poutyne") from None
