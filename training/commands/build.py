@@ -14,7 +14,7 @@ from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, write_card
 from training.publishing.push import Publication, PushFailed, check_publication, push_folder
 from training.system.console import PROGRAM, say
-from training.system.hub_errors import first_line, persistently
+from training.system.hub_errors import first_line, with_retries
 from training.system.output_names import check_apart, check_folder_name
 
 from .parsing import OneLineErrors, complete_help
@@ -119,7 +119,7 @@ def _will_be_public(where: Publication, repo_id: str) -> bool:
         return False
     api = HfApi(token=where.token)
     try:
-        return not persistently(lambda: api.dataset_info(repo_id)).private
+        return not with_retries(lambda: api.dataset_info(repo_id)).private
     except RepositoryNotFoundError:
         return True
     except Exception as error:

@@ -19,7 +19,7 @@ from model_card.card import CARD, name_repository, write_brief_card
 from model_card.renewal import is_edited, write_card
 from training.models import repository
 from training.system.errors import CommandFailed
-from training.system.hub_errors import TRIES, first_line, persistently
+from training.system.hub_errors import TRIES, first_line, with_retries
 
 from .checks import check_code, listing
 from .clean_process import check_in_clean_process
@@ -99,7 +99,7 @@ def check_publication(publication: Publication, repo_type: str = "model") -> str
     _check_revision(publication)
     api = HfApi(token=publication.token)
     try:
-        person = persistently(lambda: api.whoami())
+        person = with_retries(lambda: api.whoami())
         repo_id = publication.repo_id if "/" in publication.repo_id else f"{person['name']}/{publication.repo_id}"
         public = publication.private and _is_public(api, repo_id, repo_type)
     except LocalTokenNotFoundError:
@@ -263,7 +263,7 @@ class _Push:
             self._prepare()
             self._keep_what_a_person_wrote(folder)
             # A pull request is not tried twice: where only the answer was lost, there would be two.
-            return persistently(lambda: self._commit(folder), tries=1 if self.publication.create_pr else TRIES)
+            return with_retries(lambda: self._commit(folder), tries=1 if self.publication.create_pr else TRIES)
         except Exception as error:
             if type(error) is ValueError:  # what the client makes of a refused card; errors of the network are others
                 raise UserError(f"nothing was pushed to {self.repo_id}: {first_line(error)}") from error
@@ -274,11 +274,11 @@ class _Push:
         private = True if self.publication.private else None
         branch, asks = self.publication.revision, self.publication.create_pr
         # Whoever asks somebody else to take a change may not make a repository there.
-        if not (asks and persistently(lambda: self.api.repo_exists(**self._where))):
+        if not (asks and with_retries(lambda: self.api.repo_exists(**self._where))):
             sdk = "gradio" if self.repo_type == "space" else None
-            persistently(lambda: self.api.create_repo(**self._where, private=private, space_sdk=sdk, exist_ok=True))
+            with_retries(lambda: self.api.create_repo(**self._where, private=private, space_sdk=sdk, exist_ok=True))
         if branch is not None and not asks and not branch.startswith("refs/"):
-            persistently(lambda: self.api.create_branch(**self._where, branch=branch, exist_ok=True))
+            with_retries(lambda: self.api.create_branch(**self._where, branch=branch, exist_ok=True))
         self.before, self.began = self._head(), True
 
     def _commit(self, folder: Path) -> CommitInfo:
@@ -314,7 +314,7 @@ class _Push:
     def _head(self) -> str | None:
         """The commit that the branch or pull request stands at, or None if there is none."""
         try:
-            refs = persistently(lambda: self.api.list_repo_refs(**self._where, include_pull_requests=True))
+            refs = with_retries(lambda: self.api.list_repo_refs(**self._where, include_pull_requests=True))
         except RepositoryNotFoundError:
             return None
         everything = [*refs.branches, *(refs.pull_requests or [])]
@@ -330,7 +330,7 @@ class _Push:
             return
         with tempfile.TemporaryDirectory() as download:
             try:
-                path = persistently(
+                path = with_retries(
                     lambda: self.api.hf_hub_download(
                         self.repo_id,
                         CARD,
@@ -347,6 +347,6 @@ class _Push:
 
 def _is_public(api: HfApi, repo_id: str, repo_type: str) -> bool:
     try:
-        return not persistently(lambda: api.repo_info(repo_id, repo_type=repo_type)).private
+        return not with_retries(lambda: api.repo_info(repo_id, repo_type=repo_type)).private
     except RepositoryNotFoundError:
         return False
