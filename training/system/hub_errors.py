@@ -1,4 +1,4 @@
-"""Errors of the Hub client: which ones are network errors, retries, and messages of one line."""
+"""Errors of requests to the Hub: recognised, retried and put in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether an error means that the Hub could not be reached, not that a name is wrong."""
+    """Whether the Hub could not be reached, as opposed to an error about the requested name."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)):
@@ -24,9 +24,9 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error message, whose other lines are advice for programmers.
+    """The first line of an error message.
 
-    If it ends with a colon (`Bad request:`), the next line is added; so is a list of errors in a card's metadata.
+    If it ends in a colon (`Bad request:`), the next line is added; so is a list of errors in a card's metadata.
     """
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     details = [line for line in rest if line.startswith("- ")] or (rest[:1] if first.endswith(":") else [])
@@ -34,26 +34,28 @@ def first_line(error: BaseException) -> str:
 
 
 def with_retries(call: Callable[[], Answer], tries: int = TRIES) -> Answer:
-    """Retries a call after a lost connection or an overloaded server, with exponential backoff.
+    """The result of `call`, repeated after temporary errors: a lost connection or reply, an overloaded server.
 
-    The client does not retry `create_repo` and `create_commit`, which are safe to repeat.
+    The client does not retry `create_repo` and `create_commit`; both may be repeated safely.
     """
     for attempt in range(1, tries + 1):
         try:
             return call()
         except Exception as error:
-            if attempt == tries or not _is_transient(error):
+            if attempt == tries or not _is_temporary(error):
                 raise
             time.sleep(min(2.0 ** (attempt - 1), 8.0) * float(os.environ.get("SENTENCE_ORDERING_RETRY_SECONDS", "1")))
     raise AssertionError("unreachable")
 
 
-def _is_transient(error: BaseException) -> bool:
+def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, OfflineModeIsEnabled):
         return False
     if isinstance(error, HfHubHTTPError):
         status = getattr(error.response, "status_code", 0)
         return status == 429 or status >= 500
-    # Versions of the client use different HTTP libraries, whose transport errors are recognized by their base class.
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:  # of a download
+        return _is_temporary(error.__cause__)
+    # By name: versions of the client use different HTTP libraries.
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, (ConnectionError, TimeoutError)) or bool(kinds & {"TransportError", "RequestException"})
