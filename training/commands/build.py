@@ -6,15 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
 
 from dataset_builder import CardMarkup, build_dataset, check_public_push, check_push_of_rocstories
 from model_card.licences import check_language, check_licence
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, write_card
-from training.publishing.push import Publication, PushFailed, check_publication, push_folder
+from training.publishing.push import Publication, PushFailed, check_publication, is_public, push_folder
 from training.system.console import PROGRAM, say
-from training.system.hub_errors import first_line, persistently
+from training.system.hub_errors import first_line
 from training.system.output_names import check_apart, check_folder_name
 
 from .parsing import OneLineErrors, complete_help
@@ -117,10 +116,7 @@ def _will_be_public(where: Publication, repo_id: str) -> bool:
     """Whether everybody will see what is pushed; a repository that is there stays what it is."""
     if where.private:  # a public one has been refused
         return False
-    api = HfApi(token=where.token)
     try:
-        return not persistently(lambda: api.dataset_info(repo_id)).private
-    except RepositoryNotFoundError:
-        return True
+        return is_public(HfApi(token=where.token), repo_id, "dataset") is not False
     except Exception as error:
-        raise PushFailed(f"nothing can be pushed to {repo_id}: {first_line(error)}") from error
+        raise PushFailed(f"cannot push to {repo_id}: {first_line(error)}") from error
