@@ -18,7 +18,7 @@ from training.evaluation.predictions import judge, predict
 from training.models import repository
 from training.models.trained_model import load_trained_model
 from training.system.console import PROGRAM, note, say, show
-from training.system.device import steady_memory
+from training.system.device import limit_kernel_caches
 from training.system.output_names import check_apart, check_file_name
 
 from .parsing import OneLineErrors, add_split_sentences, complete_help
@@ -94,7 +94,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.split not in splits:
             raise UserError(f"the data have no split {options.split}; there is {', '.join(splits)}")
         stories = splits[options.split]
-    steady_memory()
+    limit_kernel_caches()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
     predictions = predict(

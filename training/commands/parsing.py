@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
-from training.system.console import BAD_INPUT, PROGRAM, complain_as_one
+from training.system.console import BAD_INPUT, PROGRAM, report_failure
 
 
 class OneLineErrors(argparse.ArgumentParser):
@@ -21,7 +21,7 @@ class OneLineErrors(argparse.ArgumentParser):
         if unknown:
             close = difflib.get_close_matches(unknown[1], list(self._option_string_actions), n=1)
             message = f"there is no {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "")
-        complain_as_one(f"{message} (see {self.prog} --help)")
+        report_failure(f"{message} (see {self.prog} --help)")
         raise SystemExit(BAD_INPUT)
 
 

@@ -18,7 +18,7 @@ from training.recipe.recipe import Recipe
 from training.runs.card_options import CardOptions, add_card_flags, card_options
 from training.runs.session import run_recipe
 from training.system.console import PROGRAM, say
-from training.system.device import steady_memory
+from training.system.device import limit_kernel_caches
 from training.system.processes import Processes
 
 from .parsing import OneLineErrors, complete_help
@@ -104,7 +104,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, CardOptions, Publicat
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; its exit code."""
     recipe, card, where = parse_train(arguments)
-    steady_memory()
+    limit_kernel_caches()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     is_first = Processes.from_environment().is_first
