@@ -31,7 +31,7 @@ from .configuration_sentence_ordering import (
 )
 from .decoding_sentence_ordering import decoded_ranks
 from .handler import EndpointHandler  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, PADDING, check_head, compute_metrics, objective_loss
+from .objectives_sentence_ordering import PADDING, check_head, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .repository_sentence_ordering import (
     add_tokenizer,
@@ -445,8 +445,6 @@ class SentenceOrderingModel(PreTrainedModel):
         super().__init__(config)
         if config.backbone_config is None:
             raise ValueError("the config has no backbone_config; make a model with SentenceOrderingModel.from_encoder")
-        if config.objective not in OBJECTIVES:
-            raise ValueError(f"unknown objective {config.objective!r}; choose from {', '.join(OBJECTIVES)}")
         check_head(config.objective, config.head)
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
