@@ -112,9 +112,9 @@ def train_pair_classifier(
         generator=torch.Generator().manual_seed(recipe.seed),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    own = replace(recipe, eval_strategy="steps", eval_steps=max(1, steps // 10))
+    own = replace(recipe, output_dir=str(folder), eval_strategy="steps", eval_steps=max(1, steps // 10))
     log = TrainingLog(folder / "training_log.csv")
-    run = TrainingRun(own, model, tokenizer, stories, None, folder / "checkpoints", log)
+    run = TrainingRun(own, model, tokenizer, stories, log=log)
     optimizer = build_optimizer(model, recipe)
     trainer = _PairTrainer(
         loader,

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _open(recipe: Recipe, folder: Path) -> TrainingRun:
     model.to(fastest_device()).train()
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), recipe.data_seed)
     log = TrainingLog(folder / "log.csv", folder / "runs")
-    return TrainingRun(recipe, model, tokenizer, tokenized, None, folder / "checkpoints", log)
+    return TrainingRun(replace(recipe, output_dir=str(folder)), model, tokenizer, tokenized, log=log)
 
 
 def train_bare(run: TrainingRun) -> None:

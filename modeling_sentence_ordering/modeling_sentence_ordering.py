@@ -11,7 +11,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,142 +47,138 @@ from .repository_sentence_ordering import (
 from .tokenization_sentence_ordering import DataCollatorForSentenceOrdering
 
 
-class ConvolutionalEncoder(nn.Module):
-    """Embedding, one convolution over the tokens, ReLU (Kim, 2014, doi:10.3115/v1/D14-1181, without the pooling,
-    which the model does sentence by sentence)."""
+@dataclass
+class SentenceOrderingOutput(ModelOutput):
+    """Output of [`SentenceOrderingModel`]. Floats are float32, or float64 from a float64 model.
 
-    def __init__(self, config: ConvolutionalEncoderConfig) -> None:
+    Attributes:
+        loss: scalar, the objective averaged over the stories that have a label; only with labels.
+        logits: `(batch, max_sentences)`: the score of each sentence in input order, -100 where a story has no such
+            sentence, as `Trainer` pads predictions.
+        sentence_mask: `(batch, max_sentences)`, bool: true where there is a sentence with a score.
+        pair_logits: `(batch, max_sentences, max_sentences)`: [b, i, j] is the logit of «sentence i comes before
+            sentence j», 0 on the diagonal and where a story has no such sentence; None for `head="score"`, where it
+            would be the difference of two scores.
+        ranks: `(batch, max_sentences)`: the position of each sentence in the order decoded from the pair logits, see
+            `decoded_ranks`; for metrics, and so only with pair logits and labels and outside of training.
+        hidden_states: the encoder's hidden states, `(batch, tokens, width)` each, if requested.
+        attentions: the encoder's attention weights, `(batch, heads, tokens, tokens)` each, if requested.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    sentence_mask: Tensor | None = None
+    pair_logits: Tensor | None = None
+    ranks: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class ScratchEncoder(nn.Module):
+    """An encoder that is trained from scratch: an embedding, and layers that subclasses apply in `encode`."""
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_dim, padding_idx=config.pad_token_id)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        **ignored: Any,
+    ) -> BaseModelOutput:
+        """`(batch, tokens)` ids, or embeddings, and mask to hidden states `(batch, tokens, output_size)`.
+
+        Raises:
+            ValueError: for attention weights, which it does not have.
+        """
+        if output_attentions:
+            raise ValueError("the encoders cnn and rnn have no attention weights: leave out output_attentions")
+        embedded = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if attention_mask is None:
+            attention_mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
+        hidden = self.encode(embedded, attention_mask)
+        return BaseModelOutput(hidden, hidden_states=(embedded, hidden) if output_hidden_states else None)
+
+    def encode(self, embedded: Tensor, attention_mask: Tensor) -> Tensor:
+        """`(batch, tokens, embedding_dim)` and `(batch, tokens)` to `(batch, tokens, output_size)`."""
+        raise NotImplementedError
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding, as in a transformers model."""
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the embedding, as in a transformers model."""
+        self.embeddings = value
+
+
+class ConvolutionalEncoder(ScratchEncoder):
+    """One convolution over the tokens and ReLU (Kim, 2014, doi:10.3115/v1/D14-1181; the model does the pooling)."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
         self.convolution = nn.Conv1d(
             config.embedding_dim, config.num_filters, config.filter_size, padding=config.filter_size // 2
         )
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        **options: Any,
-    ) -> BaseModelOutput:
-        """`(batch, tokens)` ids, or embeddings, and mask to hidden states `(batch, tokens, num_filters)`."""
-        embedded = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if attention_mask is not None:
-            embedded = embedded * attention_mask.unsqueeze(-1)
-        hidden = self.convolution(embedded.transpose(1, 2)).relu().transpose(1, 2)
-        return _output(hidden, embedded, options)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The embedding, as a transformers model would return it."""
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Puts another embedding in its place, as in a transformers model."""
-        self.embeddings = value
+    def encode(self, embedded: Tensor, attention_mask: Tensor) -> Tensor:
+        """See `ScratchEncoder`."""
+        embedded = embedded * attention_mask.unsqueeze(-1)
+        hidden: Tensor = self.convolution(embedded.transpose(1, 2)).relu().transpose(1, 2)
+        return hidden
 
 
-class RecurrentEncoder(nn.Module):
-    """Embedding and an RNN, GRU or LSTM over the tokens of the story."""
+class RecurrentEncoder(ScratchEncoder):
+    """An RNN, GRU or LSTM over the tokens of the story. Its hidden states are zero at padding."""
 
-    def __init__(self, config: RecurrentEncoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_dim, padding_idx=config.pad_token_id)
-        options = {"num_layers": config.num_layers, "batch_first": True, "bidirectional": config.bidirectional}
-        self.recurrence: nn.RNNBase
-        if config.cell == "rnn":
-            self.recurrence = nn.RNN(
-                config.embedding_dim, config.hidden_size, nonlinearity=config.nonlinearity, **options
-            )
-        else:
-            cell = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
-            self.recurrence = cell(config.embedding_dim, config.hidden_size, **options)
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        cell = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
+        options = {"nonlinearity": config.nonlinearity} if config.cell == "rnn" else {}
+        self.recurrence: nn.RNNBase = cell(
+            config.embedding_dim,
+            config.hidden_size,
+            num_layers=config.num_layers,
+            batch_first=True,
+            bidirectional=config.bidirectional,
+            **options,
+        )
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        **options: Any,
-    ) -> BaseModelOutput:
-        """`(batch, tokens)` ids, or embeddings, and mask to hidden states `(batch, tokens, output_size)`.
-
-        They are zero at padding.
-        """
-        embedded = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if attention_mask is None:
-            attention_mask = torch.ones(embedded.shape[:2], dtype=torch.long)
+    def encode(self, embedded: Tensor, attention_mask: Tensor) -> Tensor:
+        """See `ScratchEncoder`."""
         # Packed, since the backward direction would otherwise start in the padding. The lengths must be on the CPU:
         # on a GPU this encoder waits for the device once a batch.
         lengths = attention_mask.sum(dim=1).clamp(min=1).cpu()  # a row of padding alone cannot be packed
         packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.recurrence(packed)[0], batch_first=True, total_length=embedded.shape[1])
-        return _output(hidden, embedded, options)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The embedding, as a transformers model would return it."""
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Puts another embedding in its place, as in a transformers model."""
-        self.embeddings = value
-
-
-def _output(hidden: Tensor, embedded: Tensor, options: dict[str, Any]) -> BaseModelOutput:
-    """The output of a small encoder, with what was asked for as one asks an encoder of transformers.
-
-    Raises:
-        ValueError: for attention weights, which it does not have.
-    """
-    if options.get("output_attentions"):
-        raise ValueError("the encoders cnn and rnn have no attention weights: leave out output_attentions")
-    states = (embedded, hidden) if options.get("output_hidden_states") else None
-    return BaseModelOutput(last_hidden_state=hidden, hidden_states=states)
+        return hidden
 
 
 def build_encoder(config: PretrainedConfig) -> nn.Module:
     """The encoder that a backbone config describes, with initial weights."""
     # By name, not by class: of a model loaded from a folder with `trust_remote_code`, transformers 5 imports the
     # config's file twice, once by itself and once for the model, and the two do not share their classes.
-    if config.model_type == ConvolutionalEncoderConfig.model_type:
-        return ConvolutionalEncoder(cast(ConvolutionalEncoderConfig, config))
-    if config.model_type == RecurrentEncoderConfig.model_type:
-        return RecurrentEncoder(cast(RecurrentEncoderConfig, config))
+    scratch = {
+        ConvolutionalEncoderConfig.model_type: ConvolutionalEncoder,
+        RecurrentEncoderConfig.model_type: RecurrentEncoder,
+    }
+    if config.model_type in scratch:
+        return scratch[config.model_type](config)
     if isinstance(getattr(config, "dtype", None), torch.dtype):
-        # transformers 5 would build the encoder in its checkpoint's dtype, whatever the head beside it is built in.
+        # transformers 5 would build the encoder in its checkpoint's dtype, whatever that of the head is.
         config.dtype = torch.get_default_dtype()
-    model: nn.Module = AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
-    return model
-
-
-def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    """Leaves out the pooler of BERT-like encoders: no gradient ever reaches it, which breaks multi-GPU training."""
+    # Without the pooler of BERT-like encoders: it never gets a gradient, which breaks multi-GPU training. A few configs
+    # map to a tuple of classes; none of these has a pooler.
     model_class = AutoModel._model_mapping.get(type(config), None)
-    if not isinstance(model_class, type):  # a few configs name several classes; none of those has a pooler to leave out
-        return {}
-    has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
-    return {"add_pooling_layer": False} if has_pooler else {}
-
-
-class ScoreHead(nn.Linear):
-    """A linear layer that computes in float32 at least, whatever dtype its weights have and whether autocast is on.
-
-    In half precision sentences would often get equal scores. PEFT, accelerate and torchao treat it as `nn.Linear`;
-    bitsandbytes and `quantize_dynamic` leave it as it is.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """`(..., in_features)` of any float dtype to `(..., out_features)`, float32 or float64."""
-        dtype = torch.promote_types(input.dtype, torch.float32)
-        bias = None if self.bias is None else self.bias.to(dtype)
-        weight: Tensor = self.weight
-        if weight.dtype != dtype:
-            # Tensors of torchao cannot be cast.
-            is_quantized = type(weight).__module__.startswith("torchao.")
-            weight = (weight.dequantize() if is_quantized else weight).to(dtype)
-        with torch.autocast(device_type=input.device.type, enabled=False):
-            return nn.functional.linear(input.to(dtype), weight, bias)
+    has_pooler = isinstance(model_class, type) and "add_pooling_layer" in inspect.signature(model_class).parameters
+    options = {"add_pooling_layer": False} if has_pooler else {}
+    model: nn.Module = AutoModel.from_config(config, trust_remote_code=False, **options)
+    return model
 
 
 def locate_sentences(
@@ -193,22 +189,21 @@ def locate_sentences(
     *,
     is_exact: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Where the markers stand, and the label of each sentence.
+    """The position of each sentence's marker, and the label of each sentence.
 
     Args:
         find: gives `(batch, tokens)`, bool, true at markers; called only if needed, since it waits for the device.
         marker_positions: `(batch, max_sentences)`, -1 for no sentence; or None.
         labels: `(batch, max_sentences)` or `(batch, tokens)`, -100 for padding; or None.
         shape: `(batch, tokens)`.
-        is_exact: the positions hold. If false, a prompt may have been put before the tokens that they were made for:
-            where as many markers are found, these hold.
+        is_exact: whether the positions are reliable. If false, a prompt may have been put before the tokens: if the
+            number of markers that are found is right, their positions are used.
 
     Returns:
         Marker positions and labels, both `(batch, max_sentences)`; None for missing labels.
 
     Raises:
-        ValueError: if markers are searched for and there is at most one in each row, or a row has labels that do not
-            belong to its markers.
+        ValueError: if markers are searched for and no row has two, or the labels of a row do not match its markers.
     """
     markers = find() if marker_positions is None or not is_exact else None
     if marker_positions is not None:
@@ -239,7 +234,7 @@ def locate_sentences(
     if bool(wrong.any()) or (not per_token and labels.shape[1] < most):
         row = int(wrong.int().argmax() if bool(wrong.any()) else counts.argmax())
         raise ValueError(
-            f"story {row} of the batch has {int(counts[row])} sentence markers, but its labels do not belong to them. "
+            f"story {row} of the batch has {int(counts[row])} sentence markers, but its labels do not match them. "
             "Labels are the original index of each sentence in input order, (batch, max_sentences) with -100 for "
             "padding; or (batch, tokens) with the index at each marker and -100 elsewhere. The marker is the token "
             "config.marker_token_id"
@@ -249,76 +244,62 @@ def locate_sentences(
 
 
 def _positions(markers: Tensor, width: int) -> Tensor:
-    """`(batch, width)`, where each row is true, -1 where there are fewer."""
+    """`(batch, width)`, the positions at which each row is true, -1 where there are fewer."""
     positions = markers.int().argsort(dim=1, descending=True, stable=True)[:, :width]
     positions = nn.functional.pad(positions, (0, width - positions.shape[1]))
-    is_there = torch.arange(width, device=markers.device) < markers.sum(dim=1, keepdim=True)
-    return torch.where(is_there, positions, -1)
+    exists = torch.arange(width, device=markers.device) < markers.sum(dim=1, keepdim=True)
+    return torch.where(exists, positions, -1)
 
 
 def _at_markers(labels: Tensor, positions: Tensor) -> Tensor:
-    """`(batch, max_sentences)` of labels `(batch, tokens)`."""
+    """`(batch, max_sentences)` from labels `(batch, tokens)`."""
     return torch.where(positions >= 0, labels.gather(1, positions.clamp(min=0)), PADDING)
 
 
 def read_sentences(
     hidden: Tensor, marker_positions: Tensor, content: Tensor, *, reading: str, bidirectional: bool = False
 ) -> Tensor:
-    """One vector per sentence.
+    """One vector per sentence, `(batch, max_sentences, width)`.
 
     Args:
         hidden: `(batch, tokens, width)`, the encoder's last hidden states.
-        marker_positions: `(batch, max_sentences)`, int64, where each sentence's marker stands, -1 for no sentence.
+        marker_positions: `(batch, max_sentences)`, int64, the position of each sentence's marker, -1 for no sentence.
         content: `(batch, tokens)`, bool, false for padding and the separator.
         reading: `"marker"`, `"marker_and_mean"`, `"max"` or `"last"`, see `SentenceOrderingConfig`.
         bidirectional: whether the second half of the states was read from right to left; for `"last"`.
-
-    Returns:
-        `(batch, max_sentences, width)`.
     """
     at_markers = _gather(hidden, marker_positions.clamp(min=0))
     if reading == "marker":
         return at_markers
-    sentence_of = _sentence_of_token(marker_positions, content)
+    # The sentence of each token, `(batch, tokens)`; `max_sentences` for a token that is not in a sentence.
+    sentences = marker_positions.shape[1]
+    begins = torch.zeros_like(content, dtype=torch.long)
+    begins = begins.scatter_add(1, marker_positions.clamp(min=0), (marker_positions >= 0).long())
+    sentence_of = begins.cumsum(dim=1) - 1
+    sentence_of = torch.where(content & (sentence_of >= 0), sentence_of, sentences)
     if reading == "marker_and_mean":
-        return at_markers + _means(hidden, sentence_of, marker_positions.shape[1])
+        # As a matrix product: it is the same from run to run on a GPU, where scattered sums are not, and ONNX has it.
+        belongs = sentence_of.unsqueeze(1) == torch.arange(sentences, device=hidden.device).view(1, -1, 1)
+        counts = belongs.sum(dim=-1, keepdim=True).clamp(min=1)
+        return at_markers + (belongs.to(hidden.dtype) @ hidden) / counts
     if reading == "max":
         index = sentence_of.unsqueeze(-1).expand_as(hidden)
-        shape = (hidden.shape[0], marker_positions.shape[1] + 1, hidden.shape[2])
         # Zero where there is no token. A very low number would do for the maximum, but dropout makes it infinite,
         # and the head's gradient NaN.
-        return hidden.new_zeros(shape).scatter_reduce(1, index, hidden, "amax", include_self=False)[:, :-1]
-    places = torch.arange(hidden.shape[1], device=hidden.device).expand_as(sentence_of)
-    last = places.new_zeros(len(places), marker_positions.shape[1] + 1)
-    at_ends = _gather(hidden, last.scatter_reduce(1, sentence_of, places, "amax")[:, :-1])
+        zeros = hidden.new_zeros(hidden.shape[0], sentences + 1, hidden.shape[2])
+        return zeros.scatter_reduce(1, index, hidden, "amax", include_self=False)[:, :-1]
+    positions = torch.arange(hidden.shape[1], device=hidden.device).expand_as(sentence_of)
+    last = positions.new_zeros(len(positions), sentences + 1)
+    at_ends = _gather(hidden, last.scatter_reduce(1, sentence_of, positions, "amax")[:, :-1])
     if not bidirectional:
         return at_ends
     half = hidden.shape[2] // 2  # forward states end a sentence on its last token, backward states on its first
     return torch.cat([at_ends[..., :half], at_markers[..., half:]], dim=-1)
 
 
-def _gather(hidden: Tensor, places: Tensor) -> Tensor:
-    """`hidden[b, places[b, i]]`: `(batch, sentences, width)` from `(batch, tokens, width)`."""
-    return hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-
-
-def _means(hidden: Tensor, sentence_of: Tensor, sentences: int) -> Tensor:
-    """The mean over the tokens of each sentence, `(batch, sentences, width)`, zero where there is none.
-
-    As a matrix product: it is the same from run to run on a GPU, where scattered sums are not, and ONNX has it.
-    """
-    belongs = sentence_of.unsqueeze(1) == torch.arange(sentences, device=hidden.device).view(1, -1, 1)
-    counts = belongs.sum(dim=-1, keepdim=True).clamp(min=1)
-    return (belongs.to(hidden.dtype) @ hidden) / counts
-
-
-def _sentence_of_token(marker_positions: Tensor, content: Tensor) -> Tensor:
-    """Which sentence each token belongs to, `(batch, tokens)`; `max_sentences` for a token that is in none."""
-    begins = torch.zeros_like(content, dtype=torch.long)
-    begins = begins.scatter_add(1, marker_positions.clamp(min=0), (marker_positions >= 0).long())
-    sentence = begins.cumsum(dim=1) - 1
-    nowhere = marker_positions.shape[1]
-    return torch.where(content & (sentence >= 0), sentence, nowhere)
+def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
+    """`hidden[b, positions[b, i]]`: `(batch, sentences, width)` from `(batch, tokens, width)`."""
+    return hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
 
 
 class ContextLayer(nn.Module):
@@ -344,13 +325,13 @@ class ContextLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vectors: Tensor, sentence_mask: Tensor) -> Tensor:
-        """`(batch, sentences, width)` to the same; what is not in the mask `(batch, sentences)` is not attended to."""
+        """`(batch, sentences, width)` to the same; sentences outside the mask `(batch, sentences)` are not attended."""
         batch, sentences, width = vectors.shape
         vectors = vectors.to(self.attention_norm.weight.dtype)
         normed = self.attention_norm(vectors)
         shape = (batch, sentences, self.num_heads, width // self.num_heads)
         query, key, value = (layer(normed).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
-        # Each attends to itself in any case: a row without anything to attend to would be NaN.
+        # Each sentence attends to itself in any case: a row that attends to nothing would be NaN.
         itself = torch.eye(sentences, dtype=torch.bool, device=vectors.device)
         visible = (sentence_mask.unsqueeze(1) | itself).unsqueeze(1)
         attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=visible)
@@ -360,11 +341,31 @@ class ContextLayer(nn.Module):
         return vectors + self.dropout(self.output(hidden))
 
 
+class ScoreHead(nn.Linear):
+    """A linear layer that computes in float32 at least, whatever dtype its weights have and whether autocast is on.
+
+    In half precision sentences would often get equal scores. PEFT, accelerate and torchao treat it as `nn.Linear`;
+    bitsandbytes and `quantize_dynamic` leave it as it is.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`(..., in_features)` of any float dtype to `(..., out_features)`, float32 or float64."""
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        weight: Tensor = self.weight
+        if weight.dtype != dtype:
+            # Tensors of torchao cannot be cast.
+            is_quantized = type(weight).__module__.startswith("torchao.")
+            weight = (weight.dequantize() if is_quantized else weight).to(dtype)
+        with torch.autocast(device_type=input.device.type, enabled=False):
+            return nn.functional.linear(input.to(dtype), weight, bias)
+
+
 class PairHead(nn.Module):
     """The logit of «i before j» for each pair of sentences: s_j - s_i + (q_i · k_j - q_j · k_i) / √size.
 
-    A difference of scores cannot express what depends on the pair; the second term can. Both change their sign if i and
-    j are exchanged. There are no biases: in a difference they cancel out, or add to what s says already.
+    The second term can express what a difference of scores cannot. Both change their sign if i and j are exchanged.
+    There are no biases: in a difference they cancel out, or add to what s expresses already.
 
     Args:
         width: of a sentence's vector, of which s, q and k are linear functions.
@@ -386,16 +387,21 @@ class PairHead(nn.Module):
             return half - half.transpose(1, 2)
 
 
-def judge_sentences(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kind: str) -> tuple[Tensor, Tensor | None]:
-    """What a head says of the sentences, in float32 at least.
+def apply_head(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kind: str) -> tuple[Tensor, Tensor | None]:
+    """Scores and pair logits of sentences, in float32 at least.
 
-    The head is called as a module, so that adapters, quantization and hooks take part. Upcast and without autocast here
-    as well, for heads that were replaced.
+    The head is called as a module, so that adapters, quantization and hooks take part. The upcast is repeated here for
+    heads that were replaced.
+
+    A sentence's score under a pair head is minus the mean log-odds of coming before the others, over all N sentences
+    of the story, itself included with log-odds of 0. Differences of these scores are the best approximation of the
+    pair logits by differences in the sense of least squares (Jiang et al., 2011, "Statistical ranking and combinatorial
+    Hodge theory", doi:10.1007/s10107-010-0419-x).
 
     Args:
         vectors: `(batch, sentences, width)`.
         sentence_mask: `(batch, sentences)`, bool.
-        head: a `ScoreHead` or a `PairHead`, or what took its place.
+        head: a `ScoreHead` or a `PairHead`, or a module that replaced it.
         kind: which of the two, `"score"` or `"pairs"`.
 
     Returns:
@@ -404,68 +410,14 @@ def judge_sentences(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kin
     """
     dtype = torch.promote_types(vectors.dtype, torch.float32)
     with torch.autocast(device_type=vectors.device.type, enabled=False):
-        judged: Tensor = head(vectors.to(dtype))
-    judged = judged.to(torch.promote_types(judged.dtype, torch.float32))
-    if kind == "pairs":
-        return scores_of_pairs(judged, sentence_mask)
-    return torch.where(sentence_mask, judged.squeeze(-1), PADDING), None
-
-
-def scores_of_pairs(pair_logits: Tensor, sentence_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """One score per sentence, lower for what comes earlier: minus the mean log-odds of coming before the others.
-
-    The mean is over all N sentences of the story, itself included with log-odds of 0. Differences of these scores are
-    the best approximation of the pair logits by differences in the sense of least squares (Jiang et al., 2011,
-    "Statistical ranking and combinatorial Hodge theory", doi:10.1007/s10107-010-0419-x).
-
-    Args:
-        pair_logits: `(batch, sentences, sentences)`.
-        sentence_mask: `(batch, sentences)`, bool.
-
-    Returns:
-        The scores, `(batch, sentences)`, -100 where a sentence is missing, and the pair logits, 0 where one is.
-    """
+        output: Tensor = head(vectors.to(dtype))
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
+    if kind == "score":
+        return torch.where(sentence_mask, output.squeeze(-1), PADDING), None
     both = sentence_mask.unsqueeze(2) & sentence_mask.unsqueeze(1)
-    pair_logits = torch.where(both, pair_logits, torch.zeros_like(pair_logits))
+    pair_logits = torch.where(both, output, torch.zeros_like(output))
     scores = -pair_logits.sum(dim=2) / sentence_mask.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.where(sentence_mask, scores, PADDING), pair_logits
-
-
-def init_layer(module: nn.Module, std: float) -> None:
-    """Initial weights of a layer that is not the encoder's: normal for linear layers, the identity for norms."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=std)
-    elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-    if getattr(module, "bias", None) is not None:
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-
-@dataclass
-class SentenceOrderingOutput(ModelOutput):
-    """What [`SentenceOrderingModel`] returns.
-
-    Attributes:
-        loss: scalar, the objective averaged over the stories that have a label; only with labels.
-        logits: `(batch, max_sentences)`, float32 (float64 of a float64 model): the score of each sentence in input
-            order, -100 where a story has no such sentence, as `Trainer` pads predictions.
-        sentence_mask: `(batch, max_sentences)`, bool: true where there is a sentence with a score.
-        pair_logits: `(batch, max_sentences, max_sentences)`, float32 (float64 of a float64 model): [b, i, j] is the
-            logit of «sentence i stands before sentence j», 0 on the diagonal and where a story has no such sentence;
-            None for `head="score"`, where it would be the difference of two scores.
-        ranks: `(batch, max_sentences)`, float32: the position of each sentence in the order decoded from the pair
-            logits, see `decoded_ranks`; for metrics, and so only with pair logits and labels and outside of training.
-        hidden_states: the encoder's hidden states, `(batch, tokens, width)` each, if asked for.
-        attentions: the encoder's attention weights, `(batch, heads, tokens, tokens)` each, if asked for.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    sentence_mask: Tensor | None = None
-    pair_logits: Tensor | None = None
-    ranks: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class SentenceOrderingModel(PreTrainedModel):
@@ -494,7 +446,7 @@ class SentenceOrderingModel(PreTrainedModel):
         if config.backbone_config is None:
             raise ValueError("the config has no backbone_config; make a model with SentenceOrderingModel.from_encoder")
         if config.objective not in OBJECTIVES:
-            raise ValueError(f"there is no objective {config.objective!r}; there is: {', '.join(sorted(OBJECTIVES))}")
+            raise ValueError(f"unknown objective {config.objective!r}; choose from {', '.join(OBJECTIVES)}")
         check_head(config.objective, config.head)
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
@@ -510,7 +462,12 @@ class SentenceOrderingModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         # Pretrained encoders initialise their own layers, the small ones keep torch's initial weights.
         if any(module is own for own in (*self.head.modules(), *self.context.modules())):
-            init_layer(module, self.config.initializer_range)
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:
@@ -602,7 +559,7 @@ class SentenceOrderingModel(PreTrainedModel):
         )
         for layer in self.context:
             vectors = layer(vectors, sentence_mask)
-        logits, pair_logits = judge_sentences(self.dropout(vectors), sentence_mask, self.head, self.config.head)
+        logits, pair_logits = apply_head(self.dropout(vectors), sentence_mask, self.head, self.config.head)
         loss = ranks = None
         if labels is not None:
             if pair_logits is not None and not self.training:

@@ -1,6 +1,6 @@
-"""How scores are compared with the true order: the training objectives, and the metrics of an evaluation.
+"""Training objectives and metrics: how scores are compared with the true order.
 
-A new objective is one function and one entry in `OBJECTIVES`. This file imports torch alone.
+A new objective is one function and one entry in `OBJECTIVES`. This file imports only torch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 Objective = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 
 PADDING = -100
-"""The label of what is not a sentence, and the score of a sentence that has none."""
+"""The label of padding, and the score of padding and of sentences without a score."""
 
 
 def mean_squared_error(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
     """Squared error between each sentence's score and its original index, summed over the story.
 
-    The objective of the 2021 guide this package grew from. Not divided by the number of sentences: a story of more
-    sentences weighs more, exactly as there.
+    The objective of the 2021 guide. Not divided by the number of sentences: as there, longer stories weigh more.
 
     Args:
         scores: `(batch, max_sentences)`, float32 or float64.
@@ -48,15 +47,13 @@ def pairwise_logistic(scores: Tensor, labels: Tensor, valid: Tensor, target_scal
 
     Burges et al., 2005, "Learning to Rank using Gradient Descent", doi:10.1145/1102351.1102363.
 
-    The sum over the N (N - 1) / 2 pairs is divided by N - 1, the pairs that each sentence is in. A sentence so
-    weighs the same in a story of 2 and in one of 10, and a story as much as it has sentences, as with `mse` and
-    `listmle`. The bare sum would leave long stories alone to decide (45 pairs against 1); with the mean over pairs
-    a sentence of a story of 2 would weigh five times one of a story of 10. At N = 2 all three are the same.
+    The sum over the N (N - 1) / 2 pairs is divided by N - 1, the number of pairs that each sentence is in. So a story
+    weighs as much as it has sentences, as with `mse` and `listmle`. With the sum, a story of 10 would weigh 45 times
+    one of 2; with the mean over pairs, a sentence of a story of 2 five times one of a story of 10.
 
-    Args and returns are those of `mean_squared_error`; `target_scale` has no part in it, nor has the distance
-    between two labels.
+    Args and returns are those of `mean_squared_error`; `target_scale` and the distance between two labels are not used.
     """
-    labels, scores = _without_the_invalid(labels, scores, valid)
+    labels, scores = _zero_invalid(labels, scores, valid)
     return pair_logistic(scores.unsqueeze(1) - scores.unsqueeze(2), labels, valid)
 
 
@@ -72,7 +69,7 @@ def pair_logistic(pair_logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         `(batch,)`, one loss per story.
     """
     in_order = _earlier(labels, valid)
-    # A NaN in what is not counted would reach every gradient: it is replaced before the logarithm, too.
+    # A NaN in a pair that does not count would reach every gradient: it is replaced before the logarithm, too.
     counted = torch.where(in_order, pair_logits, torch.zeros_like(pair_logits))
     losses = torch.where(in_order, -nn.functional.logsigmoid(counted), torch.zeros_like(counted))
     return losses.sum(dim=(1, 2)) / (valid.sum(dim=1) - 1).clamp(min=1)
@@ -82,22 +79,22 @@ def list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -
     """ListMLE: -log of the probability of the true order under a Plackett-Luce model with strengths exp(-score).
 
     Xia et al., 2008, "Listwise Approach to Learning to Rank: Theory and Algorithm", doi:10.1145/1390156.1390306. The
-    sentences are drawn one by one, each with a probability proportional to its strength among those that are left;
+    sentences are drawn one by one, each with a probability proportional to its strength among the remaining ones;
     lower scores come first, hence the minus.
 
-    Args and returns are those of `mean_squared_error`; `target_scale` has no part in it.
+    Args and returns are those of `mean_squared_error`; `target_scale` is not used.
     """
     return _plackett_luce_steps(scores, labels, valid).sum(dim=1)
 
 
 def position_list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
-    """Position-aware ListMLE: as `list_mle`, but a mistake weighs more, the nearer to the beginning it is.
+    """Position-aware ListMLE: as `list_mle`, but mistakes near the beginning weigh more.
 
     Lan et al., 2014, "Position-Aware ListMLE: A Sequential Learning Process for Ranking" (UAI), with their weights
     2^(N - k) - 1 for the k-th of N draws. They are scaled to a sum of N - 1 (the draws in which there is a choice):
-    a story of 10 would else weigh a thousand times one of 2.
+    otherwise a story of 10 would weigh a thousand times one of 2.
 
-    Args and returns are those of `mean_squared_error`; `target_scale` has no part in it.
+    Args and returns are those of `mean_squared_error`; `target_scale` is not used.
     """
     count = valid.sum(dim=1, keepdim=True)
     rank = _earlier(labels, valid).sum(dim=1)
@@ -111,23 +108,24 @@ def position_list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scal
 
 def _plackett_luce_steps(scores: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
     """`(batch, max_sentences)`: -log of each sentence's probability to be drawn when it was its turn."""
-    labels, scores = _without_the_invalid(labels, scores, valid)
-    # Over all pairs, not sorted and summed up from the end: equal to the last digits for any order of the input, and
-    # each sentence is left to itself, so that no row is empty and no gradient NaN.
+    labels, scores = _zero_invalid(labels, scores, valid)
+    # Over all pairs, not sorted and summed up from the end: equal to the last digits for any order of the input. Each
+    # sentence counts among its own remaining ones, so that no row is empty and no gradient NaN.
     drawn_before = _earlier(labels, valid).transpose(1, 2)  # [b, i, j]: j was drawn before i
-    there = valid.unsqueeze(1) | torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
-    left = torch.where(there & ~drawn_before, -scores.unsqueeze(1), torch.full_like(scores, -torch.inf).unsqueeze(1))
-    steps = left.logsumexp(dim=2) + scores
+    exists = valid.unsqueeze(1) | torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    remaining = exists & ~drawn_before
+    strengths = torch.where(remaining, -scores.unsqueeze(1), torch.full_like(scores, -torch.inf).unsqueeze(1))
+    steps = strengths.logsumexp(dim=2) + scores
     return torch.where(valid, steps, torch.zeros_like(steps))
 
 
 def _earlier(labels: Tensor, valid: Tensor) -> Tensor:
-    """`(batch, max_sentences, max_sentences)`, bool: sentence i stands before sentence j in truth, both are valid."""
+    """`(batch, max_sentences, max_sentences)`, bool: sentence i truly comes before sentence j, both are valid."""
     return (labels.unsqueeze(2) < labels.unsqueeze(1)) & valid.unsqueeze(2) & valid.unsqueeze(1)
 
 
-def _without_the_invalid(labels: Tensor, scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels and scores with zeros for what is not valid: a NaN there would reach every gradient."""
+def _zero_invalid(labels: Tensor, scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and scores with zeros where they are not valid: a NaN there would reach every gradient."""
     return torch.where(valid, labels, torch.zeros_like(labels)), torch.where(valid, scores, torch.zeros_like(scores))
 
 
@@ -140,7 +138,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def pair_consistency(pair_logits: Tensor, labels: Tensor, valid: Tensor, is_twin: Tensor) -> Tensor:
-    """How much two shuffles of a story disagree about its pairs: R-Drop with a second shuffle beside a second dropout.
+    """How much two shuffles of a story disagree about its pairs: R-Drop, with a second shuffle added to the dropout.
 
     Liang et al., 2021, "R-Drop: Regularized Dropout for Neural Networks", arXiv:2106.14448. For each pair of sentences
     it is the mean of the two Kullback-Leibler divergences between the probabilities that both rows give to «i before
@@ -171,14 +169,10 @@ def pair_consistency(pair_logits: Tensor, labels: Tensor, valid: Tensor, is_twin
 
 
 def check_head(objective: str, head: str) -> None:
-    """Refuses an objective that a head cannot be trained with.
-
-    Raises:
-        ValueError: for `mse` with the head `pairs`.
-    """
+    """Raises ValueError for an objective that a head cannot be trained with: `mse` with the head `pairs`."""
     if head == "pairs" and objective == "mse":
         raise ValueError(
-            "the objective 'mse' cannot train the head 'pairs', which says nothing of positions: use 'pairwise'"
+            "the objective 'mse' cannot train the head 'pairs', which does not predict positions: use 'pairwise'"
         )
 
 
@@ -217,7 +211,7 @@ def objective_loss(
         ValueError: if the objective does not exist, or labels and scores differ in shape.
     """
     if objective not in OBJECTIVES:
-        raise ValueError(f"there is no objective {objective!r}; there is: {', '.join(sorted(OBJECTIVES))}")
+        raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
     if labels.shape != scores.shape:
         raise ValueError(f"labels are {tuple(labels.shape)} but scores are {tuple(scores.shape)}: one per sentence")
     check_head(objective, "score" if pair_logits is None else "pairs")

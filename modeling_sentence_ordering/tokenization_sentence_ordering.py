@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from math import factorial, prod
 from typing import Any, NamedTuple
 
@@ -25,14 +25,61 @@ from .objectives_sentence_ordering import PADDING
 from .repository_sentence_ordering import rust_errors
 
 LONGEST_TEXT = 4096
-"""Tokens that an encoder without a limit is shown at once of a text that is to be ordered."""
+"""The most tokens of a text that an encoder without a limit is shown at once."""
 LONGEST_SENTENCE = 2**20
-"""Characters of a sentence that are tokenized at most where only its first tokens are wanted."""
-# A sentence is cut to so many characters for each wanted token; if that gives too few tokens, to twice as many.
+"""The most characters of a sentence that are tokenized where only its first tokens are needed."""
+# A sentence is cut to this many characters for each wanted token; if that gives too few tokens, to twice as many.
 _CHARACTERS_PER_TOKEN = 8
 # The last tokens before a cut may differ from those of the whole sentence (a word is cut in two), so these are spare.
 # WordPiece makes one unknown token of a word of more than 100 characters, but up to 100 tokens of a shorter one.
 _SPARE_TOKENS = 256
+MOST_PERMUTATIONS = 1000
+"""The most arrangements of a story: each costs as much as ordering the story once."""
+
+
+def arrangements(sentences: Sequence[str], count: int = 1) -> list[list[int]]:
+    """Orders in which to show the sentences to the encoder, which depend on their texts alone.
+
+    A model's scores depend a little on the order in which it reads the sentences. Sorted by a hash of their texts, the
+    same sentences are always read in the same order, and the answer is the same. The orders look as random as the
+    shuffles that models are trained on. The first one is the same for every count.
+
+    Args:
+        sentences: of one story. Identical ones are told apart by their index in the input.
+        count: how many different ones; there are no more than the sentences have permutations.
+
+    Returns:
+        `count` permutations of the input indices, or as many as there are; one even for an empty story.
+
+    Raises:
+        ValueError: if the count is not a whole number from 1 to `MOST_PERMUTATIONS`.
+    """
+    count = whole_number("num_permutations", count, at_least=1)
+    if count > MOST_PERMUTATIONS:
+        raise ValueError(f"num_permutations must be at most {MOST_PERMUTATIONS:,}")
+    if count > 1:
+        copies = Counter(sentences).values()
+        count = min(count, factorial(len(sentences)) // prod(factorial(number) for number in copies))
+    found: dict[tuple[str, ...], list[int]] = {}
+    draw = 0
+    while len(found) < count:
+        way = arrangement(sentences, draw)
+        found.setdefault(tuple(sentences[i] for i in way), way)
+        draw += 1
+    return list(found.values())
+
+
+def arrangement(sentences: Sequence[str], draw: int) -> list[int]:
+    """Input indices, sorted by a hash of each sentence, of the number of identical ones before it, and of `draw`."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for sentence in sentences:
+        # hashlib, since Python's own hash of a string differs from process to process. Half of a surrogate pair is
+        # refused when the sentence is tokenized, not here.
+        text = f"{draw} {seen[sentence]} {sentence}".encode("utf-8", "surrogatepass")
+        keys.append(hashlib.sha256(text).digest())
+        seen[sentence] += 1
+    return sorted(range(len(sentences)), key=keys.__getitem__)
 
 
 class TokenizedStory(NamedTuple):
@@ -40,9 +87,9 @@ class TokenizedStory(NamedTuple):
 
     Attributes:
         input_ids: the ids, at most `max_input_tokens` of them.
-        marker_positions: for each sentence that is in the sequence, where its marker stands. Shorter than the story
-            where the encoder's limit cut sentences off; it is always the last ones that are missing.
-        num_sentences: sentences of the story, those cut off included.
+        marker_positions: the position of the marker of each sentence in the sequence. Shorter than the story where the
+            encoder's limit cut off the last sentences.
+        num_sentences: sentences of the story, including those cut off.
     """
 
     input_ids: list[int]
@@ -53,9 +100,12 @@ class TokenizedStory(NamedTuple):
 class StoryTokenizer:
     """Turns stories into ids for one model.
 
+    Sentences are tokenized once and shuffled in every epoch: `tokenize` turns each sentence into ids, `assemble` puts
+    the ids of sentences into one sequence, `collate` pads a batch.
+
     Args:
         tokenizer: the encoder's tokenizer, with the marker in its vocabulary (see `load_tokenizer`).
-        config: the model's config, which says what the marker and the separator are and how much fits.
+        config: the model's config, with marker, separator and the limit of the encoder.
 
     Raises:
         ValueError: if the tokenizer cannot belong to this model.
@@ -63,12 +113,12 @@ class StoryTokenizer:
 
     def __init__(self, tokenizer: Any, config: SentenceOrderingConfig) -> None:
         if config.marker_token_id is None:
-            raise ValueError("the model's config names no marker_token_id, so sentences cannot be marked")
+            raise ValueError("the model's config has no marker_token_id, so sentences cannot be marked")
         vocab_size = getattr(config.backbone_config, "vocab_size", None)
         if vocab_size is not None and len(tokenizer) > vocab_size:
             raise ValueError(
-                f"this tokenizer has {len(tokenizer)} tokens and the model's embedding {vocab_size} rows: "
-                "they do not belong together; load the tokenizer from the folder or repository of the model"
+                f"the tokenizer has {len(tokenizer)} tokens but the model's embedding has {vocab_size} rows: they do "
+                "not belong together; load the tokenizer from the folder or repository of the model"
             )
         self.tokenizer = tokenizer
         self.marker_token_id: int = config.marker_token_id
@@ -81,34 +131,29 @@ class StoryTokenizer:
         self._special_ids = frozenset(special if self._replacement else {*special, unknown} - {None})
 
     def tokenize(self, sentences: Sequence[str], *, longest: int | None = None) -> list[list[int]]:
-        """The ids of each sentence by itself, without any special token.
+        """The ids of each sentence by itself, without special tokens.
 
         A special token written in a sentence (`[CLS]`, `</s>`) is text like any other. Most tokenizers split it
-        into pieces when told to; Unigram and WordLevel vocabularies return its id all the same, and then the
-        unknown token stands in for it (or nothing, where there is none): a marker inside of a sentence would be
-        read as the beginning of another one.
+        into pieces when told to; Unigram and WordLevel vocabularies return its id all the same, and then it is replaced
+        by the unknown token (or left out, if there is none): a marker inside a sentence would begin another one.
 
         Args:
             sentences: of one story.
-            longest: the number of tokens of a sentence that are wanted. The rest of a very long sentence is not
+            longest: the number of tokens of a sentence that are needed. The rest of a very long sentence is not
                 tokenized: it gets more than `longest` ids, and the first `longest` are those of the whole sentence.
-                Nothing beyond `LONGEST_SENTENCE` characters is read.
+                Characters after `LONGEST_SENTENCE` are not read.
 
         Raises:
-            ValueError: if a sentence has half of a surrogate pair in it, which is no text.
+            ValueError: if a sentence contains half of a surrogate pair, which is not valid text.
         """
         return self.tokenize_stories([sentences], longest=longest)[0]
 
     def tokenize_stories(
         self, stories: Sequence[Sequence[str]], *, longest: int | None = None
     ) -> list[list[list[int]]]:
-        """The ids of each sentence of each story, see `tokenize`, by one call of the tokenizer: it uses all cores.
-
-        Raises:
-            ValueError: as `tokenize` does.
-        """
+        """The ids of each sentence of each story, as `tokenize`, by one call of the tokenizer: it uses all cores."""
         for story in stories:
-            _refuse_what_is_no_text(story)
+            _check_unicode(story)
         sentences = [sentence for story in stories for sentence in story]
         ids = iter(self._tokenize(sentences) if longest is None else self._first_tokens(sentences, longest))
         return [list(islice(ids, len(story))) for story in stories]
@@ -138,7 +183,7 @@ class StoryTokenizer:
                 truncation=False,
                 return_attention_mask=False,
                 return_token_type_ids=False,
-                verbose=False,  # a sentence longer than the encoder's limit is our business, not a warning
+                verbose=False,  # no warning about sentences longer than the encoder's limit: they are handled here
             )["input_ids"]
         return [ids if self._special_ids.isdisjoint(ids) else self._without_special(ids) for ids in encoded]
 
@@ -148,15 +193,15 @@ class StoryTokenizer:
     def assemble(self, sentence_ids: Sequence[Sequence[int]]) -> TokenizedStory:
         """The sequence for sentences in the given order, cut off at the encoder's limit.
 
-        The last sentence that still fits in part keeps its first tokens; those after it are left out, and a reader
-        of `TokenizedStory` sees it by `len(marker_positions) < num_sentences`.
+        The last sentence that still fits in part keeps its first tokens; those after it are left out, so that
+        `len(marker_positions) < num_sentences`.
         """
         closing = [] if self.separator_token_id is None else [self.separator_token_id]
         room = None if self.max_input_tokens is None else self.max_input_tokens - len(closing)
         ids: list[int] = []
         positions: list[int] = []
         for sentence in sentence_ids:
-            # A marker with no token of its sentence behind it would be scored on nothing.
+            # A marker without any token of its sentence would be scored on nothing.
             if room is not None and len(ids) + 1 + bool(sentence) > room:
                 break
             positions.append(len(ids))
@@ -174,39 +219,35 @@ class StoryTokenizer:
         """How many of these sentences, from the first on, the encoder takes whole."""
         if self.max_input_tokens is None:
             return len(sentence_ids)
-        used = int(self.separator_token_id is not None)
-        for count, ids in enumerate(sentence_ids):
-            used += len(ids) + 1
-            if used > self.max_input_tokens:
-                return count
-        return len(sentence_ids)
+        used = accumulate((len(ids) + 1 for ids in sentence_ids), initial=int(self.separator_token_id is not None))
+        return sum(tokens <= self.max_input_tokens for tokens in islice(used, 1, None))
 
     @property
     def room(self) -> int:
-        """Tokens for sentences and markers of a text that is to be ordered, the separator besides.
+        """The most tokens of sentences and markers of a text to be ordered, without the separator.
 
-        `LONGEST_TEXT` at most where nothing limits the encoder: its memory may grow with the square of the length.
+        At most `LONGEST_TEXT` where nothing limits the encoder: its memory may grow with the square of the length.
         """
         longest = LONGEST_TEXT if self.max_input_tokens is None else self.max_input_tokens
         return longest - (self.separator_token_id is not None)
 
-    def shortened(self, sentence_ids: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
-        """The sentences of a text that is to be ordered, each short enough to be compared with any other.
+    def fits(self, sentence_ids: Sequence[Sequence[int]]) -> bool:
+        """Whether a text to be ordered goes through the encoder in one piece."""
+        return sum(len(ids) + 1 for ids in sentence_ids) <= self.room
 
-        A text that fits is left as it is. Of one that does not, a sentence that takes more than half of `room`, its
-        marker included, is cut to that, so that any two fit together.
+    def shortened(self, sentence_ids: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
+        """The sentences of a text to be ordered, each short enough to be shown together with any other one.
+
+        A text that fits is unchanged. In other texts a sentence that takes more than half of `room`, including its
+        marker, is cut to that.
 
         Returns:
-            The ids of each sentence, and the indices of those that were cut.
+            The ids of each sentence, and the indices of the sentences that were cut.
         """
         if self.fits(sentence_ids):
             return list(sentence_ids), []
         most = max(self.room // 2 - 1, 0)
         return [ids[:most] for ids in sentence_ids], [i for i, ids in enumerate(sentence_ids) if len(ids) > most]
-
-    def fits(self, sentence_ids: Sequence[Sequence[int]]) -> bool:
-        """Whether a text that is to be ordered goes through the encoder in one piece."""
-        return sum(len(ids) + 1 for ids in sentence_ids) <= self.room
 
     def collate(
         self,
@@ -226,7 +267,7 @@ class StoryTokenizer:
             int64 tensors: `input_ids` and `attention_mask` `(batch, tokens)`; `marker_positions`
             `(batch, max_sentences)`, -1 where a story has no such sentence or it was cut off; with labels,
             `labels` `(batch, max_sentences)`, -100 for padding. A sentence that was cut off keeps its label; it
-            has no score, and so no part in the loss, but a scaled target still knows how long the story was.
+            has no score and does not contribute to the loss, but counts for the length of the story in a scaled target.
         """
         tokens = max((len(story.input_ids) for story in stories), default=0)
         tokens += -tokens % (pad_to_multiple_of or 1)
@@ -237,19 +278,19 @@ class StoryTokenizer:
             "marker_positions": _padded([story.marker_positions for story in stories], sentences, -1),
         }
         if labels is not None:
-            batch["labels"] = _padded(labels, sentences, -100)
+            batch["labels"] = _padded(labels, sentences, PADDING)
         return batch
 
 
 def batches_by_length(
     lengths: Sequence[int], *, batch_size: int | None = None, batch_tokens: int | None = None
 ) -> list[list[int]]:
-    """Indices of sequences in batches of similar length, longest first: a batch too large for memory is met at once.
+    """Indices of sequences in batches of similar length, longest first, so that a batch too large for memory is first.
 
     Args:
         lengths: tokens of each sequence.
-        batch_size: sequences in a batch at most.
-        batch_tokens: tokens in a batch at most, padding included; a sequence that has more is a batch of its own.
+        batch_size: the most sequences in a batch.
+        batch_tokens: the most tokens in a batch, padding included; a longer sequence is a batch of its own.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -261,24 +302,23 @@ def batches_by_length(
     return batches
 
 
-def _refuse_what_is_no_text(sentences: Sequence[str]) -> None:
-    for place, sentence in enumerate(sentences):
+def _check_unicode(sentences: Sequence[str]) -> None:
+    for index, sentence in enumerate(sentences):
         try:
             sentence.encode()
         except UnicodeEncodeError as error:
             half = sentence[error.start]
-            raise ValueError(f"sentence {place} is not text: {half!r} in it is half of a surrogate pair") from None
+            raise ValueError(f"sentence {index} is not text: it contains {half!r}, half of a surrogate pair") from None
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
     """Rows padded on the right to one int64 tensor `(len(rows), width)`."""
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long).view(
-        len(rows), width
-    )
+    padded = [[*row, *[value] * (width - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.long).view(len(rows), width)
 
 
 def as_list(value: Any) -> Any:
-    """A list of what an array, a tensor, a Series or a column or table of Arrow holds; other values as they are."""
+    """An array, tensor, Series, or column or table of Arrow or pandas as a list; other values unchanged."""
     for method in ("to_pylist", "tolist"):  # Arrow; NumPy, pandas, torch and `array.array`
         if hasattr(value, method):
             return getattr(value, method)()
@@ -290,7 +330,7 @@ def as_list(value: Any) -> Any:
 
 
 def as_sentences(story: Any) -> list[str]:
-    """The sentences of one story, from a list or whatever `as_list` takes.
+    """The sentences of one story, from a list or anything that `as_list` converts.
 
     Raises:
         TypeError: if it is one string, or a sentence is not a string.
@@ -298,60 +338,10 @@ def as_sentences(story: Any) -> list[str]:
     story = as_list(story)
     if isinstance(story, (str, bytes)) or not isinstance(story, Sequence):
         raise TypeError(f"a story is a list of sentences, not {type(story).__name__}")
-    for place, sentence in enumerate(story):
+    for index, sentence in enumerate(story):
         if not isinstance(sentence, str):
-            raise TypeError(f"sentence {place} of a story is {type(sentence).__name__}, not a string")
+            raise TypeError(f"sentence {index} of a story is {type(sentence).__name__}, not a string")
     return list(story)
-
-
-MOST_PERMUTATIONS = 1000
-"""Arrangements of a story at most: each costs as much as ordering the story once, and little changes after a few."""
-
-
-def arrangements(sentences: Sequence[str], count: int = 1) -> list[list[int]]:
-    """Ways to show the sentences to the encoder, which depend on their texts alone.
-
-    Each is a list of input indices. Read as texts, they are the same whatever the order of the input is. They look as
-    random as the shuffles that models are trained on. The first one is always the same, whatever the count.
-
-    Identical sentences are told apart by their place in the input, and nothing else is.
-
-    Args:
-        sentences: of one story.
-        count: how many different ones; there are no more than the sentences have permutations.
-
-    Returns:
-        `count` permutations of the input indices, or as many as there are; one even for no sentence.
-
-    Raises:
-        ValueError: if the count is not a whole number from 1 to `MOST_PERMUTATIONS`.
-    """
-    count = whole_number("num_permutations", count, at_least=1)
-    if count > MOST_PERMUTATIONS:
-        raise ValueError(f"num_permutations must be at most {MOST_PERMUTATIONS:,}")
-    if count > 1:
-        copies = Counter(sentences).values()
-        count = min(count, factorial(len(sentences)) // prod(factorial(number) for number in copies))
-    found: dict[tuple[str, ...], list[int]] = {}
-    draw = 0
-    while len(found) < count:
-        way = arrangement(sentences, draw)
-        found.setdefault(tuple(sentences[i] for i in way), way)
-        draw += 1
-    return list(found.values())
-
-
-def arrangement(sentences: Sequence[str], draw: int) -> list[int]:
-    """Input indices, sorted by a hash of each sentence, of how many identical ones came before it, and of `draw`."""
-    seen: Counter[str] = Counter()
-    keys = []
-    for sentence in sentences:
-        # hashlib, since Python's own hash of a string differs from process to process. Half of a surrogate pair is
-        # refused when the sentence is tokenized, not here.
-        text = f"{draw} {seen[sentence]} {sentence}".encode("utf-8", "surrogatepass")
-        keys.append(hashlib.sha256(text).digest())
-        seen[sentence] += 1
-    return sorted(range(len(sentences)), key=keys.__getitem__)
 
 
 @dataclass
@@ -360,12 +350,12 @@ class DataCollatorForSentenceOrdering:
 
     A row is a story, in one of these forms:
 
-    - `sentences` in shuffled order and `labels`, the original index (0 … N-1) of each sentence, as the data set
-      `shuffled_rocstories` has them;
+    - `sentences` in shuffled order and `labels`, the original index (0 … N-1) of each sentence, as in the data set
+      `shuffled_rocstories`;
     - `sentences` in their true order, without labels, and `shuffle=True`;
-    - `input_ids`, `marker_positions` and `labels`, which `tokenize` makes:
-      `dataset.map(collator.tokenize, batched=True)`. `Trainer` then needs no `remove_unused_columns=False`;
-    - either of them without labels, to predict.
+    - `input_ids`, `marker_positions` and `labels`, as `dataset.map(collator.tokenize, batched=True)` makes them.
+      `Trainer` then needs no `remove_unused_columns=False`;
+    - any of them without labels, to predict.
 
     Other columns are ignored.
 
@@ -374,10 +364,10 @@ class DataCollatorForSentenceOrdering:
         config: the model's config.
         shuffle: show the sentences of each story in a random order. The order depends on the seed and on the stories
             in the batch: a story is shuffled anew in each epoch if batches are drawn at random, and equal batches are
-            always equal, after resuming and in a worker process as well.
+            always equal, also after resuming and in a worker process.
         seed: of the shuffles.
-        twins: with `shuffle=True`, show each story twice, in two shuffles, for the consistency term of the loss; where
-            the config has a `consistency` above 0, if None. `is_twin` of the batch says which rows are the second ones.
+        twins: with `shuffle=True`, show each story twice, in two shuffles, for the consistency term of the loss; if
+            None, where the config has a `consistency` above 0. `is_twin` of the batch marks the second ones.
         pad_to_multiple_of: pad `input_ids` to a multiple of this.
         return_tensors: `"pt"` for torch, `"np"` for NumPy.
     """
@@ -406,7 +396,7 @@ class DataCollatorForSentenceOrdering:
             `(batch, max_sentences)` if any row has labels, -100 for padding; `num_stories` if the rows have it.
 
         Raises:
-            ValueError: if a row has none of the forms above, or its labels do not belong to its sentences.
+            ValueError: if a row has none of the forms above, or its labels do not match its sentences.
             TypeError: if `sentences` is not a list of strings.
         """
         stories = self._read(features)
@@ -432,12 +422,12 @@ class DataCollatorForSentenceOrdering:
         """Tokenizes stories, for `dataset.map(collator.tokenize, batched=True)`.
 
         Args:
-            rows: columns; of each story `sentences`, and `labels` if there are any.
+            rows: columns; `sentences` of each story, and `labels` if there are any.
 
         Returns:
             The columns `input_ids` and `marker_positions`, -1 for a sentence that the encoder's limit cut off, and
             `labels` if there are any, so that all other columns can be removed. With `shuffle=True` and without
-            labels the sentences are in their true order, and `labels` say so.
+            labels the sentences are in their true order, and so are the `labels`.
         """
         stories = [as_sentences(sentences) for sentences in rows["sentences"]]
         tokenized = [self._story_tokenizer.assemble(ids) for ids in self._tokenized(stories)]
@@ -455,8 +445,7 @@ class DataCollatorForSentenceOrdering:
         return columns
 
     def _tokenized(self, stories: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        tokenizer = self._story_tokenizer
-        return tokenizer.tokenize_stories(stories, longest=tokenizer.max_input_tokens)
+        return self._story_tokenizer.tokenize_stories(stories, longest=self._story_tokenizer.max_input_tokens)
 
     def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[_Story]:
         untokenized = [as_sentences(row["sentences"]) for row in rows if "input_ids" not in row and "sentences" in row]
@@ -506,7 +495,7 @@ class _Story:
     Attributes:
         sentence_ids: of each sentence, without sentences that were cut off at the end.
         labels: of each sentence, or None.
-        num_sentences: sentences of the story, including what was cut off.
+        num_sentences: sentences of the story, including those cut off.
     """
 
     sentence_ids: list[list[int]]

@@ -17,7 +17,6 @@ from tests.training.frameworks.test_same_weights import write_encoder
 from training.data.stories import TokenizedStories
 from training.frameworks.protocol import load_framework
 from training.frameworks.run import TrainingRun
-from training.frameworks.training_log import TrainingLog
 from training.models.encoders import build_model
 from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
@@ -60,7 +59,7 @@ def by_recipe(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> dict[s
     recipe = Recipe(encoder=str(encoder), output_dir=str(folder), max_steps=STEPS, **RECIPE).resolved()  # type: ignore[arg-type]
     model, tokenizer = build_model(recipe, [])
     stories = TokenizedStories(load_stories(["sample"])["train"], StoryTokenizer(tokenizer, model.config))
-    run = TrainingRun(recipe, model, tokenizer, stories, None, folder / "checkpoints", TrainingLog(None))
+    run = TrainingRun(recipe, model, tokenizer, stories)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     load_framework("trainer").train(run)
     moved = max((start[name] - tensor).abs().max().item() for name, tensor in model.state_dict().items())

@@ -181,16 +181,16 @@ def test_an_empty_batch_and_an_empty_story() -> None:
 
 
 def test_half_a_surrogate_pair_is_no_text(story_tokenizers: dict[str, StoryTokenizer]) -> None:
-    with pytest.raises(ValueError, match=r"^sentence 1 is not text: '\\ud83d' in it is half of a surrogate pair$"):
+    with pytest.raises(ValueError, match=r"^sentence 1 .*'\\ud83d'.* surrogate pair$"):
         story_tokenizers["bert"].tokenize(["Fine.", "A \ud83d."])
 
 
 def test_a_tokenizer_of_another_model_is_refused(make_model: MakeModel) -> None:
     small = make_model("bert")[0].config
     large = make_model("roberta")[1].tokenizer
-    with pytest.raises(ValueError, match=r"this tokenizer has \d+ tokens and the model's embedding \d+ rows"):
+    with pytest.raises(ValueError, match=r"\d+ tokens .* \d+ rows"):
         StoryTokenizer(large, small)
-    with pytest.raises(ValueError, match="names no marker_token_id"):
+    with pytest.raises(ValueError, match="marker_token_id"):
         StoryTokenizer(large, SentenceOrderingConfig())
 
 

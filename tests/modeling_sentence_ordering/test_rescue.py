@@ -239,7 +239,7 @@ def test_one_trained_with_a_separator_keeps_it(tmp_path: Path) -> None:
     ("name", "architecture", "labels", "message"),
     [
         ("bert", "BertForTokenClassification", 2, "has 2 labels; a model of the guide for token classification has 1"),
-        ("modernbert", "ModernBertForTokenClassification", 1, "is more than one linear layer .*head"),
+        ("modernbert", "ModernBertForTokenClassification", 1, "one linear layer .*head"),
     ],
 )
 def test_what_is_no_such_checkpoint_is_refused(

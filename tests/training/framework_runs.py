@@ -65,7 +65,7 @@ class WatchedLog(TrainingLog):
 class WatchedRun(TrainingRun):
     """A run with a log that sees more."""
 
-    log: WatchedLog
+    log: WatchedLog = None
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -82,9 +82,9 @@ def make_run(recipe: Recipe, *, prepare: Prepare | None = None, killed_after: in
         prepare(model)
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     splits = stories.tokenized(story_tokenizer, recipe.data_seed, ("train", "validation"))
-    training = splits["train"] if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
+    training = splits.pop("train") if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
     log = WatchedLog(folder / "log.csv", model, killed_after)
-    return WatchedRun(recipe, model, tokenizer, training, splits.get("validation"), folder / "checkpoints", log)
+    return WatchedRun(recipe, model, tokenizer, training, splits, log)
 
 
 def train(recipe: Recipe, **options: Any) -> WatchedRun:

@@ -53,7 +53,7 @@ def small_run(folder: Path, encoder: Path, framework: str, **fields: Any) -> Tra
     )
     folder.mkdir(parents=True, exist_ok=True)
     log = TrainingLog(folder / "training_log.csv")
-    return TrainingRun(recipe, model, tokenizer, training, validation, folder / "checkpoints", log)
+    return TrainingRun(recipe, model, tokenizer, training, {"validation": validation}, log)
 
 
 @contextmanager
@@ -110,12 +110,11 @@ def script_evaluations(monkeypatch: pytest.MonkeyPatch, metrics: Iterable[float]
 
     def scripted_judge(*_: Any) -> dict[str, float]:
         value = next(values)
-        return {name: value for name in ("accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")} | {
+        return {name: value for name in ("accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits", "stories")} | {
             "loss": -value
         }
 
-    for module in ("poutyne.experiment", "trainer.framework"):
-        monkeypatch.setattr(f"training.frameworks.{module}.judge", scripted_judge)
+    monkeypatch.setattr("training.frameworks.run.judge", scripted_judge)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

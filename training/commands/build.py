@@ -114,17 +114,13 @@ def _checked_target(where: Publication, options: argparse.Namespace) -> str:
 def _will_be_public(where: Publication, repo_id: str) -> bool:
     """Whether the repository is public; `--private` does not change one that exists."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
 
-    from training.publishing.push import PushFailed
-    from training.system.hub_errors import first_line, persistently
+    from training.publishing.push import PushFailed, is_public
+    from training.system.hub_errors import first_line
 
     if where.private:  # a public one has been refused
         return False
-    api = HfApi(token=where.token)
     try:
-        return not persistently(lambda: api.dataset_info(repo_id)).private
-    except RepositoryNotFoundError:
-        return True
+        return is_public(HfApi(token=where.token), repo_id, "dataset") is not False
     except Exception as error:
-        raise PushFailed(f"nothing can be pushed to {repo_id}: {first_line(error)}") from error
+        raise PushFailed(f"cannot push to {repo_id}: {first_line(error)}") from error

@@ -51,6 +51,7 @@ def program_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """The parser of the program, and that of each command."""
     parser = ArgumentParser(
         prog=PROGRAM,
+        usage=f"{PROGRAM} COMMAND ...",
         description="Train, share and run models that put shuffled sentences back in order.",
         epilog=f"{PROGRAM} COMMAND --help describes a command. To start:\n"
         f"  {PROGRAM} train --encoder cnn --data sample --output_dir my-first-model",
@@ -63,7 +64,7 @@ def program_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         choices=SHELLS,
         help=f"print the completion script of a shell: {', '.join(SHELLS)}",
     )
-    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", prog=PROGRAM, dest="command", metavar="COMMAND")
     commands = {}
     for name, module in COMMANDS.items():
         commands[name] = subparsers.add_parser(name, help=module.SUMMARY)
@@ -81,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = program_parser()[0].parse_args(arguments)
+        parser, _ = program_parser()
+        options = parser.parse_args(arguments)
+        if options.command is None:
+            parser.error(f"a command is missing; choose from {', '.join(COMMANDS)}")
     except SystemExit as stop:
         return int(stop.code or 0)
     set_quiet(options.quiet)

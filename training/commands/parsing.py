@@ -45,11 +45,8 @@ class ArgumentParser(argparse.ArgumentParser):
         options, unknown = super().parse_known_args(words, namespace)
         if unknown:
             close = difflib.get_close_matches(unknown[0], list(self._option_string_actions), n=1)
-            self.error(
-                f"unknown flag {unknown[0]}"
-                if unknown[0].startswith("-")
-                else f"unexpected {unknown[0]!r}" + (f"; did you mean {close[0]}?" if close else "")
-            )
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"{'unknown flag' if unknown[0].startswith('-') else 'unexpected'} {unknown[0]}{hint}")
         return options, []
 
     def _with_underscores(self, word: str) -> str:

@@ -44,7 +44,7 @@ class TrainingLog:
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str] | None = None,
         tensorboard_folder: str | os.PathLike[str] | None = None,
         report: Callable[[str], None] | None = None,
         reporting: Reporting | None = None,

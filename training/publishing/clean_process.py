@@ -1,4 +1,4 @@
-"""Loads a model's folder as a stranger will: in a fresh process, in which none of our packages can be imported."""
+"""Loads a model's folder as other users will: in a new process in which our packages cannot be imported."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 answer = pipeline("sentence-ordering", model=folder, trust_remote_code=True)(["The end.", "It began."])
 assert sorted(answer["order"]) == [0, 1]
 """
-
-
-# All that the process gets of the environment: where programs are, and how they compute. Tokens, passwords and the
-# person's folder, where others keep theirs, are not among it.
+# Environment variables of the process. Tokens and passwords are not among them, nor is the home folder, where programs
+# keep more of these.
 _PASSED_ON = (
     "PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE",
@@ -35,30 +33,26 @@ _PASSED_ON = (
 
 
 def clean_environment(home: str) -> dict[str, str]:
-    """The environment of a process that may run code of others.
-
-    Args:
-        home: an empty folder, in the place of the person's.
-    """
+    """The environment for a process that may run foreign code, with the empty folder `home` as home folder."""
     return {
         **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         **dict.fromkeys(("HOME", "USERPROFILE", "HF_HOME", "HF_MODULES_CACHE"), home),
-        "PYTHONUSERBASE": site.getuserbase(),  # packages that were installed for this person alone
+        "PYTHONUSERBASE": site.getuserbase(),  # packages installed with pip --user
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
 
 
-def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None:
-    """Loads config, model, tokenizer and pipeline from a folder, and orders two sentences: runs the code in it.
+def check_in_clean_process(folder: Path, name: Path) -> None:
+    """Loads config, model, tokenizer and pipeline from a folder and orders two sentences. Runs the code in the folder.
 
     Args:
-        folder: where the model is.
-        name: what to call it in an error, if it is a copy.
+        folder: the model's folder, or a copy of it.
+        name: what to call it in an error message.
 
     Raises:
-        UserError: with the last line of what went wrong.
+        UserError: with the last line of the error.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
@@ -71,6 +65,6 @@ def check_in_clean_process(folder: Path, name: Path | str | None = None) -> None
             check=False,
         )
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        why = lines[-1].strip().replace(str(folder.resolve()), str(name or folder))
-        raise UserError(f"{name or folder} does not load by itself and was not pushed: {why}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no error message"]
+        why = lines[-1].strip().replace(str(folder.resolve()), str(name))
+        raise UserError(f"{name} does not load without this package and was not pushed: {why}")

@@ -1,4 +1,4 @@
-"""Pushes a model to the Hub when Lightning has trained it."""
+"""Pushes a model to the Hub after training with Lightning."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .push import Publication, Pushed, check_publication, push_model
 
 
 class PushToHubCallback(Callback):
-    """Pushes the model, whole, when `fit` has come to its end: the best checkpoint's, or the last state.
+    """Pushes the complete model at the end of `fit`: that of the best checkpoint, or the last state.
 
         trainer = Trainer(max_epochs=3, callbacks=[PushToHubCallback("user/my-model", private=True)])
         trainer.fit(module, datamodule=stories)
 
     Args:
-        repo_id: `user/name` or `organisation/name`; a bare name is the user's own.
-        weights: `"best"`, by the trainer's `ModelCheckpoint`, if that watches a metric; or `"last"`.
-        **options: what else `Publication` has.
+        repo_id: see `Publication`.
+        weights: `"best"`, according to the trainer's `ModelCheckpoint` if that monitors a metric, or `"last"`.
+        **options: other attributes of `Publication`.
 
     Attributes:
-        pushed: where it is now; None until then, and in all processes but the first.
+        pushed: the result; None before the push, and in all processes but the first.
 
     Raises:
-        ValueError, PushFailed: as `check_publication`, before the training begins, and as `push_folder`.
+        UserError, PushFailed: before training as `check_publication`, after it as `push_folder`.
     """
 
     def __init__(self, repo_id: str, *, weights: str = "best", **options: Any) -> None:
@@ -39,24 +39,27 @@ class PushToHubCallback(Callback):
         self.pushed: Pushed | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds out whether anything can be pushed before there is anything."""
+        """Checks before training whether the model can be pushed."""
         if not isinstance(pl_module, SentenceOrderingModule):
-            raise ValueError(
-                f"PushToHubCallback pushes a SentenceOrderingModule, and this is a {type(pl_module).__name__}"
-            )
+            raise ValueError(f"PushToHubCallback needs a SentenceOrderingModule, got a {type(pl_module).__name__}")
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             check_publication(self.publication)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pushes, from one process; after a `fast_dev_run` there is nothing worth it."""
+        """Pushes from the first process, but not after a `fast_dev_run`."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, SentenceOrderingModule)
         metrics = {name.removeprefix("val_"): value.item() for name, value in trainer.callback_metrics.items()}
         model, tokenizer = pl_module.model, pl_module.tokenizer
-        kept = trainer.checkpoint_callback
-        if self.weights == "best" and isinstance(kept, ModelCheckpoint) and kept.monitor and kept.best_model_path:
-            # The other metrics of that moment are not kept anywhere.
-            metrics = {kept.monitor.removeprefix("val_"): float(kept.best_model_score or 0)}
-            model, tokenizer = model_of_checkpoint(kept.best_model_path)
+        checkpoints = trainer.checkpoint_callback
+        if (
+            self.weights == "best"
+            and isinstance(checkpoints, ModelCheckpoint)
+            and checkpoints.monitor
+            and checkpoints.best_model_path
+        ):
+            # Lightning does not keep the other metrics of that step.
+            metrics = {checkpoints.monitor.removeprefix("val_"): float(checkpoints.best_model_score or 0)}
+            model, tokenizer = model_of_checkpoint(checkpoints.best_model_path)
         self.pushed = push_model(model, tokenizer, self.publication, framework="PyTorch Lightning", metrics=metrics)

@@ -13,16 +13,16 @@ from .push import Publication, Pushed, push_model
 
 
 def push_experiment(experiment: poutyne.ModelBundle, tokenizer: Any, repo_id: str, **options: Any) -> Pushed:
-    """Pushes the model of an experiment, whole: that of its best epoch, if it was validated, else as it is.
+    """Pushes the complete model of an experiment: that of its best epoch if it was validated, otherwise the last one.
 
     Args:
-        experiment: of `build_experiment`, trained.
+        experiment: a trained experiment from `build_experiment`.
         tokenizer: the model's.
-        repo_id: `user/name` or `organisation/name`; a bare name is the user's own.
-        **options: what else `Publication` has.
+        repo_id: see `Publication`.
+        **options: other attributes of `Publication`.
 
     Raises:
-        ValueError, PushFailed: as `push_model`.
+        UserError, PushFailed: as `push_model`.
     """
     publication = Publication(repo_id, **options)
     stats: Mapping[str, Any] = {}

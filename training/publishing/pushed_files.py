@@ -1,4 +1,4 @@
-"""Which files of a folder go to the Hub, and which of an earlier push have to leave."""
+"""Which files of a folder are pushed, and which files of an earlier push are deleted."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from training.models import repository
 
 from .checks import check_files
 
-# Where the model lies in a Space that has it with it.
-MODEL_FOLDER = "model"
-# What a training run keeps for itself, in whichever folder it lies: checkpoints and the state of optimizers, logs that
-# carry the machine's name or its folders, settings of the person, and pickled files, which no loader should open.
-KEPT_BACK = (
+MODEL_FOLDER = "model"  # in a Space that contains its model
+# Never pushed, from any subfolder: checkpoints and optimizer states, logs (they have host names and paths), hidden
+# files, and pickled files, which loaders should not open.
+EXCLUDED = (
     ".*", "*.env", "__pycache__", "*.unfinished*", "*.tmp", "*.log",
     repository.CHECKPOINTS, "checkpoint-*", "trainer_state.json",
     repository.TENSORBOARD, "runs", "lightning_logs", "wandb", "mlruns", "events.out.tfevents*",
     "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.npz",
 )  # fmt: skip
-# What stands beside a model and is about its weights: of others it would tell something false.
+# Describe the weights of one model, and would be wrong for another.
 _ABOUT_THE_MODEL = (
     repository.RESULTS_FILE,
     repository.RECIPE_FILE,
@@ -43,20 +42,19 @@ CommitOperation = CommitOperationAdd | CommitOperationDelete
 
 @contextmanager
 def copy_to_push(folder: Path) -> Iterator[Path]:
-    """A copy of what is to be pushed and of nothing else, in which the card may be changed; the rest are links.
+    """A temporary folder with the files to push: the card is a copy, which may be changed, the others are links.
 
     Raises:
-        ValueError: if there is something in the folder that must not leave this machine, see `check_files`.
+        UserError: see `check_files`.
     """
-    check_files(folder, KEPT_BACK)
+    check_files(folder, EXCLUDED)
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent) / "repository"
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*KEPT_BACK), copy_function=_link_or_copy)
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*EXCLUDED), copy_function=_link_or_copy)
         yield copy
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """A symbolic link, but for the card: what is changed in the copy must not change in the folder."""
     if os.path.basename(source) == CARD:
         shutil.copyfile(source, target)
     else:
@@ -64,12 +62,12 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def operations(folder: Path, present: Iterable[str], stale: Sequence[str]) -> list[CommitOperation]:
-    """What a commit does that makes a folder of a repository: everything is added, and what is stale deleted.
+    """The operations of the commit: all files of the folder are added, outdated ones in the repository deleted.
 
     Args:
-        folder: everything in it is uploaded.
-        present: the files that the repository has.
-        stale: patterns of files that go unless they are in the folder, see `stale_files`.
+        folder: the files to upload.
+        present: files in the repository.
+        stale: patterns of files to delete unless they are in the folder, see `stale_files`.
     """
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     gone = [name for name in present if name not in files and any(_matches(name, pattern) for pattern in stale)]
@@ -84,16 +82,16 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def stale_files(repo_id: str, repo_type: str) -> list[str]:
-    """Patterns of what an earlier push may have left and a loader would take, or a reader believe.
+    """Patterns of files of an earlier push that loaders would still load, or that describe it.
 
-    Weights and tokenizer files of another model, and what is told of it; of a data set Parquet and a loading script;
-    of a Space the whole model that lay in it.
+    For a model: weights, tokenizer and results of another model. For a data set: Parquet files and a loading script.
+    For a Space: the model in it.
     """
     if repo_type == "dataset":
         return ["*.parquet", "*/*.parquet", "*/*/*.parquet", f"{repo_id.rpartition('/')[2]}.py"]
     if repo_type == "space":
         return [f"{MODEL_FOLDER}/*"]
-    # Only here: data sets are pushed without torch.
+    # Imported here because data sets are pushed without torch.
     from modeling_sentence_ordering.repository_sentence_ordering import STALE_WEIGHTS, TOKENIZER_FILES
 
     return [*STALE_WEIGHTS, *TOKENIZER_FILES, *_ABOUT_THE_MODEL]

@@ -1,53 +1,37 @@
-"""What stands beside a trained model: results, pictures and the card."""
+"""Writes results, plots and the model card of a trained model."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from datasets import DatasetDict
 
 from dataset_builder import may_be_quoted
 from modeling_sentence_ordering import SentenceOrderingModel
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
+from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import read_training_log
 from training.models import repository
-from training.recipe.recipe import Recipe, shareable
+from training.recipe.recipe import shareable
 
 from .card_options import CardOptions
-from .trained_on import TrainedOn
 
 _LIBRARIES = ("sentence-ordering", "torch", "transformers", "datasets", "accelerate", "pytorch-lightning", "poutyne")
 
 
-class Described(Protocol):
-    """What is described: a training run that has ended."""
-
-    recipe: Recipe
-    folder: Path
-    stories: DatasetDict
-    model: SentenceOrderingModel
-    trained_on: TrainedOn
-
-    @property
-    def judged_split(self) -> str | None:
-        """The split that the model is judged on."""
-
-
-def describe(run: Described, results: Mapping[str, Any], options: CardOptions) -> str:
-    """Writes results, loss curves, heatmap and card beside the model.
+def describe(run: TrainingRun, results: Mapping[str, Any], options: CardOptions) -> str:
+    """Writes results, loss curves, heatmap and model card to the run's folder.
 
     Args:
-        run: the run.
-        results: what `results.json` is to hold; nothing in it quotes a story.
-        options: what is stated for the card.
+        run: a run that has ended.
+        results: content of `results.json`; it quotes no story.
+        options: the user's statements for the card.
 
     Returns:
-        One line for the person who waits.
+        One line that says what was written.
     """
     from model_card.card import CARD, write_model_card
     from model_card.plots import plot_loss_curves, plot_position_heatmap
@@ -58,26 +42,27 @@ def describe(run: Described, results: Mapping[str, Any], options: CardOptions) -
     plot_loss_curves({run.recipe.encoder_name: rows}, folder / repository.CURVES_FILE)
     if analysis is not None:
         plot_position_heatmap(analysis["positions"], folder / repository.HEATMAP_FILE)
-    was_there = (folder / CARD).exists()
-    whole = write_model_card(folder, _facts(run, results, options))
+    existed = (folder / CARD).exists()
+    has_section = write_model_card(folder, _facts(run, results, options))
     card = f"the model card {CARD}"
-    if was_there:
-        card = f"the generated section of {CARD} (what stands outside of it was kept)"
-    if not whole:
-        card = f"the metadata of {CARD} (its text has no generated section: delete it, and a new card takes its place)"
+    if existed:
+        card = f"the generated section of {CARD} (other sections were kept)"
+    if not has_section:
+        card = f"the metadata of {CARD} (its text has no generated section; delete the file to get a new card)"
     return f"wrote {folder}: the model, its tokenizer and code, {repository.RESULTS_FILE}, and {card}"
 
 
-def _facts(run: Described, results: Mapping[str, Any], options: CardOptions) -> Any:
+def _facts(run: TrainingRun, results: Mapping[str, Any], options: CardOptions) -> Any:
     from model_card.facts import Example, ModelFacts
 
-    recipe, split, analysis = run.recipe, run.judged_split, results.get("analysis")
+    assert run.trained_on is not None
+    recipe, split, analysis = run.recipe, run.main_split, results.get("analysis")
     sources = recipe.sources
     examples = []
     if split is not None and analysis is not None and may_be_quoted(sources, license=options.license):
         examples = [
             Example(
-                chosen["chosen"], run.stories[split][chosen["story"]]["sentences"], chosen["order"],
+                chosen["chosen"], run.splits[split].stories[chosen["story"]]["sentences"], chosen["order"],
                 chosen["kendalls_tau"],
             )
             for chosen in analysis["examples"]["stories"]
@@ -102,7 +87,7 @@ def _facts(run: Described, results: Mapping[str, Any], options: CardOptions) -> 
 
 
 def environment(model: SentenceOrderingModel) -> dict[str, str]:
-    """Versions, and on what the model ran; nothing that tells one machine of a kind from another."""
+    """Versions of the libraries and the hardware; nothing that identifies the machine."""
     versions = {name: version(name) for name in _LIBRARIES}
     device = model.device
     if device.type == "cuda":

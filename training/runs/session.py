@@ -1,22 +1,17 @@
-"""`sentence-ordering train`: from a recipe to a trained model in a complete folder."""
+"""`sentence-ordering train`: from a recipe to a trained model in a folder for the Hub."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
-
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer
 from training.data.recipe_stories import open_stories
-from training.data.stories import TokenizedStories
 from training.data.streaming import StreamedStories
 from training.evaluation.analysis import analyse
 from training.evaluation.calibration import calibrated
-from training.evaluation.predictions import Predictions, judge, predict
 from training.frameworks.protocol import Framework, load_framework, refuse_unsupported, resolved_for
 from training.frameworks.reporting import Reporting, reported_to
 from training.frameworks.run import TrainingRun
@@ -31,68 +26,35 @@ from training.system.processes import Processes
 from .card_options import CardOptions
 from .description import describe, environment
 from .run_folder import check_paths, check_same_stories, checkpoint_to_resume, clear_folder, run_folder
-from .trained_on import MOST_HASHES, TrainedOn, record_stream, record_table
+from .trained_on import MOST_HASHES, record_training_stories
 
-Report = Callable[[str], None]
-
-
-@dataclass
-class _Session:
-    """What one call of `run_recipe` works with."""
-
-    recipe: Recipe
-    folder: Path
-    stories: DatasetDict
-    digests: dict[str, str]
-    model: SentenceOrderingModel
-    tokenizer: Any
-    tokenized: dict[str, TokenizedStories]
-    training: TokenizedStories | StreamedStories
-    report: Report
-    processes: Processes
-    predictions: dict[str, Predictions] = field(default_factory=dict)
-    trained_on: TrainedOn = field(init=False)
-    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None
-    adapted: Any = None  # the PeftModel around the model, with --lora
-
-    @property
-    def judged_split(self) -> str | None:
-        """The split that the model is judged on before and after: `test`, or `validation` where there is no test."""
-        return next((split for split in ("test", "validation") if split in self.tokenized), None)
-
-    def evaluate(self, split: str, when: str) -> dict[str, float | int]:
-        """Metrics on a split; what the model said last of each is kept."""
-        batch_size = self.recipe.per_device_eval_batch_size
-        self.predictions[split] = predict(
-            self.model, self.tokenized[split], batch_size=batch_size, processes=self.processes
-        )
-        metrics = judge(self.predictions[split], self.model.config)
-        self.report(f"{split} {when}: {_in_words(metrics)}")
-        return metrics
+Log = Callable[[str], None]
+OnEvaluation = Callable[[int, Mapping[str, float]], None]
 
 
 def run_recipe(
     recipe: Recipe,
-    report: Report = print,
+    report: Log = print,
     card: CardOptions | None = None,
-    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> dict[str, Any]:
-    """Trains, evaluates and writes a model; together with the other processes, if several were started.
+    """Trains, evaluates and writes a model; with several processes, each calls this function.
 
-    The first of them speaks and writes. All others have the same model, and do their share of training and evaluation.
+    Each process trains on its share of the stories and has the same model. Only the first one logs and writes.
 
     Args:
-        recipe: what to do; checked and resolved here.
-        report: called with each line for the person who waits.
-        card: what is stated for the model card.
-        on_evaluation: see `TrainingLog`; of the first process only.
+        recipe: the recipe; checked and resolved here.
+        report: called with each line of progress.
+        card: statements for the model card.
+        on_evaluation: called with the step and the metrics after each evaluation during training, in the first
+            process only. An exception that it raises ends the training.
 
     Returns:
-        What `results.json` holds; of other processes than the first what they know of it.
+        The content of `results.json`; in other processes than the first, a part of it.
 
     Raises:
-        RecipeError: for a recipe, data or an output folder that cannot be used (ValueError).
-        TrainingFailed: if the loss is not finite.
+        RecipeError: for a recipe, data or an output folder that cannot be used (a `ValueError`).
+        RuntimeError: if the loss is not finite.
     """
     recipe.check()
     reported_to(recipe.report_to)
@@ -103,203 +65,196 @@ def run_recipe(
     recipe = resolved_for(recipe, framework)
     if not processes.is_first:
         with processes.joined():
-            return _trained(recipe, framework, processes, _say_nothing)[1]
+            run, resume_from = _open(recipe, framework, processes, lambda _: None)
+            return _train_and_evaluate(run, framework, resume_from, lambda _: None)
     with run_folder(recipe):
         with processes.joined():
-            session, results = _trained(recipe, framework, processes, report, on_evaluation)
-        _finish(session, results, card or CardOptions())
+            run, resume_from = _open(recipe, framework, processes, report)
+            results = _train_and_evaluate(run, framework, resume_from, report, on_evaluation)
+        _describe(run, results, card or CardOptions(), report)
     return results
 
 
-def _finish(session: _Session, results: dict[str, Any], card: CardOptions) -> None:
-    """What the first process does alone: how sure the model is, its description, and an example."""
-    recipe, processes = session.recipe, session.processes
-    session.recipe = recipe.for_one_process(processes.world_size)
-    _calibrate(session, results)
-    results["environment"] = environment(session.model)
-    if session.judged_split is not None:
-        results["analysis"] = analyse(session.predictions[session.judged_split])
-    session.report(describe(session, results, card.stated_for(recipe)))
-    _show_example(session)
-    session.report(f"\nnext: sentence-ordering order --model {session.folder} YOUR_STORIES.txt")
-
-
-def _trained(
-    recipe: Recipe,
-    framework: Framework,
-    processes: Processes,
-    report: Report,
-    on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
-) -> tuple[_Session, dict[str, Any]]:
-    """What all processes do: the model, trained and saved, and what it is worth."""
+def _open(recipe: Recipe, framework: Framework, processes: Processes, log: Log) -> tuple[TrainingRun, Path | None]:
+    """The run and the checkpoint that it resumes from, or None."""
     folder = Path(recipe.output_dir)
-    resume_from = processes.of_first(lambda: checkpoint_to_resume(folder, recipe, framework, processes, report))
-    session = processes.one_first(lambda: _open(recipe, folder, resume_from, report, processes))
-    session.on_evaluation = on_evaluation
+    resume_from = processes.of_first(lambda: checkpoint_to_resume(folder, recipe, framework, processes, log))
+    run, digests = processes.one_first(lambda: _load(recipe, resume_from, processes, log))
     if processes.is_first:
         clear_folder(folder, recipe, resume_from)
-    results = _before_training(session, resume_from)
-    results["training"] = _train(session, framework, resume_from)
-    session.model.to(fastest_device()).eval()
-    if processes.is_first:
-        # At once: with --eval_strategy no there is not even a checkpoint until now.
-        repository.save_model(session.model, session.tokenizer, folder)
-        session.trained_on = _record_training_stories(session, results["training"])
-    for split in ("validation", "test"):
-        if split in session.tokenized:
-            results[split] = session.evaluate(split, "after training")
-    return session, results
+        run.checkpoints.mkdir(exist_ok=True)
+        repository.write_json(run.checkpoints / repository.STORIES_FILE, digests)
+        repository.write_recipe(folder, shareable(recipe.for_one_process(processes.world_size)))
+    return run, resume_from
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
-def _open(recipe: Recipe, folder: Path, resume_from: Path | None, report: Report, processes: Processes) -> _Session:
+def _load(
+    recipe: Recipe, resume_from: Path | None, processes: Processes, log: Log
+) -> tuple[TrainingRun, dict[str, str]]:
+    """The run with its model and stories, and the digests of the stories."""
     stories = open_stories(recipe)
     if stories.stream is None and "train" not in stories.splits:
         raise RecipeError(f"there are no training stories in {', '.join(recipe.data)}")
     if recipe.early_stopping_patience and "validation" not in stories.splits:
-        raise RecipeError("--early_stopping_patience needs validation stories: --validation_data, or data with such")
+        raise RecipeError("--early_stopping_patience needs validation stories: use --validation_data, or data with a "
+                          "validation split")  # fmt: skip
     digests = stories.digests() if processes.is_first else {}
     if resume_from is not None and processes.is_first:
         check_same_stories(resume_from, digests)
     model, tokenizer = build_model(recipe, stories.sentences)
+    adapted = _prepare(model, recipe)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    log(f"stories: {stories.counts()}; encoder: {recipe.encoder}, {parameters / 1e6:.1f} M parameters")
+    story_tokenizer = StoryTokenizer(tokenizer, model.config)
+    splits = stories.tokenized(story_tokenizer, recipe.data_seed)
+    streamed = None if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
+    training = splits.pop("train") if streamed is None else streamed
+    return TrainingRun(recipe, model, tokenizer, training, splits, processes=processes, adapted=adapted), digests
+
+
+def _prepare(model: SentenceOrderingModel, recipe: Recipe) -> Any:
+    """Applies the recipe's ways to save memory and time, in place; the `PeftModel` around the model, or None."""
     if recipe.gradient_checkpointing:
         try:
             checkpoint_activations(model)
         except ValueError:
-            raise RecipeError(f"--gradient_checkpointing is nothing that the encoder {recipe.encoder} can do") from None
+            raise RecipeError(f"the {recipe.encoder} encoder does not support --gradient_checkpointing") from None
     adapted = None if recipe.lora is None else add_lora(model, recipe.lora, recipe.seed)
     if recipe.freeze_encoder:
         model.encoder.requires_grad_(False)
     if recipe.torch_compile:
-        model.encoder.compile(dynamic=True)  # in place: what is saved is the encoder as it was
+        model.encoder.compile(dynamic=True)  # in place, so that the uncompiled encoder is saved
     model.to(fastest_device())
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    report(f"stories: {stories.counts()}; encoder: {recipe.encoder}, {parameters / 1e6:.1f} M parameters")
-    story_tokenizer = StoryTokenizer(tokenizer, model.config)
-    tokenized = stories.tokenized(story_tokenizer, recipe.data_seed)
-    training = tokenized["train"] if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
-    session = _Session(
-        recipe, folder, stories.splits, digests, model, tokenizer, tokenized, training, report, processes
+    return adapted
+
+
+def _train_and_evaluate(
+    run: TrainingRun,
+    framework: Framework,
+    resume_from: Path | None,
+    log: Log,
+    on_evaluation: OnEvaluation | None = None,
+) -> dict[str, Any]:
+    """What all processes do: trains, saves the model and evaluates it."""
+    results = _before_training(run, resume_from, log)
+    results["training"] = _train(run, framework, resume_from, log, on_evaluation)
+    run.model.to(fastest_device()).eval()
+    if run.processes.is_first:
+        # Before the evaluation: with `--eval_strategy no` there is not even a checkpoint until now.
+        repository.save_model(run.model, run.tokenizer, run.folder)
+        _record_training_stories(run, results["training"], log)
+    for split in ("validation", "test"):
+        if split in run.splits:
+            results[split] = _evaluated(run, split, "after training", log)
+    return results
+
+
+def _evaluated(run: TrainingRun, split: str, when: str, log: Log) -> dict[str, float | int]:
+    metrics = run.evaluate(split)
+    line = (
+        f"{split} {when}: tau {metrics['kendalls_tau']:.3f}, accuracy {metrics['accuracy']:.3f}, "
+        f"pmr {metrics['pmr']:.3f}, loss {metrics['loss']:.3f} on {metrics['stories']:,} stories"
     )
-    session.adapted = adapted
-    return session
+    if metrics["dropped_sentences"]:
+        line += f" ({metrics['dropped_sentences']:,} sentences were beyond the encoder's limit)"
+    log(line)
+    return metrics
 
 
-def _before_training(session: _Session, resume_from: Path | None) -> dict[str, Any]:
-    """What is known before training; of a run that is resumed, what it knew."""
-    path = session.folder / repository.RESULTS_FILE
+def _before_training(run: TrainingRun, resume_from: Path | None, log: Log) -> dict[str, Any]:
+    """The metrics before training; those of the first start if the run is resumed."""
+    path, split = run.folder / repository.RESULTS_FILE, run.main_split
     if resume_from is not None:
         known = repository.read_json(path) if path.exists() else {}
         return {key: value for key, value in known.items() if key == "before_training"}
-    if not session.recipe.eval_on_start or session.judged_split is None:
+    if not run.recipe.eval_on_start or split is None:
         return {}
-    split = session.judged_split
-    results = {"before_training": {"split": split, **session.evaluate(split, "before training")}}
-    if session.processes.is_first:
+    results = {"before_training": {"split": split, **_evaluated(run, split, "before training", log)}}
+    if run.processes.is_first:
         repository.write_json(path, results)
     return results
 
 
-def _train(session: _Session, framework: Framework, resume_from: Path | None) -> dict[str, float | int]:
-    log = _open_log(session, framework, resume_from)
-    run = TrainingRun(
-        session.recipe,
-        session.model,
-        session.tokenizer,
-        session.training,
-        session.tokenized.get("validation"),
-        session.folder / repository.CHECKPOINTS,
-        log,
-        session.processes,
-    )
-    if session.processes.is_first:
-        checkpoints = session.folder / repository.CHECKPOINTS
-        checkpoints.mkdir(exist_ok=True)
-        repository.write_json(checkpoints / repository.STORIES_FILE, session.digests)
-        repository.write_recipe(session.folder, shareable(session.recipe.for_one_process(session.processes.world_size)))
+def _train(
+    run: TrainingRun, framework: Framework, resume_from: Path | None, log: Log, on_evaluation: OnEvaluation | None
+) -> dict[str, float | int]:
+    if run.processes.is_first:
+        run.log = _open_log(run, framework, resume_from, log, on_evaluation)
     began = time.perf_counter()
     try:
         framework.train(run, resume_from)
     finally:
-        log.close()
-    session.model = run.model if session.adapted is None else session.adapted.merge_and_unload()
-    results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(session.training)}
-    several = session.processes.world_size
+        run.log.close()
+    if run.adapted is not None:
+        run.model = run.adapted.merge_and_unload()
+    results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(run.training)}
+    several = run.processes.world_size
     return {**results, "processes": several} if several > 1 else results
 
 
-def _open_log(session: _Session, framework: Framework, resume_from: Path | None) -> TrainingLog:
-    if not session.processes.is_first:
-        return TrainingLog(None)
-    path = session.folder / repository.LOG_FILE
+def _open_log(
+    run: TrainingRun, framework: Framework, resume_from: Path | None, log: Log, on_evaluation: OnEvaluation | None
+) -> TrainingLog:
+    recipe, path = run.recipe, run.folder / repository.LOG_FILE
     old_rows = read_training_log(path) if resume_from else []
-    recipe = session.recipe
-    tensorboard = session.folder / repository.TENSORBOARD if "tensorboard" in reported_to(recipe.report_to) else None
-    log = TrainingLog(path, tensorboard, session.report, Reporting.of(recipe, session.model), session.on_evaluation)
+    tensorboard = run.folder / repository.TENSORBOARD if "tensorboard" in reported_to(recipe.report_to) else None
+    opened = TrainingLog(path, tensorboard, log, Reporting.of(recipe, run.model), on_evaluation)
     if resume_from is not None:
-        log.continue_from(old_rows, framework.checkpoint_step(resume_from))
-    return log
+        opened.continue_from(old_rows, framework.checkpoint_step(resume_from))
+    return opened
 
 
-def _record_training_stories(session: _Session, results: dict[str, Any]) -> TrainedOn:
-    if isinstance(session.training, TokenizedStories):
-        return record_table(session.folder, session.stories["train"], session.training)
-    steps = int(max(row["step"] for row in read_training_log(session.folder / repository.LOG_FILE)))
-    known = record_stream(
-        session.folder, session.training, session.recipe.for_one_process(session.processes.world_size), steps
-    )
-    results |= {"stories": known.stories, "story_hashes": known.hashed}
-    if not known.hashed:
-        session.report(
-            f"no {repository.STORY_HASHES_FILE}: it would be of more than {MOST_HASHES:,} stories; `evaluate` cannot "
-            "tell whether the model was trained on those that it meets"
+def _describe(run: TrainingRun, results: dict[str, Any], card: CardOptions, log: Log) -> None:
+    """What the first process does after the others have ended: calibration, results, model card and an example."""
+    run.recipe = run.recipe.for_one_process(run.processes.world_size)
+    _calibrate(run, results, log)
+    results["environment"] = environment(run.model)
+    if run.main_split is not None:
+        results["analysis"] = analyse(run.predictions[run.main_split])
+    log(describe(run, results, card.stated_for(run.recipe)))
+    _show_example(run, log)
+    log(f"\nnext: sentence-ordering order --model {run.folder} YOUR_STORIES.txt")
+
+
+def _record_training_stories(run: TrainingRun, results: dict[str, Any], log: Log) -> None:
+    steps = int(max(row["step"] for row in read_training_log(run.folder / repository.LOG_FILE)))
+    run.trained_on = trained_on = record_training_stories(run, steps)
+    if isinstance(run.training, StreamedStories):
+        results |= {"stories": trained_on.stories, "story_hashes": trained_on.hashed}
+    if not trained_on.hashed:
+        log(
+            f"did not write {repository.STORY_HASHES_FILE}, because there are more than {MOST_HASHES:,} training "
+            "stories; `evaluate` cannot tell whether it meets training stories"
         )
-    return known
 
 
-def _calibrate(session: _Session, results: dict[str, Any]) -> None:
-    """Fits how sure the model is of an order, if there are validation stories, and saves it with the model."""
-    calibration = calibrated(session.predictions)
+def _calibrate(run: TrainingRun, results: dict[str, Any], log: Log) -> None:
+    """Fits the temperature of the confidence on the validation stories, if there are any, and saves it."""
+    calibration = calibrated(run.predictions)
     if calibration is None:
         return
     results["calibration"] = calibration
-    session.model.config.confidence_temperature = calibration["temperature"]
-    repository.save_config(session.model, session.folder)
+    run.model.config.confidence_temperature = calibration["temperature"]
+    repository.save_config(run.model, run.folder)
     errors = ", ".join(f"{error:.3f} on {split}" for split, error in calibration["calibration_error"].items())
-    session.report(f"confidence: temperature {calibration['temperature']:.3f}, calibration error {errors}")
+    log(f"confidence: temperature {calibration['temperature']:.3f}, calibration error {errors}")
 
 
-def _show_example(session: _Session) -> None:
-    """Orders one story that the model has not been trained on, the first that it can take whole."""
-    split = session.judged_split
+def _show_example(run: TrainingRun, log: Log) -> None:
+    """Orders the first held-out story that is within the encoder's limit."""
+    split = run.main_split
     if split is None:
         return
-    tokenized = session.tokenized[split]
-    taken_whole = tokenized.story_tokenizer.count_fitting
-    every = ((index, tokenized.sentence_ids(index)) for index in range(len(tokenized)))
-    place = next((index for index, ids in every if taken_whole(ids) == len(ids)), None)
-    if place is None:
+    stories = run.splits[split]
+    if not stories.fits.any():
         return
-    story = session.stories[split][place]["sentences"]
-    shuffled = [story[label] for label in tokenized.evaluation_labels(place)]
-    pipeline = SentenceOrderingPipeline(model=session.model, tokenizer=session.tokenizer)
-    answer = pipeline(shuffled)
-    session.report(f"\nA story from the {split} split, shuffled:")
+    index = int(stories.fits.argmax())
+    story = stories.stories[index]["sentences"]
+    shuffled = [story[label] for label in stories.evaluation_labels(index)]
+    answer = SentenceOrderingPipeline(model=run.model, tokenizer=run.tokenizer)(shuffled)
+    log(f"\nA story from the {split} split, shuffled:")
     for sentence in shuffled:
-        session.report(f"    {sentence}")
-    session.report("put in order by the model (the true place in brackets):")
+        log(f"    {sentence}")
+    log("In the order of the model (true position in brackets):")
     for sentence in answer["sentences"]:
-        session.report(f"    [{story.index(sentence) + 1}] {sentence}")
-
-
-def _in_words(metrics: dict[str, float | int]) -> str:
-    words = (
-        f"tau {metrics['kendalls_tau']:.3f}, accuracy {metrics['accuracy']:.3f}, pmr {metrics['pmr']:.3f}, "
-        f"loss {metrics['loss']:.3f} on {metrics['stories']:,} stories"
-    )
-    if metrics["dropped_sentences"]:
-        words += f" ({metrics['dropped_sentences']:,} sentences were beyond the encoder's limit)"
-    return words
+        log(f"    [{story.index(sentence) + 1}] {sentence}")

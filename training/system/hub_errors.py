@@ -1,4 +1,4 @@
-"""What goes wrong on the way to the Hub: told from other errors, tried again where that helps, said in one line."""
+"""Errors of requests to the Hub: recognised, retried and put in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the Hub could not be reached, which is no fault of the name that was asked for."""
+    """Whether the Hub could not be reached, as opposed to an error about the requested name."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)):
@@ -24,36 +24,38 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message that goes on with advice for programmers; with what it only announces.
+    """The first line of an error message.
 
-    That is the next line behind a colon (`Bad request:`), and a list of what is wrong with a card's metadata.
+    If it ends in a colon (`Bad request:`), the next line is added; so is a list of errors in a card's metadata.
     """
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    announced = [line for line in rest if line.startswith("- ")] or (rest[:1] if first.endswith(":") else [])
-    return " ".join([first, *announced])
+    details = [line for line in rest if line.startswith("- ")] or (rest[:1] if first.endswith(":") else [])
+    return " ".join([first, *details])
 
 
-def persistently(call: Callable[[], Answer], tries: int = TRIES) -> Answer:
-    """Calls again after what may pass: a lost connection or answer, an overloaded server.
+def with_retries(call: Callable[[], Answer], tries: int = TRIES) -> Answer:
+    """The result of `call`, repeated after temporary errors: a lost connection or reply, an overloaded server.
 
-    The client does not try `create_repo` and `create_commit` again by itself; both may be repeated safely.
+    The client does not retry `create_repo` and `create_commit`; both may be repeated safely.
     """
     for attempt in range(1, tries + 1):
         try:
             return call()
         except Exception as error:
-            if attempt == tries or not _may_pass(error):
+            if attempt == tries or not _is_temporary(error):
                 raise
             time.sleep(min(2.0 ** (attempt - 1), 8.0) * float(os.environ.get("SENTENCE_ORDERING_RETRY_SECONDS", "1")))
     raise AssertionError("unreachable")
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, OfflineModeIsEnabled):
         return False
     if isinstance(error, HfHubHTTPError):
         status = getattr(error.response, "status_code", 0)
         return status == 429 or status >= 500
-    # The client's own library for HTTP has changed over its versions: its transport errors are known by their base.
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:  # of a download
+        return _is_temporary(error.__cause__)
+    # By name: versions of the client use different HTTP libraries.
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, (ConnectionError, TimeoutError)) or bool(kinds & {"TransportError", "RequestException"})

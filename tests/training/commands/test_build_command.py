@@ -181,7 +181,7 @@ def test_refusals_come_before_anything_is_built_or_sent(hub: Hub, stories: Path,
     with builder(hub, tmp_path, token=False) as build:
         done = build("--data", "sample", *push, "--output_dir", built)
         assert done.code == 1 and not built.exists()
-        assert "nobody is logged in" in one_line(done)
+        assert "hf auth login" in one_line(done)
 
 
 def test_rocstories_go_where_somebody_answers_for_it(hub: Hub, tmp_path: Path) -> None:
@@ -298,10 +298,10 @@ def test_a_failed_push_leaves_the_old_data_or_the_new(hub: Hub, stories: Path, t
                 message = one_line(done)
                 assert done.code == 1 and hub.token not in message, (case, message)
                 if len(after) > 1 and is_built(after, folder, seed + 200):
-                    assert "went through" in message, (case, message)
+                    assert "is complete" in message, (case, message)
                 else:
                     assert after == before or set(after) == {".gitattributes"}, case
-                    assert "is as it was" in message, (case, message)
+                    assert "is unchanged" in message, (case, message)
             again = build(*push, "--data_seed", seed + 200, "--output_dir", folder)
             assert again.code == 0, (case, again.err)
             assert is_built(files_of(hub, repo_id), folder, seed + 200), case

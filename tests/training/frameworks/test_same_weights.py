@@ -68,7 +68,7 @@ def sample_run(folder: Path, encoder: Path, framework: str, **fields: Any) -> Tr
     run = small_run(folder, encoder, framework, **{**RECIPE, **fields})
     splits, story_tokenizer = load_stories(["sample"]), run.training.story_tokenizer
     run.training = TokenizedStories(splits["train"].select(range(203)), story_tokenizer)
-    run.validation = TokenizedStories(splits["validation"], story_tokenizer)
+    run.splits = {"validation": TokenizedStories(splits["validation"], story_tokenizer)}
     return run
 
 

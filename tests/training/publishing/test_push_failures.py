@@ -126,7 +126,7 @@ def test_every_failure_leaves_the_old_repository_or_the_new_one_and_says_so(
             if succeeds:
                 assert (code, err) == (0, ""), case
             else:
-                assert code == 1 and len(err.splitlines()) == 1 and "is as it was" in err, (case, err)
+                assert code == 1 and len(err.splitlines()) == 1 and "is unchanged" in err, (case, err)
                 assert content(hub, target) == before, case
                 assert command(*push)[0] == 0, case
             weights = (now / "model.safetensors").read_bytes()
@@ -150,7 +150,7 @@ def test_an_interrupted_push_leaves_the_repository_as_it_was(
         command.process.send_signal(signal.SIGINT)
         code, _, err = command.end()
         assert code == 130 and len(err.splitlines()) == 1
-        assert "is as it was" in err and content(hub, target) == before
+        assert "is unchanged" in err and content(hub, target) == before
         assert command("push", "--model", str(new), "--repo_id", target)[0] == 0
     assert content(hub, target)["note.txt"] == b"new"
 
@@ -160,9 +160,9 @@ def test_whoever_may_not_push_learns_it_before_anything_is_trained(hub: Hub, tra
     own = f"{hub.user}/model"
     cases: list[tuple[str, str, list[str], int, str]] = [
         ("", own, [], 1, "hf auth login"),
-        ("hf_wrong", own, [], 1, "nothing can be pushed"),
-        (hub.read_only_token, own, [], 1, "may only read"),
-        (hub.stranger_token, own, [], 1, f"{hub.user} is neither you nor an organisation of yours (mallory)"),
+        ("hf_wrong", own, [], 1, "cannot push"),
+        (hub.read_only_token, own, [], 1, "read-only"),
+        (hub.stranger_token, own, [], 1, "(mallory)"),
         (hub.token, "not/an/id", [], 2, "'not/an/id'"),
         (hub.token, own, ["--revision", "a branch"], 2, "--revision 'a branch'"),
         (hub.token, own, ["--revision", "dev", "--create_pr"], 2, "leave out --revision dev"),
@@ -203,12 +203,35 @@ def test_a_training_whose_push_fails_tells_how_to_push_in_the_same_way(hub: Hub,
         code, _, err = command(*train, "--output_dir", "my out", "--push_to_hub", "secret", *flags)
         failure.times = 0
         assert code == 1 and len(err.splitlines()) == 1
-        told = err.partition("as it was; ")[2].partition(" pushes the trained model again")[0]
+        told = err.partition("is unchanged; ")[2].partition(" pushes the trained model again")[0]
         assert shlex.split(told)[0] == "sentence-ordering"
         code, _, err = command(*shlex.split(told)[1:])
         assert code == 0, err
     repository = hub.repository(f"{hub.user}/secret")
     assert repository.private and hub.commits(f"{hub.user}/secret", "dev")[0].title == "Two words"
+
+
+@pytest.mark.parametrize("how", [500, "drop"])
+def test_a_card_that_cannot_be_downloaded_is_not_replaced(how: How, hub: Hub, tmp_path: Path) -> None:
+    """A temporary error is retried; if it stays, nothing is pushed. Neither counts as a repository without a card."""
+    target = f"{hub.user}/stories"
+    build = ("build", "--data", "sample", "--push_to_hub", target, "--output_dir")
+    edit = (
+        "import sys, huggingface_hub as h; path = h.hf_hub_download(sys.argv[1], 'README.md', repo_type='dataset'); "
+        "card = open(path, encoding='utf-8').read().replace('# Shuffled', '# My words, shuffled').encode(); "
+        "h.upload_file(path_or_fileobj=card, path_in_repo='README.md', repo_id=sys.argv[1], repo_type='dataset')"
+    )
+    with Commands(hub, tmp_path) as command:
+        assert command(*build, "first")[0] == 0
+        subprocess.run([sys.executable, "-c", edit, target], env=hub.environment(tmp_path), cwd=tmp_path, check=True)
+        for folder, times in (("second", 1), ("third", 10**6)):
+            failure = hub.fail("HEAD", "README.md", how, times)
+            code, _, err = command(*build, folder, "--data_seed", "7")
+            failure.times = failure.met
+            assert failure.met and code == (times > 1), err
+            card = hub.repo_files(target, repo_type="dataset")["README.md"].decode()
+            assert "# My words, shuffled" in card and "seed 7" in card
+        assert "is unchanged" in err and len(err.splitlines()) == 1
 
 
 def test_a_folder_that_makes_no_repository_is_refused_and_the_hub_keeps_what_it_has(

@@ -83,7 +83,7 @@ def test_a_link_to_a_link_and_a_link_into_the_folder(folder: Path, tmp_path: Pat
     (tmp_path / "key").write_text("private")
     (folder / ".hidden").symlink_to(tmp_path / "key")
     (folder / "again.txt").symlink_to(".hidden")
-    with pytest.raises(ValueError, match="link to a file outside"), copy_to_push(folder):
+    with pytest.raises(ValueError, match="outside the folder"), copy_to_push(folder):
         pass
 
 
@@ -94,7 +94,7 @@ def test_a_link_to_a_link_and_a_link_into_the_folder(folder: Path, tmp_path: Pat
 def test_a_file_that_looks_like_a_secret_is_refused(name: str, folder: Path) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("private")
-    with pytest.raises(ValueError, match="has a name that secrets have") as error, copy_to_push(folder):
+    with pytest.raises(ValueError, match="like a secret") as error, copy_to_push(folder):
         pass
     assert name in str(error.value)
 
@@ -169,7 +169,7 @@ def test_what_push_to_hub_of_a_model_uploads_is_checked_as_well(tmp_path: Path) 
         if name != "adapter":
             path = tmp_path / f"{number}.json"
             path.write_text(json.dumps(values))
-            with pytest.raises(ValueError, match="names code of somebody else"):
+            with pytest.raises(ValueError, match="foreign code"):
                 upload_one(path)
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}))
     upload_one(tmp_path / "config.json")

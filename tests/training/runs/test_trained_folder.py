@@ -28,10 +28,10 @@ from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.stories import TokenizedStories
 from training.evaluation.calibration import calibration_error, fit_temperature, judged_pairs
 from training.evaluation.predictions import predict
+from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import COLUMNS
 from training.models.trained_model import load_trained_model
 from training.recipe.recipe import FRAMEWORKS
-from training.runs import session as training_session
 
 CODE = {path.name for path in Path(modeling_sentence_ordering.__file__).parent.glob("*.py")} - {"__init__.py"}
 LOADER = Path(__file__).parents[2] / "modeling_sentence_ordering" / "load_without_our_packages.py"
@@ -317,7 +317,7 @@ def test_the_model_is_written_before_anything_else_can_go_wrong(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(training_session, "predict", fail)
+    monkeypatch.setattr(TrainingRun, "evaluate", fail)
     result = train("--eval_strategy", "no", "--no_eval_on_start", "--max_steps", "2")
     assert (result.code, result.err) == (1, "sentence-ordering: the disk is full\n")
     assert (tmp_path / "model" / "model.safetensors").exists()

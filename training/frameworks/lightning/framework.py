@@ -125,9 +125,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     recipe = run.recipe
     total_steps = recipe.total_steps(training_sampler(run.training, recipe, run.processes).steps_per_epoch)
     streamed = run.training if isinstance(run.training, StreamedStories) else None
-    stories = {} if isinstance(run.training, StreamedStories) else {"train": run.training}
-    if run.validation is not None:
-        stories["validation"] = run.validation
+    stories = dict(run.splits) if isinstance(run.training, StreamedStories) else {"train": run.training, **run.splits}
     callback = RecipeCallback(run, total_steps)
     callbacks: list[Callback] = [callback]
     if recipe.early_stopping_patience and evaluates(run):

@@ -12,30 +12,26 @@ import torch
 from torch.optim import Optimizer
 
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel
-from training.evaluation.copies import Copies
+from training.evaluation.metrics import LOGGED_METRICS
 from training.evaluation.predictions import Predictions, judge
 from training.system.device import fastest_device
 
 from .adapters import EpochMetric, ModelWrapper, TransformerModel
 
-METRICS = ("accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")
+METRICS = tuple(name for name in LOGGED_METRICS if name != "loss")
 
 
-def ordering_metric(
-    config: SentenceOrderingConfig, names: tuple[str, ...] = METRICS, copies: Copies | None = None
-) -> EpochMetric:
-    """The metrics of sentence ordering as an epoch metric for Poutyne; `training.evaluation.metrics` defines each.
+def ordering_metric(config: SentenceOrderingConfig, names: tuple[str, ...] = METRICS) -> EpochMetric:
+    """The metrics of sentence ordering as an epoch metric for Poutyne.
 
     Args:
         config: the model's.
-        names: which metrics, by the names that they have in the results of an evaluation.
-        copies: the stories with identical sentences, in the loader's order; see `copies_in_loader`.
+        names: metrics to log, named as in the output of `sentence-ordering evaluate`.
     """
 
     def function(outputs: dict[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
-        arrays = (outputs["logits"], labels, outputs["sentence_mask"])
-        found = Predictions(*arrays, outputs.get("pair_logits"), copies or {})
-        return judge(found, config)
+        predictions = Predictions(outputs["logits"], labels, outputs["sentence_mask"], outputs.get("pair_logits"))
+        return judge(predictions, config)
 
     pairs = ("pair_logits",) if config.head == "pairs" else ()
     return EpochMetric(function, names, output_keys=("logits", "sentence_mask", *pairs))

@@ -15,18 +15,16 @@ import torch
 from accelerate import skip_first_batches
 from tqdm import tqdm
 
-from training.data.stories import StoryLoader, evaluation_loader, training_loader
-from training.evaluation.copies import copies_in_loader
+from training.data.stories import StoryLoader, training_loader
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, seed_step
 from training.frameworks.run import TrainingRun
 from training.system.device import fastest_device
 
 from .accumulation import AccumulatingOptimizer, accumulated_loss
-from .adapters import ModelWrapper, TransformerCollator, model_loss
+from .adapters import ModelWrapper, TransformerCollator
 from .callbacks import GradientClipping, StepSchedule
 from .checkpoints import Checkpoints, Progress, checkpoint_step
-from .experiment import METRICS, ordering_metric
 
 __all__ = ["PROCESSES", "REFUSED", "checkpoint_step", "train"]
 
@@ -67,7 +65,6 @@ class RecipeCallback(poutyne.Callback):
         checkpoints: Checkpoints,
         clipping: GradientClipping,
         schedule: StepSchedule,
-        evaluator: poutyne.Model,
         *,
         steps_per_epoch: int,
     ) -> None:
@@ -79,7 +76,6 @@ class RecipeCallback(poutyne.Callback):
         self.checkpoints = checkpoints
         self.clipping = clipping
         self.schedule = schedule
-        self.evaluator = evaluator
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = self.recipe.total_steps(steps_per_epoch)
         self.batches_per_step = self.recipe.gradient_accumulation_steps
@@ -143,12 +139,8 @@ class RecipeCallback(poutyne.Callback):
         self.checkpoints.save(self.progress)
 
     def _evaluate(self) -> dict[str, float]:
-        assert self.run.validation is not None
-        loader = evaluation_loader(self.run.validation, self.recipe.per_device_eval_batch_size)
-        loader.collate_fn = TransformerCollator(loader.collate_fn)
-        with tqdm(loader, desc="Evaluating", unit=" batches", disable=None, delay=1, leave=False) as batches:
-            _, values = self.evaluator.evaluate_generator(batches, verbose=False)
-        return dict(zip(self.evaluator.epoch_metrics_names, values.tolist(), strict=True))
+        with torch.autocast(self.run.model.device.type, torch.bfloat16, enabled=bool(self.recipe.bf16)):
+            return self.run.validate()
 
     @property
     def _epoch(self) -> float:
@@ -175,13 +167,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     clipping = GradientClipping(recipe.max_grad_norm or math.inf)
     checkpoints = Checkpoints(run, optimizer, schedule)
     progress = Progress() if resume_from is None else checkpoints.resume(resume_from)
-    validation = run.validation
-    copies = None if validation is None else copies_in_loader(validation, recipe.per_device_eval_batch_size)
-    metric = ordering_metric(run.model.config, (*METRICS, "loss"), copies)
-    evaluator = poutyne.Model(network, None, model_loss, epoch_metrics=[metric], device=device)
-    callback = RecipeCallback(
-        run, progress, checkpoints, clipping, schedule, evaluator, steps_per_epoch=steps_per_epoch
-    )
+    callback = RecipeCallback(run, progress, checkpoints, clipping, schedule, steps_per_epoch=steps_per_epoch)
     if not callback.finished:
         with callback.bar:
             poutyne.Model(

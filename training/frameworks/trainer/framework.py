@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,10 +22,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from dataset_builder import UserError
 from modeling_sentence_ordering import save_tokenizer
-from training.data.batches import evaluation_batches
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
 from training.evaluation.metrics import LOGGED_METRICS
-from training.evaluation.predictions import judge, predict
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from training.frameworks.run import TrainingRun
@@ -81,16 +78,9 @@ class StoryTrainer(Trainer):
         self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
         """Judges every validation story once, whichever process scores it."""
-        run, stories = self._run, self._run.validation
-        assert stories is not None
-        batch_size = run.recipe.per_device_eval_batch_size
-        predictions = predict(self.model, stories, batch_size=batch_size, long_texts=False, processes=run.processes)
-        # In the order in which the other frameworks have them: the last digits of a mean depend on it.
-        in_order = np.concatenate(evaluation_batches(stories.lengths, batch_size))
-        metrics = judge(predictions.chosen(in_order), run.model.config)
-        return EvalLoopOutput(
-            None, None, {f"{metric_key_prefix}_{name}": metrics[name] for name in LOGGED_METRICS}, len(stories)
-        )
+        metrics = self._run.validate()
+        values = {f"{metric_key_prefix}_{name}": metrics[name] for name in LOGGED_METRICS}
+        return EvalLoopOutput(None, None, values, int(metrics["stories"]))
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """One batch, forward and backward."""

@@ -43,7 +43,8 @@ def lightning_run(folder: Path, home: Path, **fields: Any) -> TrainingRun:
 def resume(folder: Path, whole: TrainingRun, step: int, **fields: Any) -> tuple[TrainingRun, list[Weights]]:
     """Goes on after a step of a run, of which nothing later is there."""
     run = small_run(folder, Path(whole.recipe.encoder), "lightning", **fields)
-    run.validation = run.validation if whole.validation is not None else None
+    if whole.validation is None:
+        run.splits = {}
     run.checkpoints.mkdir()
     for number, path in named_checkpoints(whole.checkpoints).items():
         if number <= step:
@@ -103,7 +104,8 @@ def test_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(
     """Within an epoch (6 steps) and at its end: the same steps, weights and log, checkpoints and best weights."""
     fields = {**fields, "max_steps": 14, "save_total_limit": 9}
     whole = lightning_run(tmp_path / "whole", home, **fields)
-    whole.validation = whole.validation if validates else None
+    if not validates:
+        whole.splits = {}
     steps = train(whole)
     assert sorted(named_checkpoints(whole.checkpoints)) == saved
     for step in saved:

@@ -56,7 +56,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert checkpoint is not None and checkpoint_step(checkpoint) == goes_on_from
 
     run = poutyne_run(home, tmp_path / "again", **fields)
-    run.checkpoints = interrupted.checkpoints
+    run.recipe.output_dir = interrupted.recipe.output_dir
     run.log.continue_from(interrupted.log.rows, goes_on_from)
     steps = train(run, checkpoint)
     assert len(steps) == len(expected) - goes_on_from
@@ -94,7 +94,7 @@ def test_killed_between_the_files_of_a_checkpoint_it_goes_on_from_the_one_before
     undisturbed = poutyne_run(home, tmp_path / "undisturbed", **BY_STEPS)
     train(undisturbed)
     run = poutyne_run(home, tmp_path / "again", **BY_STEPS)
-    run.checkpoints = checkpoints
+    run.recipe.output_dir = str(checkpoints.parent)
     train(run, checkpoint)
     assert difference(weights(run), weights(undisturbed))[0] == 0
     assert all(path.name.startswith("checkpoint-") for path in checkpoints.iterdir())
@@ -104,7 +104,7 @@ def test_a_finished_run_resumed_is_the_same_model_without_another_step(home: Pat
     run = poutyne_run(home, tmp_path / "run", **{**BY_STEPS, "max_steps": 12})
     train(run)
     again = poutyne_run(home, tmp_path / "again", **{**BY_STEPS, "max_steps": 12})
-    again.checkpoints = run.checkpoints
+    again.recipe.output_dir = run.recipe.output_dir
     assert train(again, last_checkpoint(with_poutyne, run.checkpoints)) == []
     assert difference(weights(again), weights(run))[0] == 0
 
@@ -117,7 +117,7 @@ def test_a_run_that_was_stopped_early_stays_stopped(
     run = poutyne_run(home, tmp_path / "run", **fields)
     assert len(train(run)) == 6
     again = poutyne_run(home, tmp_path / "again", **fields)
-    again.checkpoints = run.checkpoints
+    again.recipe.output_dir = run.recipe.output_dir
     assert train(again, last_checkpoint(with_poutyne, run.checkpoints)) == []
 
 

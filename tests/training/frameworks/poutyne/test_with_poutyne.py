@@ -132,7 +132,7 @@ def test_evaluates_at_the_last_step_as_the_evaluation_outside_does(home: Path, t
 
 def test_trains_without_validation_stories(home: Path, tmp_path: Path) -> None:
     run = small_run(tmp_path, home / "tiny-bert", "poutyne", max_steps=6)
-    run.validation = None
+    run.splits = {}
     steps = train(run)
     assert difference(weights(run), steps[-1])[0] == 0
     assert [path.name for path in run.checkpoints.iterdir()] == ["checkpoint-6"]
