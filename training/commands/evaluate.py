@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     from training.evaluation.predictions import judge, predict
     from training.models import repository
     from training.models.trained_model import load_trained_model
-    from training.system.device import steady_memory
+    from training.system.device import limit_kernel_caches
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         if options.split not in splits:
             raise UserError(f"the data have no split {options.split}; choose from {', '.join(splits)}")
         stories = splits[options.split]
-    steady_memory()
+    limit_kernel_caches()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
     predictions = predict(

@@ -192,10 +192,10 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     from training.models.trained_model import load_trained_model
-    from training.system.device import steady_memory
+    from training.system.device import limit_kernel_caches
 
     logging.disable_progress_bar()
-    steady_memory()
+    limit_kernel_caches()
     loaded = load_trained_model(options.model, bf16=options.bf16)
     if sys.stderr.isatty():
         logging.enable_progress_bar()  # for long texts

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from training.recipe.file import named_recipe, read_recipe_file, recipe_names
 from training.recipe.recipe import Recipe
 from training.recipe.settings import Limits, Setting, add_flags, settings_of, unknown_choice
-from training.system.console import BAD_INPUT, PROGRAM, complain_as_one
+from training.system.console import BAD_INPUT, PROGRAM, report_failure
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -62,7 +62,7 @@ class ArgumentParser(argparse.ArgumentParser):
         """Prints one line and exits with 2."""
         message = re.sub(r"^argument \S+: (?=--|unknown )", "", message)  # the message names the flag
         message = re.sub(r"^argument (?=--)", "", message)
-        complain_as_one(f"{message} (see {self.prog} --help)")
+        report_failure(f"{message} (see {self.prog} --help)")
         raise SystemExit(BAD_INPUT)
 
 

@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> int:
 
     from training.publishing.push import check_publication, push_folder
     from training.runs.session import run_recipe
-    from training.system.device import steady_memory
+    from training.system.device import limit_kernel_caches
 
-    steady_memory()
+    limit_kernel_caches()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     is_first = Processes.from_environment().is_first

@@ -63,7 +63,7 @@ class EpochBatchSampler(Sampler[list[Draw]]):
         epoch, self.epoch = self.epoch, self.epoch + 1
         return epoch
 
-    def pass_over(self, batches: int) -> None:
+    def will_skip(self, batches: int) -> None:
         """Says that the next iteration is only asked for its first so many batches to get beyond them.
 
         A sampler for which batches are work may then yield empty ones in their place.
@@ -228,9 +228,9 @@ class BatchShare(Sampler[list[Draw]]):
         """Which epoch the next iteration is."""
         self.sampler.set_epoch(epoch)
 
-    def pass_over(self, batches: int) -> None:
-        """As `EpochBatchSampler.pass_over`, of so many batches of this process."""
-        self.sampler.pass_over(batches * self.processes.world_size)
+    def will_skip(self, batches: int) -> None:
+        """As `EpochBatchSampler.will_skip`, of so many batches of this process."""
+        self.sampler.will_skip(batches * self.processes.world_size)
 
     def __len__(self) -> int:
         """This process's batches in an epoch."""
@@ -240,7 +240,7 @@ class BatchShare(Sampler[list[Draw]]):
         """This process's batches of the next epoch, from the `first` on."""
         size = self.processes.world_size
         if self.first:
-            self.pass_over(self.first)
+            self.will_skip(self.first)
         return islice(self.sampler, self.first * size + self.processes.rank, None, size)
 
 

@@ -92,7 +92,7 @@ class StreamBatchSampler(EpochBatchSampler):
     are a smaller batch of it. Where some lanes have none left, the last two batches of each lane share evenly.
 
     Batches of lanes that belong to other processes come empty and unread: whoever asks takes its own out of each step
-    (see `BatchShare`). So do those that `pass_over` was told of.
+    (see `BatchShare`). So do those that `will_skip` was told of.
 
     Args:
         stories: the stories.
@@ -141,7 +141,7 @@ class StreamBatchSampler(EpochBatchSampler):
         self._block_steps = max(1, buffer_size // lanes // batch_size)
         self._passed_over = 0
 
-    def pass_over(self, batches: int) -> None:
+    def will_skip(self, batches: int) -> None:
         """Does not read the first so many batches of the next iteration: they come empty."""
         self._passed_over = batches
 

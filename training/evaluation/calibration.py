@@ -84,15 +84,15 @@ def fit_temperature(pairs: JudgedPairs) -> float | None:
     right = int(pairs.right.sum())
     targets = np.where(pairs.right, (right + 1) / (right + 2), 1 / (len(pairs.right) - right + 2))
 
-    def slope(inverse: float) -> float:
+    def gradient(inverse: float) -> float:
         """Of the log-likelihood, which is concave in 1 / temperature."""
         return float(pairs.differences @ (targets - expit(inverse * pairs.differences)))
 
-    if slope(1 / _HIGHEST) <= 0:
+    if gradient(1 / _HIGHEST) <= 0:
         return _HIGHEST
-    if slope(1 / _LOWEST) >= 0:
+    if gradient(1 / _LOWEST) >= 0:
         return _LOWEST
-    return 1 / float(brentq(slope, 1 / _HIGHEST, 1 / _LOWEST, xtol=1e-12, rtol=1e-10))
+    return 1 / float(brentq(gradient, 1 / _HIGHEST, 1 / _LOWEST, xtol=1e-12, rtol=1e-10))
 
 
 def calibration_error(pairs: JudgedPairs, temperature: float) -> float:

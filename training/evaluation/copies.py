@@ -38,7 +38,9 @@ def copies_in_loader(stories: TokenizedStories, batch_size: int) -> Copies:
     return chosen(copies_of(stories), np.concatenate(evaluation_batches(stories.lengths, batch_size)))
 
 
-def interchanged(labels: np.ndarray, ranks: np.ndarray, sentence_mask: np.ndarray, copies: Copies) -> np.ndarray:
+def match_copies_to_ranks(
+    labels: np.ndarray, ranks: np.ndarray, sentence_mask: np.ndarray, copies: Copies
+) -> np.ndarray:
     """The labels, of which identical sentences have those that suit the order found: the lowest rank the lowest label.
 
     Args:

@@ -18,7 +18,7 @@ from training.data.stories import TokenizedStories, evaluation_loader
 from training.system.errors import CommandFailed
 from training.system.processes import Processes
 
-from .copies import Copies, chosen, copies_of, interchanged
+from .copies import Copies, chosen, copies_of, match_copies_to_ranks
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
 
 # Stories that are scored before progress is shown, and among which batches of similar length are found.
@@ -98,8 +98,8 @@ class Predictions:
 
     @cached_property
     def interchanged_labels(self) -> np.ndarray:
-        """The labels, of which identical sentences have those that suit the order found, see `interchanged`."""
-        return interchanged(self.labels, self.ranks, self.sentence_mask, self.copies)
+        """Labels in which identical sentences are interchanged, see `match_copies_to_ranks`."""
+        return match_copies_to_ranks(self.labels, self.ranks, self.sentence_mask, self.copies)
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -209,7 +209,9 @@ def predict(
     if processes.world_size > 1:
         own = [index for indices in batches[:counting] for index in indices]
         own_pairs = [] if pairs is None else [pairs[index] for index in own]
-        for others, *values, others_pairs in processes.gathered((own, scores[own], labels[own], mask[own], own_pairs)):
+        for others, *values, others_pairs in processes.all_gather(
+            (own, scores[own], labels[own], mask[own], own_pairs)
+        ):
             scores[others], labels[others], mask[others] = values
             if pairs is not None:
                 for index, logits in zip(others, others_pairs, strict=True):

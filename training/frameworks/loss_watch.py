@@ -76,7 +76,7 @@ class LossWatch:
 
     def _stop_at_first(self, found: tuple[int, str] | None) -> None:
         """Stops all processes if any of them found something; the earliest step is told of."""
-        everything = [item for item in self._run.processes.gathered(found) if item is not None]
+        everything = [item for item in self._run.processes.all_gather(found) if item is not None]
         if everything:
             raise TrainingFailed(min(everything)[1])
 
@@ -90,5 +90,5 @@ class LossWatch:
         epoch, step_of_epoch = divmod(step - 1, sampler.steps_per_epoch)
         sampler.set_epoch(epoch)
         place = step_of_epoch * sampler.gradient_accumulation_steps + batch
-        sampler.pass_over(place)
+        sampler.will_skip(place)
         return [self._run.training.storyid(draw) for draw in next(islice(sampler, place, None))]

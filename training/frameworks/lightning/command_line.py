@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from dataset_builder import UserError
 from dataset_builder.file_writing import write_text
-from training.system.device import steady_memory
+from training.system.device import limit_kernel_caches
 from training.system.exit_codes import DONE, exit_code
 from training.system.interrupts import exit_with
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if it was done, 1 if it failed for a reason outside of its input, 2 for bad input, 130 if it was interrupted;
         each but 0 with a line on standard error.
     """
-    steady_memory()
+    limit_kernel_caches()
     _quiet_libraries()
     return exit_code(lambda: _run(arguments), sys.argv[1:] if arguments is None else arguments)
 

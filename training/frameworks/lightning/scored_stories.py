@@ -28,7 +28,7 @@ class ScoredStories:
     def metrics(self, config: SentenceOrderingConfig, processes: Processes, copies: Copies) -> dict[str, float]:
         """The metrics over the stories of all processes; `copies` are their identical sentences."""
         # In the order of the one loader whose batches were distributed to the processes.
-        shares = processes.gathered(self._batches)
+        shares = processes.all_gather(self._batches)
         batches = [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
         everything = Predictions.joined([batch for batch in batches if (batch.labels != LABEL_PADDING).any()])
         known = {row: same for row, same in copies.items() if row < len(everything.labels)}  # not all may be scored

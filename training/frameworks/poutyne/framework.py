@@ -48,7 +48,7 @@ class RemainingBatches:
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         epoch, steps_done = divmod(self._run.progress.step, self._run.steps_per_epoch)
         self._loader.set_epoch(epoch)
-        self._loader.pass_over_steps(self._run.progress.step)
+        self._loader.will_resume_at(self._run.progress.step)
         for batch in skip_first_batches(self._loader, steps_done * self._run.batches_per_step):
             yield batch
             if self._run.finished:  # asked when the next batch is wanted, which is after the callbacks

@@ -216,7 +216,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     )
     trainer.remove_callback(PrinterCallback)
     if resume_from is not None:  # Trainer asks for the batches that are done, and throws them away
-        loader.pass_over_steps(checkpoint_step(resume_from))
+        loader.will_resume_at(checkpoint_step(resume_from))
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     # accelerate has put autocast around the model's `forward`; left there, the model would be judged in bfloat16.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
