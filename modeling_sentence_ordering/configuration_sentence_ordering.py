@@ -238,9 +238,10 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.context_layers = whole_number("context_layers", context_layers, at_least=0)
         self.consistency = float(consistency)
         # As plain numbers: NumPy's cannot be written to config.json.
-        self.marker_token_id = None if marker_token_id is None else operator.index(marker_token_id)
-        self.separator_token_id = None if separator_token_id is None else operator.index(separator_token_id)
-        self.max_input_tokens = None if max_input_tokens is None else operator.index(max_input_tokens)
+        self.marker_token_id, self.separator_token_id, self.max_input_tokens = (
+            None if number is None else operator.index(number)
+            for number in (marker_token_id, separator_token_id, max_input_tokens)
+        )
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
         self.base_model = hub_id(base_model)

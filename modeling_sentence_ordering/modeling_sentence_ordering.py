@@ -31,7 +31,7 @@ from .configuration_sentence_ordering import (
 )
 from .decoding_sentence_ordering import decoded_ranks
 from .handler import EndpointHandler  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, PADDING, check_head, compute_metrics, objective_loss
+from .objectives_sentence_ordering import PADDING, check_head, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .repository_sentence_ordering import (
     add_tokenizer,
@@ -445,8 +445,6 @@ class SentenceOrderingModel(PreTrainedModel):
         super().__init__(config)
         if config.backbone_config is None:
             raise ValueError("the config has no backbone_config; make a model with SentenceOrderingModel.from_encoder")
-        if config.objective not in OBJECTIVES:
-            raise ValueError(f"unknown objective {config.objective!r}; choose from {', '.join(OBJECTIVES)}")
         check_head(config.objective, config.head)
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
@@ -539,13 +537,24 @@ class SentenceOrderingModel(PreTrainedModel):
             content.shape,
             is_exact=input_ids is not None,
         )
-        encoded = self._encode(
-            {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids},
-            attention_mask,
-            self.config.output_attentions if output_attentions is None else output_attentions,
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-        )
-
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "token_type_ids": token_type_ids,
+        }
+        inputs |= {"output_attentions": output_attentions or None, "output_hidden_states": output_hidden_states or None}
+        present = {name: value for name, value in inputs.items() if value is not None}
+        encoded = self.encoder(attention_mask=attention_mask, **present)
+        if output_attentions and any(weights is None for weights in encoded.attentions or [None]):
+            implementation = self.config.backbone_config._attn_implementation
+            raise ValueError(
+                f"the attention implementation {implementation!r} does not return attention weights: load the model "
+                'with attn_implementation="eager"'
+            )
         sentence_mask = marker_positions >= 0
         if self.config.separator_token_id is not None:
             content = content & ~self._is_token(self.config.separator_token_id, shown)
@@ -594,19 +603,6 @@ class SentenceOrderingModel(PreTrainedModel):
         embedding = self.get_input_embeddings()(torch.tensor([token_id], device=shown.device))
         return (shown == embedding.to(shown.dtype)).all(dim=-1)
 
-    def _encode(self, inputs: dict[str, Any], attention_mask: Tensor, attentions: bool, hidden_states: bool) -> Any:
-        options = {name: value for name, value in inputs.items() if value is not None}
-        options |= {"output_attentions": True} if attentions else {}
-        options |= {"output_hidden_states": True} if hidden_states else {}
-        encoded = self.encoder(attention_mask=attention_mask, **options)
-        if attentions and any(weights is None for weights in encoded.attentions or [None]):
-            implementation = self.config.backbone_config._attn_implementation
-            raise ValueError(
-                f"the attention implementation {implementation!r} does not return attention weights: load the model "
-                'with attn_implementation="eager"'
-            )
-        return encoded
-
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers; the tokenizer of the repository that the model was loaded from is saved, too.
 
@@ -637,15 +633,11 @@ class SentenceOrderingModel(PreTrainedModel):
         return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
 
     compute_metrics = staticmethod(compute_metrics)
+    load_tokenizer = staticmethod(load_tokenizer)
 
     def data_collator(self, tokenizer: Any, **options: Any) -> DataCollatorForSentenceOrdering:
         """The collator for this model; the options are fields of [`DataCollatorForSentenceOrdering`]."""
         return DataCollatorForSentenceOrdering(tokenizer, self.config, **options)
-
-    @staticmethod
-    def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
-        """The tokenizer of an encoder or a sentence ordering model, with a marker; see `load_tokenizer`."""
-        return load_tokenizer(name_or_path, **kwargs)
 
     @classmethod
     def from_encoder(

@@ -196,8 +196,8 @@ def score_long_text(
 
 
 TASK = "sentence-ordering"
-# Stories of a list that are read at once: enough to form batches of similar length.
-_PORTION = 1024
+PORTION = 1024
+"""Stories that are read before any is scored: enough to form batches of similar length."""
 
 
 class SentenceOrderingPipeline(Pipeline):
@@ -293,7 +293,7 @@ class SentenceOrderingPipeline(Pipeline):
             raise TypeError("a story is a list of sentences, not one string: split it into sentences first")
         is_listed = isinstance(inputs, Sequence) and not hasattr(inputs, "column_names")
         stories = _iterated(inputs)
-        portions = self._portions(stories, _PORTION if is_listed else batch_size or 1, batch_size, parameters)
+        portions = self._portions(stories, PORTION if is_listed else batch_size or 1, batch_size, parameters)
         return list(portions) if is_listed else portions
 
     def _portions(

@@ -17,10 +17,7 @@ from modeling_sentence_ordering import (
     in_order,
     score_stories,
 )
-from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS
-
-# Stories that are read before any is scored: enough to find batches of similar length among them.
-PORTION = 1024
+from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS, PORTION
 
 
 @dataclass(frozen=True)
