@@ -71,7 +71,7 @@ def _suggestion(path: str, name: str, wanted: Any) -> Callable[[Trial], Any]:
     whole, log = isinstance(low, int), bool(wanted.get("log", False))
     options = {"log": log} if log else {"step": wanted.get("step", 1 if whole else None)}
     if whole:
-        return lambda trial: trial.suggest_int(name, low, high, **options)
+        return lambda trial: trial.suggest_int(name, int(low), int(high), **options)
     return lambda trial: trial.suggest_float(name, low, high, **options)
 
 
