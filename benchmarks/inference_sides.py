@@ -19,7 +19,7 @@ from training.evaluation.predictions import evaluate
 from training.inference.onnx_model import load_onnx_model
 from training.inference.ordering import order_stories
 from training.models.trained_model import load_trained_model
-from training.system.device import steady_memory
+from training.system.device import limit_kernel_caches
 
 Stories = Sequence[Sequence[str]]
 Work = Callable[[Stories], Any]
@@ -53,7 +53,7 @@ def _guide_evaluation(told: Mapping[str, Any]) -> Work:
 
 
 def _our_evaluation(told: Mapping[str, Any]) -> Work:
-    steady_memory()
+    limit_kernel_caches()
     model, tokenizer = load_trained_model(told["model"], bf16=told["bf16"])
     every = load_all(told["data"])
 
@@ -97,7 +97,7 @@ def _pipeline(told: Mapping[str, Any]) -> Work:
 
 
 def _order(told: Mapping[str, Any]) -> Work:
-    steady_memory()
+    limit_kernel_caches()
     backend = told.get("backend")
     model: Any
     if backend:

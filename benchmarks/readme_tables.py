@@ -7,7 +7,6 @@ results are not there is left as it is.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import sys
@@ -35,20 +34,21 @@ WAYS = {
 
 
 def recipe_fields() -> str:
-    """Every field of the recipe, its default, and the frameworks that refuse it."""
+    """Every field of the recipe with its default, allowed values, help, and the frameworks that refuse it."""
     from training.frameworks.protocol import load_framework
     from training.recipe.recipe import FRAMEWORKS, Recipe
+    from training.recipe.settings import settings_of
     from training.runs.comparison_tables import FRAMEWORK_NAMES
 
     refused = {FRAMEWORK_NAMES[name]: load_framework(name).REFUSED for name in FRAMEWORKS}
-    lines = ["| field | default | meaning |", "|---|---|---|"]
-    for spec in dataclasses.fields(Recipe):
-        default = spec.default if spec.default is not dataclasses.MISSING else []
-        shown = "" if default in (None, "", []) else f"`{default}`"
-        notes = [f"Not in {name}: {fields[spec.name]}." for name, fields in refused.items() if spec.name in fields]
-        meaning = " ".join([spec.metadata["help"], *notes])
+    lines = ["| field | default | allowed | meaning |", "|---|---|---|---|"]
+    for name, setting in settings_of(Recipe).items():
+        default = "" if setting.default in (None, "", []) else f"`{setting.default}`"
+        choices = "" if callable(setting.choices) else ", ".join(f"`{choice}`" for choice in setting.choices)
+        notes = [f"Not in {framework}: {fields[name]}." for framework, fields in refused.items() if name in fields]
+        meaning = " ".join([setting.help, *notes])
         meaning = re.sub(r"--\w+(?: (?:steps|pairs|pairwise)\b)?", r"`\g<0>`", meaning)
-        lines.append(f"| `{spec.name}` | {shown} | {meaning} |")
+        lines.append(f"| `{name}` | {default} | {choices or setting.limits} | {meaning} |")
     return "\n".join(lines)
 
 

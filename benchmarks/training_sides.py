@@ -27,7 +27,7 @@ from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingLog
 from training.models.encoders import build_model, checkpoint_activations, resolve_encoder
 from training.recipe.recipe import Recipe
-from training.system.device import fastest_device, steady_memory
+from training.system.device import fastest_device, limit_kernel_caches
 
 BARE = "bare loop"
 
@@ -98,7 +98,7 @@ def _measure_guide(told: Mapping[str, Any], stretch: Stretch) -> dict[str, Any]:
 
 
 def _measure_recipe(told: Mapping[str, Any], stretch: Stretch) -> dict[str, Any]:
-    steady_memory()
+    limit_kernel_caches()
     with tempfile.TemporaryDirectory() as folder:
         recipe = Recipe(
             **{"eval_strategy": "no", **told["recipe"], "max_steps": stretch.total, "output_dir": folder}

@@ -1,4 +1,4 @@
-"""Configuration of a sentence ordering model: which encoder, how it is read, what it is trained for."""
+"""Configuration of a sentence ordering model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-# What `auto_map` and `custom_pipelines` must say in every saved config. transformers rewrites both on loading (4.x
-# points them back at the repository that the model came from, `pipeline()` puts classes in), so a model saved again
-# would depend on that repository, or could not be written at all; `to_dict` therefore always writes these.
+# Written to every saved config. transformers rewrites both entries on loading (4.x points them back at the repository
+# that the model came from, `pipeline()` puts classes in), so a model saved again would depend on that repository, or
+# could not be written at all.
 AUTO_MAP = {
     "AutoConfig": "configuration_sentence_ordering.SentenceOrderingConfig",
     "AutoModel": "modeling_sentence_ordering.SentenceOrderingModel",
@@ -27,18 +27,23 @@ CUSTOM_PIPELINES = {
     }
 }
 
-# The names of our own code, as they are in the entries of saved configs.
+# The names of this package's classes in saved configs.
 OWN_REFERENCES = frozenset([*AUTO_MAP.values(), "pipeline_sentence_ordering.SentenceOrderingPipeline"])
-# Entries that name code: classes of a repository, of another repository (`user/name--module.Class`), or kernels.
+# Entries that refer to code: classes of this or another repository (`user/name--module.Class`), or kernels.
 _REFERENCES = ("auto_map", "custom_pipelines", "auto_mapping")
 _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
 READINGS = ("marker", "marker_and_mean", "max", "last")
 TARGET_SCALES = ("index", "unit")
-# What a config tells of its encoder under the names that all configs of transformers have.
+# Sizes of the encoder, under the names that all configs of transformers have.
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 HEADS = ("score", "pairs")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 class ConvolutionalEncoderConfig(PretrainedConfig):
@@ -89,7 +94,7 @@ class RecurrentEncoderConfig(PretrainedConfig):
         num_layers: recurrent layers.
         cell: `"lstm"`, `"gru"` or `"rnn"`.
         nonlinearity: `"tanh"` or `"relu"`, of the plain `"rnn"` cell only.
-        bidirectional: read the story from both ends, so that a sentence's state knows what follows as well.
+        bidirectional: read the story from both ends, so that a sentence's state depends on what follows, too.
         pad_token_id: id whose embedding is zero and stays zero.
     """
 
@@ -109,10 +114,8 @@ class RecurrentEncoderConfig(PretrainedConfig):
         **kwargs: Any,
     ) -> None:
         super().__init__(pad_token_id=pad_token_id, **kwargs)
-        if cell not in ("lstm", "gru", "rnn"):
-            raise ValueError(f"cell must be 'lstm', 'gru' or 'rnn', not {cell!r}")
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', not {nonlinearity!r}")
+        _check_choice("cell", cell, ("lstm", "gru", "rnn"))
+        _check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
         self.vocab_size = vocab_size
         self.embedding_dim = embedding_dim
         self.hidden_size = hidden_size
@@ -146,7 +149,7 @@ def _backbone_config(value: dict[str, Any] | PretrainedConfig | None) -> Pretrai
     value = without_references(value)
     model_type = value.pop("model_type", None)
     if model_type is None:
-        raise ValueError("backbone_config has no model_type, so nothing says which encoder it describes")
+        raise ValueError("backbone_config has no model_type: the encoder is unknown")
     for scratch in SCRATCH_ENCODERS.values():
         if scratch.model_type == model_type:
             return scratch(**value)
@@ -154,7 +157,7 @@ def _backbone_config(value: dict[str, Any] | PretrainedConfig | None) -> Pretrai
 
 
 class SentenceOrderingConfig(PretrainedConfig):
-    """Everything that a [`SentenceOrderingModel`] needs besides its weights.
+    """Configuration of a [`SentenceOrderingModel`].
 
     Args:
         backbone_config: the encoder's own config, or its dictionary with `model_type`.
@@ -162,32 +165,28 @@ class SentenceOrderingConfig(PretrainedConfig):
         target_scale: what the `mse` objective regresses on: `"index"`, the sentence's original index (0 … N-1), or
             `"unit"`, that index divided by N-1, for stories of varying length.
         reading: how a sentence's vector is read from the encoder's last hidden states: `"marker"` (the state at the
-            sentence's marker), `"marker_and_mean"` (that plus the mean over the sentence's tokens, which an encoder
-            that was pretrained for embeddings of sentences learns from much sooner), `"max"` (maximum over the
-            sentence's tokens) or `"last"` (the states where a recurrent network has read the sentence to its end,
-            from either side).
-        head: `"score"`, one linear layer that gives each sentence a score; or `"pairs"`, which decides each pair: the
-            logit of «i before j» is s_j - s_i + (q_i · k_j - q_j · k_i) / √pair_size, see `PairHead`. The order is then
-            the one with the highest sum of log-probabilities over all pairs.
+            sentence's marker), `"marker_and_mean"` (that plus the mean over the sentence's tokens; encoders pretrained
+            for sentence embeddings learn faster with it), `"max"` (maximum over the sentence's tokens) or `"last"`
+            (the states of a recurrent network at the sentence's end, for each direction).
+        head: `"score"`, one linear layer that gives each sentence a score; or `"pairs"`, which gives each pair a logit,
+            see `PairHead`. The order is then the one with the highest sum of log-probabilities over all pairs.
         pair_size: width of q and k, for `head="pairs"`.
-        context_layers: transformer layers over the sentences' vectors before the head, so that a sentence is judged in
-            view of the others; see `ContextLayer`.
+        context_layers: transformer layers over the sentences' vectors before the head, see `ContextLayer`.
         consistency: weight of the consistency term in training (see `pair_consistency`), for `objective="pairwise"`;
-            with more than 0 a training batch shows each story in two shuffles.
-        marker_token_id: id of the token that stands before each sentence.
+            above 0 a training batch shows each story in two shuffles.
+        marker_token_id: id of the token before each sentence.
         separator_token_id: id of the token that closes the story, or None.
-        max_input_tokens: the most tokens of one story that the encoder takes, or None where it has no limit.
+        max_input_tokens: the most tokens of one story that the encoder takes, or None for no limit.
         head_dropout: dropout probability before the head.
         initializer_range: standard deviation of the head's initial weights.
         base_model: the encoder's id on the Hub, or None; a local path is never kept.
-        confidence_temperature: what a difference of two scores is divided by to tell how sure their order is, above 0;
-            see `confidence`. None where the scores have not been calibrated.
-        group_size: the most sentences that the encoder is shown at once of a text too long for it, 2 or more; None for
-            a number that suits most models.
+        confidence_temperature: divisor of score differences, above 0, see `confidence`; None where the scores have not
+            been calibrated.
+        group_size: the most sentences of a long text that the encoder is shown at once, 2 or more; None for the
+            pipeline's default.
 
     Raises:
-        ValueError: for an unknown reading, target scale, head or backbone, or a temperature, group size, pair size or
-            number of context layers that is out of range.
+        ValueError: for an unknown reading, target scale, head or backbone, or a number that is out of range.
     """
 
     model_type = "sentence_ordering"
@@ -216,18 +215,15 @@ class SentenceOrderingConfig(PretrainedConfig):
         group_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if reading not in READINGS:
-            raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
-        if target_scale not in TARGET_SCALES:
-            raise ValueError(f"target_scale must be one of {', '.join(TARGET_SCALES)}, not {target_scale!r}")
-        if head not in HEADS:
-            raise ValueError(f"head must be one of {', '.join(HEADS)}, not {head!r}")
+        _check_choice("reading", reading, READINGS)
+        _check_choice("target_scale", target_scale, TARGET_SCALES)
+        _check_choice("head", head, HEADS)
         if not 0 <= consistency < math.inf:
             raise ValueError(f"consistency must be a number of at least 0, got {consistency!r}")
         if consistency and objective != "pairwise":
             raise ValueError(f"consistency needs the objective 'pairwise', got {objective!r}")
         if confidence_temperature is not None and not 0 < confidence_temperature < math.inf:
-            raise ValueError(f"confidence_temperature must be a number above 0, not {confidence_temperature!r}")
+            raise ValueError(f"confidence_temperature must be a number above 0, got {confidence_temperature!r}")
         group_size = None if group_size is None else whole_number("group_size", group_size, at_least=2)
         if not type(self).__module__.startswith("transformers_modules."):
             # With this attribute `pipeline()` would ask for `trust_remote_code`, although the code is installed.
@@ -242,9 +238,10 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.context_layers = whole_number("context_layers", context_layers, at_least=0)
         self.consistency = float(consistency)
         # As plain numbers: NumPy's cannot be written to config.json.
-        self.marker_token_id = None if marker_token_id is None else operator.index(marker_token_id)
-        self.separator_token_id = None if separator_token_id is None else operator.index(separator_token_id)
-        self.max_input_tokens = None if max_input_tokens is None else operator.index(max_input_tokens)
+        self.marker_token_id, self.separator_token_id, self.max_input_tokens = (
+            None if number is None else operator.index(number)
+            for number in (marker_token_id, separator_token_id, max_input_tokens)
+        )
         self.head_dropout = head_dropout
         self.initializer_range = initializer_range
         self.base_model = hub_id(base_model)
@@ -285,7 +282,7 @@ class SentenceOrderingConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> SentenceOrderingConfig:
-        """The config of what `config.json` holds; whatever code it names, the result names ours only."""
+        """The config from the contents of `config.json`, without references to code other than this package's."""
         own = {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
         entries = without_references(config_dict)
         entries |= {key: copy.deepcopy(value) for key, value in own.items() if key in config_dict}
@@ -293,7 +290,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain values: always with our own code entries, never with a path of this machine."""
+        """The config as plain values: always with this package's code entries, never with a local path."""
         custom_pipelines = self.__dict__.pop("custom_pipelines", None)  # `pipeline()` has put classes in it
         try:
             output: dict[str, Any] = super().to_dict()
@@ -306,7 +303,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         output["custom_pipelines"] = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
         for entry in (output, output.get("backbone_config")):
             if isinstance(entry, dict):
-                entry.pop("_name_or_path", None)  # where it was loaded from: a folder of this machine, as likely as not
+                entry.pop("_name_or_path", None)  # where it was loaded from, often a local folder
         return output
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -319,7 +316,7 @@ class SentenceOrderingConfig(PretrainedConfig):
 
 
 def whole_number(name: str, value: Any, *, at_least: int) -> int:
-    """A value as int, also where it is an integer of NumPy or of a tensor.
+    """A value as int; it may be an integer of NumPy or of a tensor.
 
     Raises:
         ValueError: if it is not a whole number, or too small.
@@ -329,7 +326,7 @@ def whole_number(name: str, value: Any, *, at_least: int) -> int:
     except TypeError:
         number = None
     if number is None or number < at_least:
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
     return number
 
 
@@ -346,42 +343,41 @@ def _from_encoder(backbone: PretrainedConfig | None, name: str) -> int:
 
 
 def without_references(value: Any) -> Any:
-    """A copy of parsed JSON without the entries that name code to load, at any depth."""
+    """A copy of parsed JSON without the entries that refer to code, at any depth."""
     if isinstance(value, dict):
         return {key: without_references(entry) for key, entry in value.items() if not names_code(key, entry)}
     return [without_references(entry) for entry in value] if isinstance(value, list) else value
 
 
 def names_code(key: str, entry: Any) -> bool:
-    """Whether an entry of a configuration file is a reference to code, outside of transformers, to load."""
+    """Whether an entry of a configuration file refers to code outside of transformers."""
     names = entry.values() if isinstance(entry, dict) else [entry]
     # transformers 4.57 takes the private names (`_attn_implementation_internal`) from a file as well.
     is_kernel = str(key).removesuffix("_internal") in _KERNELS and any("/" in str(name) for name in names)
     return is_kernel or (key in _REFERENCES and isinstance(entry, (str, list, dict)))
 
 
-def references_in(value: Any) -> list[str]:
-    """The names of code in parsed JSON: the entries that `without_references` leaves out."""
+def references_in(value: Any, *, inside: bool = False) -> list[str]:
+    """The references to code in parsed JSON: the entries that `without_references` leaves out.
+
+    Args:
+        value: parsed JSON.
+        inside: whether it is a part of such an entry, so that every string is a reference.
+    """
+    if isinstance(value, str):
+        return [value] if inside else []
     if isinstance(value, list):
-        return [name for entry in value for name in references_in(entry)]
-    if not isinstance(value, dict):
-        return []
+        return [name for entry in value for name in references_in(entry, inside=inside)]
     found = []
-    for key, entry in value.items():
+    for key, entry in value.items() if isinstance(value, dict) else ():
         if key == "custom_pipelines" and isinstance(entry, dict):
             entry = [task.get("impl") if isinstance(task, dict) else task for task in entry.values()]
-        found += _texts(entry) if names_code(key, entry) else references_in(entry)
+        found += references_in(entry, inside=inside or names_code(key, entry))
     return found
 
 
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, (dict, list)):
-        return [text for entry in (value.values() if isinstance(value, dict) else value) for text in _texts(entry)]
-    return [value] if isinstance(value, str) else []
-
-
 def forget_references(config: PretrainedConfig) -> None:
-    """Removes from a loaded config, and from those inside of it, what names code to load."""
+    """Removes references to code from a loaded config and the configs inside it."""
     for key, value in list(vars(config).items()):
         if isinstance(value, PretrainedConfig):
             forget_references(value)
@@ -392,7 +388,7 @@ def forget_references(config: PretrainedConfig) -> None:
 
 
 def hub_id(name_or_path: str | None) -> str | None:
-    """`name_or_path` if it can only be the id of a repository on the Hub, None for a path of this machine."""
+    """`name_or_path` if it can only be the id of a repository on the Hub, None for a local path."""
     is_path = not name_or_path or os.path.exists(name_or_path) or not _HUB_ID.fullmatch(name_or_path)
     return None if is_path or name_or_path in SCRATCH_ENCODERS else name_or_path
 

@@ -1,6 +1,6 @@
-"""What a Hugging Face Inference Endpoint runs: JSON in, JSON out. It is found by the name of this file.
+"""Handler of a Hugging Face Inference Endpoint, which finds it by the name of this file.
 
-A request has limits, so that none occupies the endpoint for long. Each is an environment variable of the endpoint:
+Limits keep a request from occupying the endpoint for long. Each is an environment variable of the endpoint:
 
 | variable | limit | default |
 |---|---|---|
@@ -23,7 +23,7 @@ from transformers import pipeline
 LIMITS = {"SENTENCES": 10_000, "BYTES": 2**22, "PAIRS": 100_000, "PERMUTATIONS": 32, "BATCH_SIZE": 256}
 
 MOST_OF_AN_ERROR = 500
-"""Characters of a message: a long value of a request is not sent back."""
+"""Characters of an error message: long values of a request are not sent back."""
 
 
 class EndpointHandler:
@@ -42,21 +42,21 @@ class EndpointHandler:
         self.order = pipeline("sentence-ordering", model=path, trust_remote_code=True, device=device)
 
     def __call__(self, data: dict[str, Any]) -> Any:
-        """Orders what a request brings.
+        """Orders the stories of a request.
 
         Args:
             data: `inputs`, one story (a list of sentences) or a list of stories; `parameters`, if any, such as
                 `{"batch_size": 8}`.
 
         Returns:
-            The pipeline's answer or list of answers; `{"error": ...}` for a request that makes no sense or exceeds a
+            The pipeline's answer or list of answers; `{"error": ...}` for an invalid request or one that exceeds a
             limit.
         """
         if not isinstance(data, dict) or "inputs" not in data:
             return {"error": "the request has no 'inputs': one story (a list of sentences) or a list of stories"}
         parameters = data.get("parameters") or {}
         if not isinstance(parameters, dict):
-            return {"error": f"'parameters' is a mapping of names to values, not {type(parameters).__name__}"}
+            return {"error": f"'parameters' must be an object, not {type(parameters).__name__}"}
         try:
             self._check(data["inputs"], parameters)
             return self.order(data["inputs"], **parameters)
@@ -78,7 +78,7 @@ class EndpointHandler:
             if number > self.limits[name]:
                 what = name.lower().replace("_", " ")
                 raise ValueError(
-                    f"the request has {number:,} {what}, but this endpoint takes {self.limits[name]:,} at most "
+                    f"the request has {number:,} {what}, but this endpoint takes at most {self.limits[name]:,} "
                     f"(SENTENCE_ORDERING_MAX_{name})"
                 )
 
@@ -93,7 +93,7 @@ def _limit(name: str) -> int:
 
 
 def _sentences(value: Any, depth: int) -> list[str]:
-    """The strings in a story or in stories; a dictionary is a story, too."""
+    """All sentences of a story or of stories, either of which may be dictionaries."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
@@ -104,7 +104,7 @@ def _sentences(value: Any, depth: int) -> list[str]:
 
 
 def _empty(value: Any) -> int:
-    """Stories without a sentence, which take some time as well."""
+    """The number of stories without sentences, which take some time, too."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return 0
     return sum(not isinstance(story, str) and not _sentences(story, depth=1) for story in value)
@@ -118,4 +118,4 @@ def _pairs(value: Any) -> int:
 
 
 def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0  # what is not a number is refused by the pipeline
+    return value if isinstance(value, int) else 0  # the pipeline refuses other types

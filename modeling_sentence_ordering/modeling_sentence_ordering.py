@@ -21,8 +21,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 # Not all are used here. When transformers saves a model loaded with `trust_remote_code`, it copies the files that this
-# one imports: without these lines the pipeline would be missing in a model pushed again. And 4.46 looks no further
-# than this file's own imports when it copies code out of a folder, so every file of the package must be named here.
+# one imports: without these lines the pipeline would be missing in a model pushed again. And 4.46 follows only this
+# file's own imports when it copies code from a folder, so every file of the package must be imported here.
 from .configuration_sentence_ordering import (
     ConvolutionalEncoderConfig,
     RecurrentEncoderConfig,
@@ -31,7 +31,7 @@ from .configuration_sentence_ordering import (
 )
 from .decoding_sentence_ordering import decoded_ranks
 from .handler import EndpointHandler  # noqa: F401
-from .objectives_sentence_ordering import OBJECTIVES, PADDING, check_head, compute_metrics, objective_loss
+from .objectives_sentence_ordering import PADDING, check_head, compute_metrics, objective_loss
 from .pipeline_sentence_ordering import SentenceOrderingPipeline  # noqa: F401
 from .repository_sentence_ordering import (
     add_tokenizer,
@@ -421,7 +421,7 @@ def apply_head(vectors: Tensor, sentence_mask: Tensor, head: nn.Module, kind: st
 
 
 class SentenceOrderingModel(PreTrainedModel):
-    """An encoder with a head that scores each sentence, and the objective it is trained with."""
+    """An encoder with a head that scores each sentence, and its training objective."""
 
     config_class = SentenceOrderingConfig
     base_model_prefix = "encoder"
@@ -433,7 +433,7 @@ class SentenceOrderingModel(PreTrainedModel):
     _supports_flex_attn = True
     # The loss is averaged in `forward`: Trainer still has to divide it by the number of accumulation steps.
     accepts_loss_kwargs = False
-    # Quantizers of transformers skip these modules: a single row of weights is not worth the rounding.
+    # Quantizers of transformers skip these modules: rounding a single row of weights saves almost nothing.
     _keep_in_fp32_modules = ["head"]
 
     def __init__(self, config: SentenceOrderingConfig) -> None:
@@ -445,8 +445,6 @@ class SentenceOrderingModel(PreTrainedModel):
         super().__init__(config)
         if config.backbone_config is None:
             raise ValueError("the config has no backbone_config; make a model with SentenceOrderingModel.from_encoder")
-        if config.objective not in OBJECTIVES:
-            raise ValueError(f"unknown objective {config.objective!r}; choose from {', '.join(OBJECTIVES)}")
         check_head(config.objective, config.head)
         self.encoder: Any = build_encoder(config.backbone_config)
         config.backbone_config = self.encoder.config  # one config, which resizing the embeddings keeps up to date
@@ -471,7 +469,7 @@ class SentenceOrderingModel(PreTrainedModel):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the weights, or, if accelerate keeps them elsewhere, where it computes."""
+        """The device for inputs: that of the weights, or the execution device if accelerate keeps them elsewhere."""
         device: torch.device = super().device
         if device.type != "meta":
             return device
@@ -509,7 +507,7 @@ class SentenceOrderingModel(PreTrainedModel):
             input_ids: `(batch, tokens)`, int64: marker, sentence, marker, sentence, …, separator.
             attention_mask: `(batch, tokens)`, 1 for tokens, 0 for padding on the right; all ones if missing.
             token_type_ids: `(batch, tokens)`, for encoders that have them; not needed.
-            marker_positions: `(batch, max_sentences)`, int64, where each sentence's marker stands, -1 where a story
+            marker_positions: `(batch, max_sentences)`, int64, the position of each sentence's marker, -1 where a story
                 has no such sentence. Without it the markers are searched for, which waits for the device.
             labels: `(batch, max_sentences)`, int64, the original index (0 … N-1) of each sentence, -100 for padding; or
                 `(batch, tokens)`, the index at each marker and -100 elsewhere.
@@ -517,14 +515,14 @@ class SentenceOrderingModel(PreTrainedModel):
             is_twin: `(batch,)`, bool, the row is another shuffle of the story in the row before it; for the
                 consistency term in training.
             inputs_embeds: `(batch, tokens, embedding width)`, token embeddings instead of `input_ids`. Markers are
-                found by their embedding, so that prompts of PEFT may stand before them.
+                found by their embedding, so that PEFT may put prompts before them.
             output_attentions: return the encoder's attention weights; the config's setting if None.
             output_hidden_states: return the encoder's hidden states; the config's setting if None.
             return_dict: return a tuple if false.
 
         Raises:
-            ValueError: if labels and markers do not belong together, there are no markers, or the attention
-                implementation returns no weights.
+            ValueError: if labels and markers do not match, there are no markers, or the attention implementation
+                returns no weights.
         """
         shown = inputs_embeds if input_ids is None else input_ids
         if shown is None or (input_ids is not None and inputs_embeds is not None):
@@ -539,13 +537,24 @@ class SentenceOrderingModel(PreTrainedModel):
             content.shape,
             is_exact=input_ids is not None,
         )
-        encoded = self._encode(
-            {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids},
-            attention_mask,
-            self.config.output_attentions if output_attentions is None else output_attentions,
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-        )
-
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "token_type_ids": token_type_ids,
+        }
+        inputs |= {"output_attentions": output_attentions or None, "output_hidden_states": output_hidden_states or None}
+        present = {name: value for name, value in inputs.items() if value is not None}
+        encoded = self.encoder(attention_mask=attention_mask, **present)
+        if output_attentions and any(weights is None for weights in encoded.attentions or [None]):
+            implementation = self.config.backbone_config._attn_implementation
+            raise ValueError(
+                f"the attention implementation {implementation!r} does not return attention weights: load the model "
+                'with attn_implementation="eager"'
+            )
         sentence_mask = marker_positions >= 0
         if self.config.separator_token_id is not None:
             content = content & ~self._is_token(self.config.separator_token_id, shown)
@@ -588,32 +597,18 @@ class SentenceOrderingModel(PreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _is_token(self, token_id: int | None, shown: Tensor) -> Tensor:
-        """Where a token stands, `(batch, tokens)`, in ids or in embeddings."""
+        """`(batch, tokens)`, bool: whether a position holds the token, in ids or in embeddings."""
         if shown.dim() == 2:
             return shown == (-1 if token_id is None else token_id)
         embedding = self.get_input_embeddings()(torch.tensor([token_id], device=shown.device))
         return (shown == embedding.to(shown.dtype)).all(dim=-1)
 
-    def _encode(self, inputs: dict[str, Any], attention_mask: Tensor, attentions: bool, hidden_states: bool) -> Any:
-        options = {name: value for name, value in inputs.items() if value is not None}
-        options |= {"output_attentions": True} if attentions else {}
-        options |= {"output_hidden_states": True} if hidden_states else {}
-        encoded = self.encoder(attention_mask=attention_mask, **options)
-        if attentions and any(weights is None for weights in encoded.attentions or [None]):
-            implementation = self.config.backbone_config._attn_implementation
-            raise ValueError(
-                f"the attention implementation {implementation!r} does not return attention weights: load the model "
-                'with attn_implementation="eager"'
-            )
-        return encoded
-
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As in transformers; the tokenizer of the repository that the model was loaded from is saved as well.
+        """As in transformers; the tokenizer of the repository that the model was loaded from is saved, too.
 
-        So whoever loads a model, trains it further with code that knows nothing of this package and saves it, has a
-        model that loads in full. A tokenizer that is in the folder already stays.
+        So a model that was trained further without this package is complete. A tokenizer in the folder is kept.
         """
-        # What transformers pushes here it pushes before the tokenizer is there; `push_to_hub` does it in order.
+        # transformers would push before the tokenizer is saved.
         push = kwargs.pop("push_to_hub", False)
         names = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")
         options = {name: kwargs.pop(name) for name in names if name in kwargs}
@@ -638,15 +633,11 @@ class SentenceOrderingModel(PreTrainedModel):
         return upload(working_dir, repo_id, files_timestamps, commit_message=commit_message, **options)
 
     compute_metrics = staticmethod(compute_metrics)
+    load_tokenizer = staticmethod(load_tokenizer)
 
     def data_collator(self, tokenizer: Any, **options: Any) -> DataCollatorForSentenceOrdering:
         """The collator for this model; the options are fields of [`DataCollatorForSentenceOrdering`]."""
         return DataCollatorForSentenceOrdering(tokenizer, self.config, **options)
-
-    @staticmethod
-    def load_tokenizer(name_or_path: str, **kwargs: Any) -> Any:
-        """The tokenizer that belongs to an encoder or a model of ours, marker included; see `load_tokenizer`."""
-        return load_tokenizer(name_or_path, **kwargs)
 
     @classmethod
     def from_encoder(
@@ -670,14 +661,14 @@ class SentenceOrderingModel(PreTrainedModel):
             The model in float32 and in eval mode, as `from_pretrained` gives it.
 
         Raises:
-            ValueError: for causal and encoder-decoder models, or a small encoder without a tokenizer.
-            OSError: if there is no such model, or it has no safetensors file.
+            ValueError: for causal and encoder-decoder models, or `"cnn"` and `"rnn"` without a tokenizer.
+            OSError: if the model does not exist, or has no safetensors file.
         """
         if is_scratch_encoder(name_or_path):
             return cls(scratch_config(name_or_path, tokenizer, config)).eval()
         encoder, tokenizer = load_encoder(name_or_path, tokenizer, encoder_kwargs or {})
         config.setdefault("base_model", name_or_path)
-        # A separator that is the marker, too, would be one sentence more.
+        # A separator that is also the marker would be one more sentence.
         separator = tokenizer.sep_token_id
         config.setdefault("separator_token_id", None if separator == tokenizer.cls_token_id else separator)
         return cls._around(encoder, tokenizer, config).eval()
@@ -686,7 +677,7 @@ class SentenceOrderingModel(PreTrainedModel):
     def from_token_classification(
         cls, name_or_path: str, *, encoder: str | None = None, tokenizer: Any = None, **config: Any
     ) -> SentenceOrderingModel:
-        """Rescues a checkpoint trained the way of the 2021 guide.
+        """Converts a checkpoint of the 2021 guide.
 
         It is a `…ForTokenClassification` with one label, or a `…ForQuestionAnswering`, whose start logits are the
         scores; as a folder or repository of transformers, or as a Lightning `.ckpt` file. The scores are those of
@@ -695,15 +686,15 @@ class SentenceOrderingModel(PreTrainedModel):
 
         Args:
             name_or_path: the old checkpoint, by id, folder or file.
-            encoder: the encoder it was trained from, by id or folder; for a file, which holds weights alone.
+            encoder: the encoder it was trained from, by id or folder; needed for a file, which has only weights.
             tokenizer: its tokenizer; if None, that of the encoder or the checkpoint.
             **config: fields of `SentenceOrderingConfig`.
 
         Raises:
-            ValueError: if the checkpoint has no such head, more labels, or a head that is more than one linear layer.
+            ValueError: if the checkpoint has no such head, more labels, or a head that is not one linear layer.
         """
         if config.get("head", "score") != "score" or config.get("context_layers"):
-            raise ValueError("a checkpoint of the guide has weights for the head 'score' alone")
+            raise ValueError("a checkpoint of the guide has weights for the head 'score' only")
         old, head = load_guide_model(name_or_path, encoder)
         tokenizer = load_tokenizer(encoder or name_or_path) if tokenizer is None else with_marker(tokenizer)
         config.setdefault("base_model", encoder or name_or_path)

@@ -169,7 +169,9 @@ def pair_consistency(pair_logits: Tensor, labels: Tensor, valid: Tensor, is_twin
 
 
 def check_head(objective: str, head: str) -> None:
-    """Raises ValueError for an objective that a head cannot be trained with: `mse` with the head `pairs`."""
+    """Raises ValueError for an unknown objective, and for `mse` with the head `pairs`, which it cannot train."""
+    if objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
     if head == "pairs" and objective == "mse":
         raise ValueError(
             "the objective 'mse' cannot train the head 'pairs', which does not predict positions: use 'pairwise'"
@@ -210,11 +212,9 @@ def objective_loss(
     Raises:
         ValueError: if the objective does not exist, or labels and scores differ in shape.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
+    check_head(objective, "score" if pair_logits is None else "pairs")
     if labels.shape != scores.shape:
         raise ValueError(f"labels are {tuple(labels.shape)} but scores are {tuple(scores.shape)}: one per sentence")
-    check_head(objective, "score" if pair_logits is None else "pairs")
     valid = sentence_mask & (labels != -100)
     # Promoted, not cast: under float64 the loss stays float64. No op here is on autocast's lists for bf16 or fp16
     # inputs, since what comes in is float32 at least.

@@ -196,8 +196,8 @@ def score_long_text(
 
 
 TASK = "sentence-ordering"
-# Stories of a list that are read before any is scored: enough to find batches of similar length among them.
-_PORTION = 1024
+PORTION = 1024
+"""Stories that are read before any is scored: enough to form batches of similar length."""
 
 
 class SentenceOrderingPipeline(Pipeline):
@@ -211,32 +211,28 @@ class SentenceOrderingPipeline(Pipeline):
     # {"sentences": ["Tom baked a cake.", "He ate it."], "order": [1, 0], "scores": [1.1, 0.2]}
     ```
 
-    Each answer is a dictionary: `sentences` in order, `order` the input indices in that order (always a permutation),
-    `scores` one float per input sentence, lower comes first. Sentences of equal score are ordered by their text,
-    identical ones by their place in the input.
+    Each answer is a dictionary:
 
-    A model with `head="pairs"` decides each pair, and the answer is the order with the highest sum of log-probabilities
-    over all pairs: certainly the best one for up to 12 sentences, and for more the result of a local search, see
-    `best_order`. A sentence's score is then minus the mean log-odds of coming before the others; where the pairs say
-    more than scores can express, `order` may differ from the order of the scores.
+    - `sentences`: in order.
+    - `order`: the input indices in that order, always a permutation. Sentences of equal score are ordered by their
+      text, identical ones by their index. With `head="pairs"` it is `best_order`, which may differ from the order of
+      the scores.
+    - `scores`: one float per input sentence, lower comes first. With `head="pairs"`, minus the mean log-odds of coming
+      before the others.
+    - `confidence`, if the scores have been calibrated (`confidence_temperature` in the config): for each sentence but
+      the last, the probability that it comes before the next one; 1 if a constraint puts it there.
+    - `truncated`, for a long text only: the indices of sentences of which only the beginning was read, because any two
+      sentences must fit into the encoder together.
 
-    A model whose scores have been calibrated (`confidence_temperature` in its config) gives `confidence` as well: for
-    each sentence but the last, the probability that it does stand before the next one. It is lowest where the order is
-    most in doubt.
+    Constraints restrict the order: `order(story, first=2, before=[(0, 3), (3, 1)])` names sentences by their index in
+    the input. In a batch each story has its own:
+    `order([{"sentences": story, "first": 2}, {"sentences": another, "last": 0}])`; see `order_by_scores`.
 
-    What is known of the order already is kept: `order(story, first=2, before=[(0, 3), (3, 1)])` names sentences by
-    their places in the input, counted from 0. In a batch each story has its own, as a dictionary:
-    `order([{"sentences": story, "first": 2}, {"sentences": another, "last": 0}])`. What this does to the other
-    sentences is told by `order_by_scores`; the confidence of two neighbours that are fixed is 1.
+    A text of more sentences than the encoder holds is ordered by groups of them, see `score_long_text`;
+    `num_permutations` is then a factor for the number of groups.
 
-    A text of more sentences than the encoder holds is ordered by groups of them, see `score_long_text`; with
-    `num_permutations`, by so many times as many groups. Its scores are the strengths that explain best what the model
-    says of all groups, in the same unit, and the rest is as for a short one. If a sentence is so long that no other
-    may fit beside it, its beginning stands for it, and the answer has a key more, `truncated`, the indices of such.
-
-    The order in which the sentences come in does not matter: the model is shown them in an order that their texts
-    decide, see `arrangements`. Among other stories in a batch, and so with other padding, scores may differ in their
-    last digits.
+    The order of the input does not matter: the model is shown the sentences in an order that depends on their texts,
+    see `arrangements`. Among other stories in a batch, and so with other padding, the last digits of scores may differ.
     """
 
     _load_processor = False
@@ -247,15 +243,15 @@ class SentenceOrderingPipeline(Pipeline):
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         places = getattr(model, "hf_device_map", None)
         if places is not None:
-            model.hf_device_map = {"": model.device}  # transformers takes the first place, be it "disk", for a device
+            model.hf_device_map = {"": model.device}  # transformers takes the first entry for a device, even "disk"
         super().__init__(model, *args, **kwargs)
         if places is not None:
             model.hf_device_map = places
         if not hasattr(self, "modelcard"):  # transformers 5.2 and some after it read it when a pipeline is saved
             self.modelcard = None
         if self.tokenizer is None:
-            raise ValueError("this model came without its tokenizer: pass tokenizer=…, or save one beside the model")
-        # transformers pads a batch on this side, and most encoders number their positions from the left.
+            raise ValueError("the model has no tokenizer: pass tokenizer=…, or save one in the model's folder")
+        # Most encoders number their positions from the left.
         self.tokenizer.padding_side = "right"
         config: SentenceOrderingConfig = self.model.config
         self.story_tokenizer = StoryTokenizer(self.tokenizer, config)
@@ -267,22 +263,21 @@ class SentenceOrderingPipeline(Pipeline):
 
         Args:
             inputs: a `list[str]` is one story and gives one answer, a `list[list[str]]` is a batch and gives a list;
-                arrays, Series, and columns and tables of Arrow or pandas are taken as the lists that they hold.
-                A generator of stories gives a generator of answers, as does a `datasets.Dataset` with a column
-                `sentences`; a dictionary with the key `sentences` is a story, too, and may have the keys `first`,
-                `last` and `before`.
-            batch_size: the arrangements, of whichever stories, that go through the model at once at most, and the
-                stories that are read of a generator before the first is answered. Without it as many as `BATCH_TOKENS`
-                are enough for, of similar length, and a generator is answered story by story.
+                arrays, Series, and columns and tables of Arrow or pandas are converted to lists. A generator of stories
+                gives a generator of answers, as does a `datasets.Dataset` with a column `sentences`. A dictionary with
+                the key `sentences` is a story, too, and may have the keys `first`, `last` and `before`.
+            batch_size: the most arrangements, of any stories, that go through the model at once, and the stories that
+                are read from a generator before the first answer. By default batches have up to `BATCH_TOKENS` tokens,
+                and a generator is answered story by story.
             num_workers: has no effect: the tokenizer uses all cores by itself.
-            **kwargs: of one story `first`, the sentence that begins it, `last`, the one that ends it, and `before`,
-                pairs (i, j) where sentence i stands somewhere before sentence j; `num_permutations`, the arrangements
-                of each story that scores are averaged over (1 by default).
+            **kwargs: for one story `first` and `last`, the index of its first and last sentence, and `before`, pairs
+                (i, j) where sentence i comes somewhere before sentence j; `num_permutations`, the number of
+                arrangements of each story that scores are averaged over (1 by default).
 
         Raises:
             TypeError: if a story is not a list of strings, or `first`, `last` or `before` is given for many stories.
-            ValueError: if a sentence is not valid Unicode, no order can be as `first`, `last` and `before` say, or
-                `num_permutations` or `batch_size` is less than 1, or `num_permutations` more than 1,000.
+            ValueError: if a sentence is not valid Unicode, no order satisfies the constraints, or `num_permutations`
+                (1 to 1,000) or `batch_size` is out of range.
         """
         batch_size = self._batch_size if batch_size is None else batch_size
         batch_size = None if batch_size is None else whole_number("batch_size", batch_size, at_least=1)
@@ -298,7 +293,7 @@ class SentenceOrderingPipeline(Pipeline):
             raise TypeError("a story is a list of sentences, not one string: split it into sentences first")
         is_listed = isinstance(inputs, Sequence) and not hasattr(inputs, "column_names")
         stories = _iterated(inputs)
-        portions = self._portions(stories, _PORTION if is_listed else batch_size or 1, batch_size, parameters)
+        portions = self._portions(stories, PORTION if is_listed else batch_size or 1, batch_size, parameters)
         return list(portions) if is_listed else portions
 
     def _portions(
@@ -312,7 +307,7 @@ class SentenceOrderingPipeline(Pipeline):
         return answers
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Writes model, code and tokenizer, the tokenizer for transformers 4 as well; see `save_tokenizer`."""
+        """Writes model, code and tokenizer, in a form that transformers 4 reads, too; see `save_tokenizer`."""
         super().save_pretrained(save_directory, **kwargs)
         save_tokenizer(self.tokenizer, save_directory)
 
@@ -320,14 +315,14 @@ class SentenceOrderingPipeline(Pipeline):
         self, num_permutations: int | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
-            raise TypeError(f"the sentence-ordering pipeline has no {', '.join(sorted(kwargs))}")
+            raise TypeError(f"unknown argument of the sentence-ordering pipeline: {', '.join(sorted(kwargs))}")
         if num_permutations is None:
             return {}, {}, {}
-        arrangements((), num_permutations)  # refuses what is no number of arrangements, before anything is read
+        arrangements((), num_permutations)  # raises an error for an invalid number before anything is read
         return {"num_permutations": num_permutations}, {}, {}
 
     def preprocess(self, stories: list[Any]) -> _Stories:
-        """Some stories to ids, with what the answers need."""
+        """Tokenizes stories and reads their constraints."""
         sentences = [_sentences(story) for story in stories]
         fixed = [
             FixedPoints.read(story, len(texts)) if isinstance(story, Mapping) else None
@@ -339,7 +334,7 @@ class SentenceOrderingPipeline(Pipeline):
 
     def _forward(self, stories: _Stories, batch_size: int | None, num_permutations: int = 1) -> _Stories:
         ids = [shortened for shortened, _ in stories.shortened]
-        # Stories that somebody batches are batched as they say, and not by their tokens as well.
+        # A given batch size is the only limit.
         batch_tokens = BATCH_TOKENS if batch_size is None else None
         stories.scores = score_stories(
             self.model,
@@ -372,9 +367,9 @@ class _Stories:
 
     Attributes:
         sentences: of each story.
-        fixed: what is known of each one's order.
-        shortened: see `StoryTokenizer.shortened`.
-        scores: of each story, when it has been scored.
+        fixed: the constraints of each story.
+        shortened: ids of each story and indices of sentences that were cut, see `StoryTokenizer.shortened`.
+        scores: of each story, once it has been scored.
     """
 
     sentences: list[list[str]]
@@ -402,10 +397,10 @@ def _iterated(stories: Any) -> Iterator[Any]:
 
 
 def _with_fixed_points(story: Any, known: dict[str, Any]) -> dict[str, Any]:
-    """The one story that was handed in, as a dictionary in which its fixed points are."""
+    """One story with its constraints, as a dictionary."""
     if not _is_story(story):
         raise TypeError(
-            f"{', '.join(known)}: for one story; of many, give each with its own as a dictionary such as "
+            f"{', '.join(known)} applies to one story; in a batch, pass each story as a dictionary such as "
             '{"sentences": [...], "first": 0, "before": [[1, 2]]}'
         )
     return {**(story if isinstance(story, Mapping) else {"sentences": story}), **known}
@@ -419,6 +414,6 @@ def _sentences(story: Any) -> list[str]:
     return as_sentences(story)
 
 
-# So that `pipeline("sentence-ordering", model=model, tokenizer=tokenizer)` takes a model that is loaded already.
+# So that `pipeline("sentence-ordering", model=model, tokenizer=tokenizer)` takes a loaded model.
 if TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=SentenceOrderingPipeline, pt_model=AutoModel, type="text")

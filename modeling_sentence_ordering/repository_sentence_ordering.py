@@ -1,4 +1,4 @@
-"""What a repository holds beside the weights: loading encoders and tokenizers, and saving and pushing whole models."""
+"""Loading encoders, tokenizers and checkpoints of the 2021 guide; completing and pushing saved models."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import islice
 from math import factorial, prod
 from typing import Any, NamedTuple
 
@@ -214,13 +214,6 @@ class StoryTokenizer:
     def length(self, sentence_ids: Sequence[Sequence[int]]) -> int:
         """Tokens of the whole story, markers and separator included, before anything is cut off."""
         return sum(len(ids) + 1 for ids in sentence_ids) + (self.separator_token_id is not None)
-
-    def count_fitting(self, sentence_ids: Sequence[Sequence[int]]) -> int:
-        """How many of these sentences, from the first on, the encoder takes whole."""
-        if self.max_input_tokens is None:
-            return len(sentence_ids)
-        used = accumulate((len(ids) + 1 for ids in sentence_ids), initial=int(self.separator_token_id is not None))
-        return sum(tokens <= self.max_input_tokens for tokens in islice(used, 1, None))
 
     @property
     def room(self) -> int:

@@ -16,7 +16,6 @@ instead. A block below a line ``<!-- test: skip REASON -->`` is not run, and the
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import re
 import shutil
@@ -30,7 +29,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import Hub
-from training.commands.command_line import COMMANDS
+from training.commands.command_line import program_parser
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -242,8 +241,8 @@ def test_the_messages_under_troubleshooting_are_those_that_the_code_has() -> Non
 
 def test_every_flag_that_a_page_names_exists() -> None:
     known = {"--help", "--print-completion"}
-    for module, _ in COMMANDS.values():
-        known |= importlib.import_module(module).command_parser()._option_string_actions.keys()
+    for parser in program_parser()[1].values():
+        known |= parser._option_string_actions.keys()
     for page in PAGES:
         for span in re.findall(r"(?<!`)`(--[^`]+)`", (ROOT / page).read_text(encoding="utf-8")):
             for flag in re.findall(r"(?<!\S)--[\w-]+", span):

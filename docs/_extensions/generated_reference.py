@@ -41,13 +41,13 @@ def public_names(package: str) -> str:
 
 def command_help() -> str:
     """MyST with the help of each command, as `sentence-ordering COMMAND --help` prints it."""
-    from training.commands.command_line import COMMANDS
+    from training.commands.command_line import COMMANDS, program_parser
 
     os.environ["COLUMNS"] = WIDTH
     parts = []
-    for name, (module, summary) in COMMANDS.items():
-        text = importlib.import_module(module).command_parser().format_help()
-        parts.append(f"## {name}\n\n{summary}\n\n```text\n{text.rstrip()}\n```")
+    for name, parser in program_parser()[1].items():
+        text = parser.format_help()
+        parts.append(f"## {name}\n\n{COMMANDS[name].SUMMARY}\n\n```text\n{text.rstrip()}\n```")
     return "\n\n".join(parts)
 
 

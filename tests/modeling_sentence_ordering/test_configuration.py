@@ -122,18 +122,21 @@ def test_unknown_fields_are_kept_as_transformers_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"reading": "mean"}, "reading must be one of marker, marker_and_mean, max, last, not 'mean'"),
-        ({"confidence_temperature": 0.0}, "confidence_temperature must be a number above 0, not 0.0"),
-        ({"confidence_temperature": float("nan")}, "confidence_temperature must be a number above 0, not nan"),
-        ({"group_size": 1}, "group_size must be a whole number of at least 2, not 1"),
-        ({"group_size": 4.0}, "group_size must be a whole number of at least 2, not 4.0"),
-        ({"group_size": True}, "group_size must be a whole number of at least 2, not True"),
-        ({"target_scale": "log"}, "target_scale must be one of index, unit, not 'log'"),
+        ({"reading": "mean"}, "reading .*'mean'"),
+        ({"confidence_temperature": 0.0}, "confidence_temperature .* 0.0"),
+        ({"confidence_temperature": float("nan")}, "confidence_temperature .* nan"),
+        ({"group_size": 1}, "group_size .* 1"),
+        ({"group_size": 4.0}, "group_size .* 4.0"),
+        ({"group_size": True}, "group_size .* True"),
+        ({"target_scale": "log"}, "target_scale .*'log'"),
         ({"backbone_config": {"hidden_size": 3}}, "backbone_config has no model_type"),
         ({"backbone_config": {"model_type": "no-such-encoder"}}, "no-such-encoder"),
         ({"backbone_config": {"model_type": "sentence_ordering_cnn", "filter_size": 4}}, "filter_size must be odd"),
-        ({"backbone_config": {"model_type": "sentence_ordering_rnn", "cell": "tree"}}, "'lstm', 'gru' or 'rnn'"),
-        ({"backbone_config": {"model_type": "sentence_ordering_rnn", "nonlinearity": "gelu"}}, "'tanh' or 'relu'"),
+        ({"backbone_config": {"model_type": "sentence_ordering_rnn", "cell": "tree"}}, "cell .*tree"),
+        (
+            {"backbone_config": {"model_type": "sentence_ordering_rnn", "nonlinearity": "gelu"}},
+            "nonlinearity .*gelu",
+        ),
     ],
 )
 def test_what_does_not_exist_is_refused(fields: dict[str, Any], message: str) -> None:

@@ -131,21 +131,11 @@ def test_the_limit_is_kept_and_the_last_sentences_are_cut(
     assert whole.input_ids[: len(content)] == content
     kept = len(story.marker_positions)
     assert story.marker_positions == whole.marker_positions[:kept]
-    fitting = tokenizer.count_fitting(sentences)
+    fitting = sum(tokenizer.length(sentences[:count]) <= limit for count in range(1, len(sentences) + 1))
     assert fitting <= kept <= min(fitting + 1, len(sentences)), "only the last kept sentence may be cut"
-    assert tokenizer.length(sentences[:fitting]) <= max(limit, len(closing))
-    if fitting < len(sentences):
-        assert tokenizer.length(sentences[: fitting + 1]) > limit
     for place, position in enumerate(story.marker_positions):
         assert story.input_ids[position] == 2
         assert not sentences[place] or position + 1 < len(content), "no marker without a token of its sentence"
-
-
-def test_count_fitting() -> None:
-    sentences = [[10, 11], [12], [13, 14, 15]]
-    assert of(None).count_fitting(sentences) == 3
-    assert [of(limit).count_fitting(sentences) for limit in (3, 4, 5, 6, 9, 10)] == [0, 1, 1, 2, 2, 3]
-    assert of(9, separator=None).count_fitting(sentences) == 3
 
 
 def test_collate_pads_on_the_right() -> None:

@@ -52,7 +52,7 @@ def test_a_request_beyond_a_limit_is_refused(
         assert answer == [inputs, parameters]
     else:
         assert f"SENTENCE_ORDERING_MAX_{exceeded}" in answer["error"]
-        assert f"{SETTINGS[exceeded]} at most" in answer["error"]
+        assert f"at most {SETTINGS[exceeded]}" in answer["error"]
 
 
 def test_a_long_value_is_not_sent_back(endpoint: handler.EndpointHandler) -> None:

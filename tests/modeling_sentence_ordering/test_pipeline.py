@@ -221,12 +221,12 @@ def test_half_a_surrogate_pair_is_refused(order: SentenceOrderingPipeline) -> No
 
 
 def test_unknown_keywords_are_refused(order: SentenceOrderingPipeline, make_model: MakeModel) -> None:
-    with pytest.raises(TypeError, match="the sentence-ordering pipeline has no top_k"):
+    with pytest.raises(TypeError, match="top_k"):
         order(STORIES[0], top_k=1)
     model, story_tokenizer = make_model("bert")
-    with pytest.raises(TypeError, match="the sentence-ordering pipeline has no max_length"):
+    with pytest.raises(TypeError, match="max_length"):
         SentenceOrderingPipeline(model=model, tokenizer=story_tokenizer.tokenizer, max_length=3)
-    with pytest.raises(ValueError, match="came without its tokenizer"):
+    with pytest.raises(ValueError, match="no tokenizer"):
         SentenceOrderingPipeline(model=model)
 
 

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi
-
-from dataset_builder import CardMarkup, build_dataset, check_public_push, check_push_of_rocstories
 from model_card.licences import check_language, check_licence
-from model_card.markdown import as_text
-from model_card.renewal import BEGIN, END, HINT, write_card
-from training.publishing.push import Publication, PushFailed, check_publication, is_public, push_folder
 from training.system.console import PROGRAM, say
-from training.system.hub_errors import first_line
 from training.system.output_names import check_apart, check_folder_name
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import ArgumentParser, add_recipe_flags, describe
 from .push import add_push_arguments, publication, say_where
 
+if TYPE_CHECKING:
+    from training.publishing.push import Publication
 
-def command_parser() -> OneLineErrors:
-    """What the command takes."""
-    parser = OneLineErrors(
-        prog=f"{PROGRAM} build",
-        description="Make the shuffled data set as Parquet, with its card: plain load_dataset(DIR) loads it.",
-        allow_abbrev=False,
-    )
+SUMMARY = "Write the shuffled data set as Parquet, with its card."
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's flags and the text of its help."""
     parser.add_argument("--data", required=True, nargs="+", metavar="SRC", help="stories, as for train")
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder to write; must be new or empty")
-    parser.add_argument("--data_seed", type=int, default=42, help="seed of split and shuffles (default: 42)")
-    parser.add_argument("--test_size", type=float, default=0.2, help="share held out (default: 0.2)")
-    parser.add_argument("--validation_size", type=float, default=0.3, help="share of it to validate on (default: 0.3)")
+    add_recipe_flags(parser, ("data_seed", "test_size", "validation_size"))
     parser.add_argument(
         "--license",
         metavar="ID",
@@ -45,8 +36,9 @@ def command_parser() -> OneLineErrors:
         help="push stories in the layout of ROCStories, too, which asks its users not to pass it on",
     )
     add_push_arguments(parser)
-    complete_help(
+    describe(
         parser,
+        "Write the shuffled data set as Parquet, with its card. load_dataset(DIR) loads it.",
         examples=[
             "build --data sample --output_dir shuffled_stories",
             "build --data train.csv test.csv --output_dir mine --license cc-by-4.0 --push_to_hub me/my-stories",
@@ -54,12 +46,14 @@ def command_parser() -> OneLineErrors:
         writes="DIR, a data set of the Hub: Parquet files of each split, shuffled (with labels) and in the columns of "
         "the guide, and README.md, its card. With --push_to_hub the same in a repository of that name.",
     )
-    return parser
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit code."""
-    options = command_parser().parse_args(list(arguments))
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
+    from dataset_builder import CardMarkup, build_dataset
+    from model_card.markdown import as_text
+    from model_card.renewal import BEGIN, END, HINT, write_card
+
     where = publication(options)
     check_folder_name("--output_dir", options.output_dir)
     check_apart("--output_dir", options.output_dir, data=options.data)
@@ -82,15 +76,17 @@ def run(arguments: Sequence[str]) -> int:
     if where is None:
         say(f"next: load_dataset({str(built.output_dir)!r}), or {PROGRAM} train --data {built.output_dir}")
     else:
+        from training.publishing.push import push_folder
+
         say_where(push_folder(built.output_dir, where, repo_type="dataset", report=say), where, "dataset")
     return 0
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuses what the Hub would refuse when all is built.
+    """Refuses a licence or language that the Hub would reject.
 
     Raises:
-        ValueError: naming the flag.
+        UserError: naming the flag.
     """
     if options.license is not None:
         check_licence("--license", options.license)
@@ -99,12 +95,15 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _checked_target(where: Publication, options: argparse.Namespace) -> str:
-    """The full id of the repository, if these stories may go there.
+    """The full id of the repository, if these stories may be pushed there.
 
     Raises:
-        ValueError: if they may not.
-        PushFailed: if the Hub cannot be asked.
+        UserError: if they may not.
+        PushFailed: if the Hub does not answer.
     """
+    from dataset_builder import check_public_push, check_push_of_rocstories
+    from training.publishing.push import check_publication
+
     check_push_of_rocstories(options.data, allow_rocstories=options.allow_rocstories)
     repo_id = check_publication(where, "dataset")
     if _will_be_public(where, repo_id):
@@ -113,7 +112,12 @@ def _checked_target(where: Publication, options: argparse.Namespace) -> str:
 
 
 def _will_be_public(where: Publication, repo_id: str) -> bool:
-    """Whether everybody will see what is pushed; a repository that is there stays what it is."""
+    """Whether the repository is public; `--private` does not change one that exists."""
+    from huggingface_hub import HfApi
+
+    from training.publishing.push import PushFailed, is_public
+    from training.system.hub_errors import first_line
+
     if where.private:  # a public one has been refused
         return False
     try:

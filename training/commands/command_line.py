@@ -1,43 +1,76 @@
-"""The command `sentence-ordering`. What a command needs is imported when it runs, so that `--help` is quick."""
+"""The command `sentence-ordering`. Its modules import what is expensive when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr
-from typing import Any, NoReturn, TextIO, cast
+from importlib.metadata import version
+from typing import Any, NoReturn, Protocol, TextIO, cast
 
-from training.system.console import (
-    PROGRAM,
-    complain,
-    note,
-    set_quiet,
-    show,
-)
-from training.system.exit_codes import DONE, INTERRUPTED, exit_code
+from training.system.console import PROGRAM, complain, note, set_quiet
+from training.system.exit_codes import INTERRUPTED, exit_code
 from training.system.interrupts import exit_with
 from training.system.processes import Processes
 
-from .parsing import OneLineErrors, add_output_flags
+from . import build, compare, demo, evaluate, export, order, push, search, train
+from .completion import SHELLS, PrintCompletion
+from .parsing import ArgumentParser, add_output_flags
 
-# Name of each command, the module that runs it (its function `run(arguments) -> exit code`), and what it does.
-COMMANDS = {
-    "build": ("training.commands.build", "Make the shuffled data set as Parquet, with its card."),
-    "train": ("training.commands.train", "Train a model on stories."),
-    "evaluate": ("training.commands.evaluate", "Judge a model on stories whose order is known."),
-    "search": ("training.commands.search", "Try recipes with Optuna and keep the best."),
-    "compare": ("training.commands.compare", "Make the guide's table: frameworks, encoders and seeds side by side."),
-    "order": ("training.commands.order", "Put shuffled sentences in order."),
-    "export": ("training.commands.export", "Write a trained model as ONNX, for ONNX Runtime."),
-    "demo": ("training.commands.demo", "Try a model on a page, here or as a Space on the Hub."),
-    "push": ("training.commands.push", "Upload a trained model, or a Space, to the Hub, in one commit."),
+
+class Command(Protocol):
+    """A module that defines a command."""
+
+    SUMMARY: str
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Adds the command's flags and the text of its help."""
+
+    def run(self, options: Namespace) -> int:
+        """Runs the command and returns the exit code."""
+
+
+COMMANDS: dict[str, Command] = {
+    "build": build,
+    "train": train,
+    "evaluate": evaluate,
+    "search": search,
+    "compare": compare,
+    "order": order,
+    "export": export,
+    "demo": demo,
+    "push": push,
 }
-SHELLS = ("bash", "zsh", "tcsh")
+
+
+def program_parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The parser of the program, and that of each command."""
+    parser = ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} COMMAND ...",
+        description="Train, share and run models that put shuffled sentences back in order.",
+        epilog=f"{PROGRAM} COMMAND --help describes a command. To start:\n"
+        f"  {PROGRAM} train --encoder cnn --data sample --output_dir my-first-model",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version(PROGRAM)}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        metavar="SHELL",
+        choices=SHELLS,
+        help=f"print the completion script of a shell: {', '.join(SHELLS)}",
+    )
+    subparsers = parser.add_subparsers(title="commands", prog=PROGRAM, dest="command", metavar="COMMAND")
+    commands = {}
+    for name, module in COMMANDS.items():
+        commands[name] = subparsers.add_parser(name, help=module.SUMMARY)
+        module.add_arguments(commands[name])
+        add_output_flags(commands[name])
+    return parser, commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,81 +78,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 if it was done; 1 if it failed for a reason outside of its input; 2 for bad input; 130 if interrupted.
-        Each but 0 comes with one line on standard error.
+        For each but 0, one line is printed to standard error.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    lines = "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
-    parser = OneLineErrors(
-        prog=PROGRAM,
-        description="Train, share and run models that put shuffled sentences back in order.",
-        epilog=f"commands:\n{lines}\n\n{PROGRAM} COMMAND --help tells what a command does, takes and writes. The first "
-        f"one to try:\n  {PROGRAM} train --encoder cnn --data sample --output_dir my-first-model",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage=f"{PROGRAM} COMMAND ...",
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.add_argument(
-        "--print-completion", metavar="SHELL", choices=SHELLS, help=f"print the completion of {', '.join(SHELLS)}"
-    )
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help="what to do, see below")
     try:
-        options = parser.parse_args(arguments[: 1 + (arguments[:1] == ["--print-completion"])])
-        if options.version:
-            return _guarded(_show_version)
-        if options.print_completion is not None:
-            completion = "training.commands.completion"
-            return _guarded(lambda: importlib.import_module(completion).run(parser, options.print_completion, COMMANDS))
+        parser, _ = program_parser()
+        options = parser.parse_args(arguments)
         if options.command is None:
-            parser.error(f"a command is missing: one of {', '.join(COMMANDS)}")
-        if options.command not in COMMANDS:
-            close = difflib.get_close_matches(options.command, COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(COMMANDS)}"
-            parser.error(f"there is no command {options.command!r}; {hint}")
+            parser.error(f"a command is missing; choose from {', '.join(COMMANDS)}")
     except SystemExit as stop:
         return int(stop.code or 0)
-    # Read before the command's module is imported: libraries ask how much to say when they are.
-    early = OneLineErrors(prog=f"{PROGRAM} {options.command}", add_help=False, allow_abbrev=False)
-    add_output_flags(early)
-    try:
-        output = early.parse_known_args(arguments[1:])[0]
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    command = COMMANDS[options.command][0]
-    return _guarded(
-        lambda: importlib.import_module(command).run(arguments[1:]),
-        arguments[1:],
-        quiet=output.quiet,
-        verbose=output.verbose,
-    )
-
-
-def _note_once(message: str) -> None:
-    """What a library warns of in one process, it warns of in all."""
-    if Processes.from_environment().is_first:
-        note(message)
-
-
-def _guarded(
-    command: Callable[[], int], arguments: Sequence[str] = (), *, quiet: bool = False, verbose: bool = False
-) -> int:
-    """Runs a command with these arguments; an exception becomes an exit code and one line."""
-    set_quiet(quiet)
+    set_quiet(options.quiet)
     began = time.monotonic()
     try:
         with ExitStack() as stack:
-            if quiet and sys.stderr.isatty():
+            if options.quiet and sys.stderr.isatty():
                 stack.enter_context(redirect_stderr(cast(TextIO, _NoTerminal(sys.stderr))))
-            _set_up_libraries(verbose)
-            code = exit_code(command, arguments, verbose=verbose)
+            _set_up_libraries(options.verbose)
+            code = exit_code(lambda: COMMANDS[options.command].run(options), arguments, verbose=options.verbose)
     finally:
         set_quiet(False)
-    if verbose:
+    if options.verbose:
         complain(f"exit code {code} after {time.monotonic() - began:.1f} s, {_versions()}")
     return code
 
 
+def _note_once(message: str) -> None:
+    """Prints a warning in the first process only: all processes have the same ones."""
+    if Processes.from_environment().is_first:
+        note(message)
+
+
 class _NoTerminal:
-    """A stream that says it is no terminal, so that nobody shows a progress bar on it."""
+    """A stream that does not count as a terminal, so that libraries show no progress bars."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -131,26 +122,17 @@ class _NoTerminal:
         return False
 
 
-def _show_version() -> int:
-    from importlib.metadata import version
-
-    show(f"{PROGRAM} {version(PROGRAM)}")
-    return DONE
-
-
 def _versions() -> str:
-    from importlib.metadata import version
-
     names = (PROGRAM, "torch", "transformers", "datasets")
     return f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def _set_up_libraries(verbose: bool) -> None:
-    """Keeps the libraries' progress bars to terminals, and what they say to warnings that concern the user."""
+    """Shows progress bars on terminals only, and warnings as notes. Libraries read these variables when imported."""
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # no pickle runs code, in no library
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # no library runs code from a pickle
     if verbose:
         os.environ.update(dict.fromkeys(("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"), "info"))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -162,24 +144,24 @@ def _set_up_libraries(verbose: bool) -> None:
     )
 
 
-def _open_what_is_closed() -> None:
-    """A stream that is closed (`>&-`) gives and takes nothing; Python has None in its place, on which all stumble."""
+def _reopen_standard_streams() -> None:
+    """Opens the null device for each standard stream that is closed (`>&-`), which is None in Python."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, open to the end
 
 
 def run_and_exit() -> NoReturn:
-    """The command as a process of its own. What is done when it ends takes a while, and is not to be interrupted."""
-    _open_what_is_closed()
+    """Runs the command as a process. Its clean-up takes a while and cannot be interrupted."""
+    _reopen_standard_streams()
     try:
         code = main()
-    except KeyboardInterrupt:  # before any command began
+    except KeyboardInterrupt:  # while the command line was parsed
         complain("interrupted")
         code = INTERRUPTED
     exit_with(code)
 
 
 if __name__ == "__main__":
-    # The module that the commands know: run by its name, this one is another.
+    # As `__main__` this is another module than the one that commands import.
     importlib.import_module("training.commands.command_line").run_and_exit()

@@ -2,82 +2,75 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-
-from datasets import Dataset
-from transformers.utils import logging
+from typing import TYPE_CHECKING
 
 from dataset_builder import UserError, load_all, load_stories, story_hash
-from modeling_sentence_ordering import StoryTokenizer
-from training.data.stories import TokenizedStories, sentences_of
-from training.evaluation.calibration import calibration_error, judged_pairs
-from training.evaluation.metrics import METRIC_NAMES
-from training.evaluation.predictions import judge, predict
-from training.models import repository
-from training.models.trained_model import load_trained_model
 from training.system.console import PROGRAM, note, say, show
-from training.system.device import steady_memory
 from training.system.output_names import check_apart, check_file_name
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import ArgumentParser, add_recipe_flags, describe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SUMMARY = "Evaluate a model on stories whose order is known."
 
 
-def command_parser() -> OneLineErrors:
-    """What the command takes."""
-    parser = OneLineErrors(
-        prog=f"{PROGRAM} evaluate",
-        description="Judge a model on stories whose order is known.",
-        allow_abbrev=False,
-    )
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's flags and the text of its help."""
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument("--data", required=True, nargs="+", metavar="SRC", help="stories, as for train")
     parser.add_argument(
         "--split",
         default="test",
         choices=["train", "validation", "test", "all"],
-        help="which part of the data; 'all' for a whole file that is no training data (default: test)",
+        help="split of the data; 'all' for a whole file that was not trained on",
     )
-    parser.add_argument("--output_json", metavar="FILE", help="write the metrics there as well")
-    parser.add_argument("--per_device_eval_batch_size", type=int, default=64, help="stories at once (default: 64)")
-    parser.add_argument(
+    parser.add_argument("--output_json", metavar="FILE", help="also write the metrics to this file")
+    parser.add_number(
         "--num_permutations",
-        type=int,
+        "average the scores over K arrangements of each story, as in order; one by default",
         metavar="K",
-        help="average the scores over K arrangements of each story, those of `order`, instead of one",
+        at_least=1,
     )
     parser.add_argument(
         "--bf16",
         action="store_true",
-        help="compute in bfloat16: faster where the hardware does; the metrics differ in their third digit",
+        help="compute in bfloat16: faster on hardware that supports it; the metrics differ in the third digit",
     )
-    parser.add_argument("--data_seed", type=int, default=42, help="seed of split and shuffles (default: 42)")
-    parser.add_argument("--test_size", type=float, default=0.2, help="as for train (default: 0.2)")
-    parser.add_argument("--validation_size", type=float, default=0.3, help="as for train (default: 0.3)")
-    complete_help(
+    add_recipe_flags(parser, ("per_device_eval_batch_size", "data_seed", "test_size", "validation_size"))
+    describe(
         parser,
+        "Evaluate a model on stories whose order is known.",
         examples=[
             "evaluate --model my-first-model --data sample",
             "evaluate --model me/my-first-model --data other_stories.csv --split all --output_json metrics.json",
         ],
-        writes="A metric a line to standard output: accuracy, Kendall's tau (0 is chance, 1 is perfect), the share of "
-        "perfect stories (pmr) and the loss; how many of the stories the model was trained on, if it knows. With "
+        writes="One metric per line to standard output: accuracy, Kendall's tau (0 is chance, 1 is perfect), the share "
+        "of perfect stories (pmr), the loss, and the number of stories that the model was trained on, if known. With "
         "--output_json the metrics as JSON.",
     )
-    return parser
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit code."""
-    options = command_parser().parse_args(list(arguments))
-    for name in ("per_device_eval_batch_size", "num_permutations"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
     if options.output_json is not None:
         check_file_name("--output_json", options.output_json)
         check_apart("--output_json", options.output_json, data=options.data, models=[options.model])
+    from transformers.utils import logging
+
+    from modeling_sentence_ordering import StoryTokenizer
+    from training.data.stories import TokenizedStories
+    from training.evaluation.calibration import calibration_error, judged_pairs
+    from training.evaluation.metrics import METRIC_NAMES
+    from training.evaluation.predictions import judge, predict
+    from training.models import repository
+    from training.models.trained_model import load_trained_model
+    from training.system.device import limit_kernel_caches
+
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if options.split == "all":
@@ -90,9 +83,9 @@ def run(arguments: Sequence[str]) -> int:
             validation_size=options.validation_size,
         )
         if options.split not in splits:
-            raise UserError(f"the data have no split {options.split}; there is {', '.join(splits)}")
+            raise UserError(f"the data have no split {options.split}; choose from {', '.join(splits)}")
         stories = splits[options.split]
-    steady_memory()
+    limit_kernel_caches()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
     predictions = predict(
@@ -110,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
     for name, value in metrics.items():
         show(f"{name:18} {value:.4f}" if isinstance(value, float) else f"{name:18} {value:,}")
     if seen:
-        note(f"{seen:,} of these {len(stories):,} stories are among those that the model was trained on")
+        note(f"the model was trained on {seen:,} of these {len(stories):,} stories")
     if options.output_json is not None:
         repository.write_json(options.output_json, {name: metrics[name] for name in METRIC_NAMES})
         say(f"\nwrote {options.output_json}")
@@ -119,7 +112,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def count_training_stories(model: str, stories: Dataset) -> int | None:
-    """How many of the stories the model was trained on, or None if its folder does not say."""
+    """Number of the stories that the model was trained on; None if its folder does not record them."""
+    from training.data.stories import sentences_of
+    from training.models import repository
+
     path = Path(model) / repository.STORY_HASHES_FILE
     if not path.is_file():
         return None

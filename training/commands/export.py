@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
 from dataset_builder import UserError
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import ArgumentParser, describe
+
+SUMMARY = "Write a trained model as ONNX, for ONNX Runtime."
 
 
-def command_parser() -> OneLineErrors:
-    """What the command takes."""
-    parser = OneLineErrors(
-        prog=f"{PROGRAM} export",
-        description="Write a trained model as ONNX, for ONNX Runtime here or elsewhere. The scores are compared with "
-        "torch's before the file is kept.",
-        allow_abbrev=False,
-    )
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's flags and the text of its help."""
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument(
-        "--output", metavar="DIR", help="folder to write to, tokenizer and config included (default: the model's own)"
+        "--output",
+        metavar="DIR",
+        help="folder to write, with tokenizer and config (default: the folder of the model)",
     )
-    parser.add_argument("--quantize", action="store_true", help="write a model with weights of int8, too")
-    complete_help(
+    parser.add_argument("--quantize", action="store_true", help="also write a model with int8 weights")
+    describe(
         parser,
+        "Write a trained model as ONNX, for ONNX Runtime. The file is kept only if its scores agree with torch's.",
         examples=[
             "export --model my-first-model",
             "export --model me/my-first-model --output exported --quantize",
         ],
-        writes="onnx/model.onnx, and onnx/model_quantized.onnx with --quantize, where a repository on the Hub has "
-        "them; push uploads them with the rest of the folder.",
+        writes="onnx/model.onnx, and onnx/model_quantized.onnx with --quantize, the paths that are usual on the Hub; "
+        "push uploads them with the rest of the folder.",
     )
-    return parser
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit code."""
-    options = command_parser().parse_args(list(arguments))
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
     is_folder = Path(options.model).is_dir()
     if options.output is None and not is_folder:
-        raise UserError(f"--model {options.model} is no folder here: name one to write to with --output")
+        raise UserError(f"--model {options.model} is not a folder: name a folder to write to with --output")
     if options.output is not None:
         check_folder_name("--output", options.output)
     folder = Path(options.model if options.output is None else options.output)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file, where a folder is to be written")
+        raise UserError(f"--output {folder} is a file: name a folder")
     is_own = is_folder and folder.resolve() == Path(options.model).resolve()
     if not is_own:
         check_apart("--output", str(folder), models=[options.model])
     if not is_own and folder.exists() and any(folder.iterdir()):
-        what = "holds a model already" if (folder / "config.json").exists() else "is not empty"
+        what = "contains a model" if (folder / "config.json").exists() else "is not empty"
         raise UserError(f"--output {folder} {what}: choose another folder")
 
     from training.inference.onnx_model import check_installed

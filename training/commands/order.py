@@ -5,35 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_name, read_stories
-from training.inference.answers import format_of, write_file, write_stream
-from training.inference.ordering import OrderedStory, order_stories
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import ArgumentParser, describe
 
-# Those of `onnx_model.FILES`, which a look at --help need not import.
+if TYPE_CHECKING:
+    from training.inference.ordering import OrderedStory
+
+SUMMARY = "Put shuffled sentences in order."
+# Keys of `onnx_model.FILES`, which imports torch.
 BACKENDS = ("onnx", "onnx-int8")
 
 
-def command_parser() -> OneLineErrors:
-    """What the command takes."""
-    parser = OneLineErrors(
-        prog=f"{PROGRAM} order",
-        description="Put shuffled sentences in order. Text has a sentence a line and a blank line between stories; "
-        "without INPUT it is read from standard input.",
-        epilog="a record of JSONL may say what is known of its order:\n"
-        '  {"sentences": [...], "first": 0, "last": 3, "before": [[1, 2]]}',
-        allow_abbrev=False,
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's flags and the text of its help."""
+    parser.epilog = (
+        'a record of JSONL may constrain the order:\n  {"sentences": [...], "first": 0, "last": 3, "before": [[1, 2]]}'
     )
     parser.add_argument(
         "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV or Parquet; or a folder of such files"
@@ -42,62 +37,54 @@ def command_parser() -> OneLineErrors:
     parser.add_argument(
         "--output", metavar="FILE", help="file to write: .txt, .jsonl, .csv or .parquet; for shards, a folder"
     )
-    parser.add_argument(
+    parser.add_number(
         "--shard_size",
-        type=int,
-        metavar="N",
-        help="write files of N stories each into the folder --output (default: 10,000 where INPUT is a folder). The "
-        "same command goes on where it was stopped; under `accelerate launch` or `torchrun` processes share the work",
+        "write files of N stories each into the folder --output (default: 10,000 where INPUT is a folder). The same "
+        "command resumes; with `accelerate launch` or `torchrun` the processes share the work",
+        at_least=1,
     )
-    parser.add_argument("--output_format", choices=["jsonl", "parquet"], default="jsonl", help="of shards")
-    parser.add_argument(
-        "--batch_tokens", type=int, default=8192, help="tokens at once, padding included (default: 8,192)"
-    )
-    parser.add_argument("--batch_size", type=int, metavar="N", help="no more than N stories at once, however short")
-    parser.add_argument(
+    parser.add_argument("--output_format", choices=["jsonl", "parquet"], default="jsonl", help="format of shards")
+    parser.add_number("--batch_tokens", "tokens in a batch, with padding", default=8192, at_least=1)
+    parser.add_number("--batch_size", "maximum number of stories in a batch", at_least=1)
+    parser.add_number(
         "--num_permutations",
-        type=int,
+        "average the scores over K arrangements of each story; each counts in --batch_size",
         default=1,
         metavar="K",
-        help="average the scores over K arrangements of each story; each counts in --batch_size (default: 1)",
+        at_least=1,
     )
     parser.add_argument(
         "--bf16",
         action="store_true",
-        help="compute in bfloat16: faster where the hardware does (AMX, AVX512-BF16, CUDA from 8.0 on), and sentences "
-        "of nearly equal scores may change places",
+        help="compute in bfloat16: faster on hardware that supports it (AMX, AVX512-BF16, CUDA from 8.0); sentences "
+        "with nearly equal scores may be swapped",
     )
     parser.add_argument(
         "--backend",
         choices=["torch", *BACKENDS],
         default="torch",
-        help="what computes the scores; onnx and onnx-int8 need what export wrote",
+        help="library that computes the scores; onnx and onnx-int8 need the files that export writes",
     )
-    complete_help(
+    describe(
         parser,
+        "Put shuffled sentences in order. Text has one sentence per line and a blank line between stories; without "
+        "INPUT it is read from standard input.",
         examples=[
             "order --model my-first-model stories.txt",
             "order --model me/my-first-model stories.csv --output ordered.jsonl --num_permutations 8",
             "order --model me/my-first-model folder_of_stories --output folder_of_answers",
         ],
-        writes="Without --output the sentences in order to standard output, as text for text and as JSON lines else; "
-        "what there is to say besides goes to standard error. With --output the file, which has its name only when it "
-        "is whole; in shards, the same command goes on where it was stopped. All formats but text give order, scores "
-        "and confidence as well; a record that could not be ordered has the reason in its place, and the exit code "
-        "is 1.",
+        writes="Without --output, the ordered sentences to standard output, as text for text and as JSON lines for "
+        "other inputs; messages go to standard error. With --output, the file, which appears when it is complete. All "
+        "formats but text contain order, scores and confidence as well. A record that could not be ordered is replaced "
+        "by an error record, and the exit code is 1.",
     )
-    return parser
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit code: 1 if there is a record that could not be ordered."""
-    options = command_parser().parse_args(list(arguments))
-    for name in ("batch_size", "batch_tokens", "num_permutations", "shard_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; the exit code is 1 if a record could not be ordered."""
     if options.bf16 and options.backend != "torch":
-        raise UserError(f"--bf16 is for --backend torch, not {options.backend}: what was exported has its own numbers")
+        raise UserError(f"--bf16 needs --backend torch, got {options.backend}: leave it out")
     if options.output is not None:
         given = "-" if options.input is None else options.input  # standard input may be a file, too
         check_apart("--output", options.output, data=[given], models=[options.model])
@@ -107,14 +94,14 @@ def run(arguments: Sequence[str]) -> int:
     if counter.truncated:
         note(
             f"{counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "
-            "are too long for this model: only their beginnings were read"
+            "were truncated: they are too long for this model"
         )
     if counter.failed:
         complain(f"{counter.failed:,} of {counter.total:,} records could not be ordered; the first: {counter.first}")
         return 1
     if options.output is None and next_line:
         stories = f"{counter.total:,} {'story' if counter.total == 1 else 'stories'}"
-        # Standard output is for the stories alone.
+        # Standard output is for the stories only.
         say(f"{PROGRAM}: ordered {stories}; next: {next_line}", sys.stderr)
     elif next_line:
         say(f"next: {next_line}")
@@ -122,7 +109,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
-    """All answers to one file, or to standard output as they come; what to do next."""
+    """Writes the answers to one file or to standard output; returns what to do next."""
+    from tqdm import tqdm
+
+    from training.inference.answers import format_of, write_file, write_stream
+
     if options.output is not None:
         format_of(options.output)
     records = _records(options.input)
@@ -136,30 +127,32 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     try:
         write_stream(answers, sys.stdout, "text" if text else "jsonl")
     except BrokenPipeError:
-        drop_output()  # whoever reads has enough of it, and that is no error
+        drop_output()  # the reader has stopped, which is not an error
         counter.failed = 0
         return ""
-    return "--output FILE.jsonl keeps the scores, too"
+    return "--output FILE.jsonl writes the scores as well"
 
 
 def _next(model: Any, *, is_text: bool) -> str:
     if is_text:
-        return "a name that ends in .jsonl, .csv or .parquet keeps the scores, too"
+        return "a name that ends in .jsonl, .csv or .parquet writes the scores as well"
     if model.config.confidence_temperature is not None:
-        return "look at the sentences of low confidence; there the order is most in doubt"
-    return f"{PROGRAM} evaluate on stories of that kind tells how far to trust the order"
+        return "check the sentences of low confidence first"
+    return f"{PROGRAM} evaluate on similar stories measures how good the order is"
 
 
 def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
-    """The answers as shards in a folder, this process's share of them; what to do next."""
+    """Writes this process's share of the answers as shards in a folder; returns what to do next."""
     if options.input is None or options.output is None:
         raise UserError(
-            f"{options.input or 'standard input'}: a folder, or what --shard_size cuts up, is ordered into a folder: "
-            "name INPUT and --output"
+            f"{options.input or 'standard input'}: a folder, or an input with --shard_size, needs INPUT and --output, "
+            "a folder for the shards"
         )
     inputs = files_in_folder(options.input) if os.path.isdir(options.input) else [options.input]
     records = chain.from_iterable(map(_records, inputs))
-    first = next(records, None)  # so that a file that is not there is told before a model is loaded
+    first = next(records, None)  # reports a missing file before the model is loaded
+
+    from tqdm import tqdm
 
     from training.inference.sharding import SHARD_SIZE, open_shards, order_in_shards, shard_plan
     from training.system.processes import Processes
@@ -191,7 +184,7 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
 
 
 def _load(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The trained model and its tokenizer, on this process's device."""
+    """The trained model and its tokenizer, on the device of this process."""
     if options.backend != "torch":
         from training.inference.onnx_model import load_onnx_model
 
@@ -199,17 +192,19 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     from training.models.trained_model import load_trained_model
-    from training.system.device import steady_memory
+    from training.system.device import limit_kernel_caches
 
     logging.disable_progress_bar()
-    steady_memory()
+    limit_kernel_caches()
     loaded = load_trained_model(options.model, bf16=options.bf16)
     if sys.stderr.isatty():
-        logging.enable_progress_bar()  # that of a long text
+        logging.enable_progress_bar()  # for long texts
     return loaded
 
 
 def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callable[..., Iterator[OrderedStory]]:
+    from training.inference.ordering import order_stories
+
     return partial(
         order_stories,
         model,
@@ -222,16 +217,16 @@ def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callabl
 
 
 def _records(path: str | None) -> Iterator[Story | BadRecord]:
-    """The stories of the input, with the records that are none in their places."""
+    """The stories of the input, and its bad records at their positions."""
     errors: list[BadRecord] = []
     if path is None and sys.stdin.isatty():
-        complain("type sentences, one a line, a blank line between stories; Ctrl-D ends the input")
+        complain("type one sentence per line, with a blank line between stories; Ctrl-D ends the input")
     stories = read_stories(sys.stdin if path is None else path, as_given=True, on_error=errors.append)
     return _merged(stories, errors, path)
 
 
 def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None) -> Iterator[Story | BadRecord]:
-    """Raises UserError for an input with no story in it; of standard input, only if it is not empty."""
+    """Raises UserError for an input without a story; standard input may be empty."""
     some = False
     for story in stories:
         yield from errors
@@ -239,7 +234,7 @@ def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None)
         yield story
         some = True
     if not some and errors:
-        others = f"; nor can the {len(errors) - 1:,} records behind it" if len(errors) > 1 else ""
+        others = f"; the other {len(errors) - 1:,} records have errors as well" if len(errors) > 1 else ""
         raise UserError(f"{errors[0]}{others}")
     if not some and path is not None:
         raise UserError(f"no stories in {path}")
@@ -247,7 +242,7 @@ def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None)
 
 
 class _Counter:
-    """Counts answers as they pass, those that are errors, and the sentences that were cut."""
+    """Counts answers, errors among them, and truncated sentences."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -257,7 +252,6 @@ class _Counter:
         self.stories_truncated = 0
 
     def counted(self, answers: Iterable[OrderedStory], progress: Any = None) -> Iterator[OrderedStory]:
-        """The answers, counted."""
         for answer in answers:
             self.total += 1
             self.truncated += len(answer.truncated)

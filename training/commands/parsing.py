@@ -1,4 +1,4 @@
-"""The argument parser that all commands share: errors in one line, help with examples, `--quiet` and `--verbose`."""
+"""The parser of all commands: one-line errors, help with examples, and flags derived from the recipe's fields."""
 
 from __future__ import annotations
 
@@ -6,58 +6,123 @@ import argparse
 import difflib
 import re
 import textwrap
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
-from training.system.console import BAD_INPUT, PROGRAM, complain_as_one
+from training.recipe.file import named_recipe, read_recipe_file, recipe_names
+from training.recipe.recipe import Recipe
+from training.recipe.settings import Limits, Setting, add_flags, settings_of, unknown_choice
+from training.system.console import BAD_INPUT, PROGRAM, report_failure
 
 
-class OneLineErrors(argparse.ArgumentParser):
-    """A parser whose errors are one line, with the nearest name for a flag that does not exist."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of examples, and shows defaults that are not empty."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.default in (None, "", [], False, argparse.SUPPRESS) or "default" in (action.help or "")
+        return action.help if shown else f"{action.help} (default: %(default)s)"
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and suggest the closest flag or choice.
+
+    A flag may be written with hyphens (`--learning-rate`), as `TrainingArguments` allows.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "formatter_class": HelpFormatter, **options})
+
+    def add_number(
+        self, flag: str, help: str, *, default: int | None = None, metavar: str = "N", **limits: int
+    ) -> None:
+        """Adds a flag whose value is a whole number within limits; see `Limits`."""
+        number = Setting(flag.removeprefix("--"), int, limits=Limits(**limits))
+        self.add_argument(flag, type=number.parse_flag, default=default, metavar=metavar, help=help)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """As in argparse. A command refuses unknown flags itself: the program would not know its flags."""
+        words = None if args is None else [self._with_underscores(word) for word in args]
+        options, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], list(self._option_string_actions), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"{'unknown flag' if unknown[0].startswith('-') else 'unexpected'} {unknown[0]}{hint}")
+        return options, []
+
+    def _with_underscores(self, word: str) -> str:
+        flag, separator, value = word.partition("=")
+        known = "--" + flag[2:].replace("-", "_")
+        return known + separator + value if word.startswith("--") and known in self._option_string_actions else word
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(None, unknown_choice(action.dest, value, action.choices))
 
     def error(self, message: str) -> NoReturn:
-        """Exits with 2."""
-        unknown = re.match(r"unrecognized arguments: (--\w[\w-]*)", message)
-        if unknown:
-            close = difflib.get_close_matches(unknown[1], list(self._option_string_actions), n=1)
-            message = f"there is no {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "")
-        complain_as_one(f"{message} (see {self.prog} --help)")
+        """Prints one line and exits with 2."""
+        message = re.sub(r"^argument \S+: (?=--|unknown )", "", message)  # the message names the flag
+        message = re.sub(r"^argument (?=--)", "", message)
+        report_failure(f"{message} (see {self.prog} --help)")
         raise SystemExit(BAD_INPUT)
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Examples as they are typed, and the defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        told = action.default in (None, "", [], False) or "default" in (action.help or "")
-        return action.help if told else super()._get_help_string(action)
-
-
-def complete_help(parser: argparse.ArgumentParser, *, examples: Sequence[str], writes: str) -> None:
-    """Gives a command's parser `--quiet` and `--verbose`, and a help that one can work from alone.
+def describe(parser: argparse.ArgumentParser, description: str, *, examples: Sequence[str], writes: str) -> None:
+    """Sets the description of a command and what follows its flags in `--help`.
 
     Args:
-        parser: of the command; its description says what the command does.
-        examples: calls of it, as one would type them after `sentence-ordering`.
-        writes: what it leaves, and where, a line or more.
+        parser: parser of the command.
+        description: what the command does.
+        examples: command lines, without `sentence-ordering`.
+        writes: what the command writes, and where.
     """
     typed = "\n".join(f"  {PROGRAM} {example}" for example in examples)
-    wrapped = "\n".join(
-        textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  ") for line in writes.split("\n")
-    )
+    wrapped = textwrap.fill(writes, 78, initial_indent="  ", subsequent_indent="  ")
     before = f"{parser.epilog}\n\n" if parser.epilog else ""
-    parser.description = textwrap.fill(parser.description or "", 78)
+    parser.description = textwrap.fill(description, 78)
     parser.epilog = f"{before}example{'s' * (len(examples) > 1)}:\n{typed}\n\nwhat it writes:\n{wrapped}"
-    parser.formatter_class = HelpFormatter
-    add_output_flags(parser)
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
     """Adds `--quiet` and `--verbose`."""
     flags = parser.add_mutually_exclusive_group()
-    flags.add_argument("--quiet", action="store_true", help="say nothing but the result and errors; no progress bars")
+    flags.add_argument("--quiet", action="store_true", help="print only the result and errors; no progress bars")
     flags.add_argument(
         "--verbose",
         action="store_true",
-        help="let the libraries speak, show where an error came from, and say how long it took",
+        help="print messages of the libraries, the traceback of an error, versions and the time",
     )
+
+
+def add_recipe_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Adds flags for fields of the recipe.
+
+    Args:
+        parser: parser of the command.
+        names: fields, for a command that uses a few of them; None: all of them, `--recipe` and `--config`, for
+            `recipe_of`.
+    """
+    settings = settings_of(Recipe)
+    if names is not None:
+        add_flags(parser, [settings[name] for name in names])
+        return
+    add_flags(parser, settings.values(), only_given=True)
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"recipe of this package: {', '.join(recipe_names())}; --config and flags override it",
+    )
+    parser.add_argument("--config", metavar="FILE", help="recipe as YAML or JSON; flags override it")
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """The recipe from `--recipe`, `--config` and flags; later ones override earlier ones.
+
+    Raises:
+        RecipeError: if a file or a name cannot be used.
+    """
+    fields: dict[str, Any] = {}
+    if options.recipe is not None:
+        fields |= named_recipe(options.recipe)
+    if options.config is not None:
+        fields |= read_recipe_file(options.config)
+    return Recipe(**fields | {name: value for name, value in vars(options).items() if name in settings_of(Recipe)})

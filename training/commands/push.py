@@ -1,29 +1,32 @@
-"""`sentence-ordering push`, and the flags by which `train` and `build` push what they have made."""
+"""`sentence-ordering push`, and the flags with which `train` and `build` push."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataset_builder import UserError
-from training.demo.space import check_space
-from training.publishing.push import Publication, Pushed, push_folder
 from training.system.console import PROGRAM, say
 
-from .parsing import OneLineErrors, complete_help
+from .parsing import ArgumentParser, describe
+
+if TYPE_CHECKING:
+    from training.publishing.push import Publication, Pushed
+
+SUMMARY = "Upload a trained model, or a Space, to the Hub, in one commit."
 
 
 def add_push_arguments(parser: argparse.ArgumentParser, repository_flag: str = "--push_to_hub") -> None:
-    """Adds the flags that say where on the Hub something goes, and how; `publication` reads them."""
+    """Adds the flags for `publication`: the repository and how to push to it."""
     required = repository_flag == "--repo_id"
     parser.add_argument(
         repository_flag,
         dest="repo_id",
         metavar="USER/NAME",
         required=required,
-        help=f"repository on the Hub{'' if required else ' to push to in the end'}; made if there is none",
+        help=f"repository on the Hub{'' if required else ' to push to at the end'}; created if it does not exist",
     )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
@@ -32,16 +35,18 @@ def add_push_arguments(parser: argparse.ArgumentParser, repository_flag: str = "
 
 
 def publication(options: argparse.Namespace) -> Publication | None:
-    """What the flags of `add_push_arguments` say; None if nothing is to be pushed.
+    """Where and how to push, from the flags of `add_push_arguments`; None without a repository.
 
     Raises:
-        UserError: for a flag that is of no use without a repository.
+        UserError: for another of these flags without a repository.
     """
     if options.repo_id is None:
         for name in ("private", "revision", "create_pr", "commit_message"):
             if getattr(options, name):
-                raise UserError(f"--{name} says how to push, but not where to: add --push_to_hub USER/NAME")
+                raise UserError(f"--{name} needs a repository: add --push_to_hub USER/NAME")
         return None
+    from training.publishing.push import Publication
+
     return Publication(
         options.repo_id,
         trust_remote_code=getattr(options, "trust_remote_code", False),
@@ -53,7 +58,7 @@ def publication(options: argparse.Namespace) -> Publication | None:
 
 
 def push_again(folder: str, where: Publication) -> str:
-    """The command that pushes a model to the same place in the same way."""
+    """The command line that pushes a model as `where` does."""
     words = [PROGRAM, "push", "--model", folder, "--repo_id", where.repo_id]
     words += [f"--{name}" for name in ("private", "create_pr") if getattr(where, name)]
     for name in ("revision", "commit_message"):
@@ -63,28 +68,21 @@ def push_again(folder: str, where: Publication) -> str:
 
 
 def say_where(pushed: Pushed, where: Publication, repo_type: str = "model") -> None:
-    """Prints where it is now, and how to use it."""
+    """Prints the address of the repository, and how to use it."""
     say(f"pushed {pushed.repo_id}: {pushed.url}")
     revision = f', revision="{where.revision}"' if where.revision else ""
     if where.create_pr:
-        say("next: look at the pull request, and merge it")
+        say("next: review and merge the pull request")
     elif repo_type == "space":
-        say("next: open it there, when the Hub has built it")
+        say("next: open it when the Hub has built it")
     elif repo_type == "model":
         say(f'next: pipeline("sentence-ordering", model="{pushed.repo_id}"{revision}, trust_remote_code=True)')
     else:
         say(f'next: load_dataset("{pushed.repo_id}"{revision}), or {PROGRAM} train --data {pushed.repo_id}')
 
 
-def command_parser() -> OneLineErrors:
-    """What the command takes."""
-    parser = OneLineErrors(
-        prog=f"{PROGRAM} push",
-        description="Upload a trained model, or a Space made by demo --export, to the Hub, in one commit, after "
-        "checking that the model loads by itself. The token is the one that you are logged in with (hf auth login), or "
-        "HF_TOKEN.",
-        allow_abbrev=False,
-    )
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's flags and the text of its help."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", metavar="DIR", help="the model's folder")
     what.add_argument("--space", metavar="DIR", help="the folder of a Space")
@@ -92,38 +90,39 @@ def command_parser() -> OneLineErrors:
     parser.add_argument(
         "--trust_remote_code",
         action="store_true",
-        help="run code in the folder that is not this package's, to see whether the model loads; read it before",
+        help="run code in the folder that is not part of this package to check that the model loads; read it first",
     )
-    complete_help(
+    describe(
         parser,
+        "Upload a trained model, or a Space made by demo --export, to the Hub, in one commit, after checking that the "
+        "model loads from its folder alone. The token is the one of `hf auth login`, or HF_TOKEN.",
         examples=[
             "push --model my-first-model --repo_id me/my-first-model --private",
             "push --model my-first-model --repo_id somebody/their-model --create_pr",
             "push --space my-space --repo_id me/my-space",
         ],
-        writes="Nothing here. On the Hub one commit with the whole folder: weights, tokenizer, code, card, results and "
-        "training log. Checkpoints and TensorBoard's files stay at home, old weights there are deleted.",
+        writes="One commit on the Hub with the whole folder: weights, tokenizer, code, card, results and training log. "
+        "Checkpoints and TensorBoard files are not pushed; old weights in the repository are deleted.",
     )
-    return parser
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit code."""
-    options = command_parser().parse_args(list(arguments))
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
     where = publication(options)
     assert where is not None  # the parser requires it
+    from training.publishing.push import push_folder
+
     if options.space is not None:
+        from training.demo.space import check_space
+
         check_space(Path(options.space))
         say_where(push_folder(Path(options.space), where, repo_type="space", report=say), where, "space")
         return 0
-    from training.models.trained_model import (
-        is_trained_model,
-        load_trained_model,
-    )  # only here: `build` and Spaces are pushed without torch
+    from training.models.trained_model import is_trained_model, load_trained_model
 
     folder = Path(options.model)
     if not folder.is_dir() or not is_trained_model(options.model):
         raise UserError(f"--model {folder} is not the folder of a sentence ordering model")
-    load_trained_model(options.model)  # says what is wrong with it before the Hub is asked anything
+    load_trained_model(options.model)  # reports errors before any request to the Hub
     say_where(push_folder(folder, where, report=say), where)
     return 0

@@ -1,8 +1,8 @@
-"""Which stories make up which batch, in which step of which epoch: decided here for every framework.
+"""Batch samplers, the same for every framework: the stories of each batch, step and epoch.
 
-A batch sampler yields `Draw`s instead of bare indices. A draw names the epoch, by which the story's sentences are
-shuffled, and the number of stories that its loss is averaged over, so that a batch means the same wherever it is
-made: in a worker, after resuming, under accumulation, in whichever framework.
+They yield `Draw`s instead of indices. A draw has the epoch, which decides the shuffle of the sentences, and the number
+of stories that the loss is averaged over. So a batch is the same in a worker, after resuming, under gradient
+accumulation and in every framework.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from dataset_builder import UserError
 from modeling_sentence_ordering import batches_by_length
 from training.system.processes import Processes
 
-# Batches of similar length are cut from stretches of so many batches: long enough that padding nearly vanishes,
-# short enough that a batch still holds a random choice of stories.
+# Number of batches among which stories are sorted by length: enough for little padding, few enough that batches are
+# still random.
 STRETCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One story as it is drawn in training.
+    """One story of a training batch.
 
     Attributes:
-        index: which story of the data set.
+        index: index of the story in the data set.
         epoch: the epoch, counted from 0.
-        num_stories: what the loss of the whole batch is divided by, see `objective_loss`.
+        num_stories: divisor of the loss of the batch, see `objective_loss`.
     """
 
     index: int
@@ -40,14 +40,14 @@ class Draw:
 
 
 class EpochBatchSampler(Sampler[list[Draw]]):
-    """Batches of one epoch after the other; the same for the same seed in every process and framework.
+    """Batches of an epoch, the same for the same seed in every process and framework.
 
-    Every iteration is a new epoch. `set_epoch` says which one the next iteration is.
+    Each iteration increments the epoch; `set_epoch` sets it.
 
     Attributes:
-        epoch: which epoch the next iteration is, counted from 0.
-        steps_per_epoch: steps of the optimizer in every epoch.
-        gradient_accumulation_steps: batches in a step of the optimizer.
+        epoch: epoch of the next iteration, counted from 0.
+        steps_per_epoch: optimizer steps in an epoch.
+        gradient_accumulation_steps: batches in an optimizer step.
     """
 
     gradient_accumulation_steps: int
@@ -55,18 +55,18 @@ class EpochBatchSampler(Sampler[list[Draw]]):
     epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is."""
+        """Sets the epoch of the next iteration."""
         self.epoch = epoch
 
     def _begin_epoch(self) -> int:
-        """The epoch of an iteration that begins, after which it is the turn of the one behind it."""
+        """The epoch of an iteration that begins; increments `epoch`."""
         epoch, self.epoch = self.epoch, self.epoch + 1
         return epoch
 
-    def pass_over(self, batches: int) -> None:
-        """Says that the next iteration is only asked for its first so many batches to get beyond them.
+    def will_skip(self, batches: int) -> None:
+        """Announces that the first batches of the next iteration will be discarded.
 
-        A sampler for which batches are work may then yield empty ones in their place.
+        A sampler that reads stories for its batches may yield empty batches instead.
         """
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class EpochBatchSampler(Sampler[list[Draw]]):
         return self.steps_per_epoch * self.gradient_accumulation_steps
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """The batches of the next epoch, from its beginning."""
+        """The batches of the next epoch."""
         epoch = self._begin_epoch()
         for step in self._steps(epoch):
             share = sum(len(batch) for batch in step) / len(step)
@@ -82,22 +82,22 @@ class EpochBatchSampler(Sampler[list[Draw]]):
                 yield [Draw(int(index), epoch, share) for index in batch]
 
     def _steps(self, epoch: int) -> list[list[np.ndarray]]:
-        """Steps of batches of story indices."""
+        """Story indices of each batch of each step."""
         raise NotImplementedError
 
 
 class StoryBatchSampler(EpochBatchSampler):
-    """Batches of so many stories.
+    """Batches of a fixed number of stories.
 
-    Every optimizer step has exactly `gradient_accumulation_steps` batches, the last one of an epoch too: stories
-    that are left over are spread evenly over its batches, so that no framework's treatment of an incomplete step
-    matters. Where too few are left for that, they join the step before, and the two share evenly.
+    Every optimizer step has `gradient_accumulation_steps` batches, including the last step of an epoch: the remaining
+    stories are spread evenly over its batches, because frameworks treat an incomplete step differently. If there are
+    fewer stories than batches left, they join the step before.
 
     Args:
         lengths: tokens of each story, `(stories,)`.
         batch_size: stories in a batch.
         gradient_accumulation_steps: batches in a step of the optimizer.
-        seed: decides the order of stories, together with the epoch.
+        seed: seed of the order of stories, together with the epoch.
         group_by_length: batches of similar length, themselves in random order; if false, stories in the order of the
             transformers `Trainer`.
 
@@ -133,7 +133,6 @@ class StoryBatchSampler(EpochBatchSampler):
         self.steps_per_epoch = full_steps + self._tail_steps
 
     def _steps(self, epoch: int) -> list[list[np.ndarray]]:
-        """Steps of batches of story indices."""
         generator = np.random.default_rng([self.seed, epoch])
         order = generator.permutation(len(self.lengths)) if self.group_by_length else self._trainer_order(epoch)
         body, tail = np.split(order, [len(order) - self._tail_size])
@@ -144,7 +143,7 @@ class StoryBatchSampler(EpochBatchSampler):
         return [batches[i : i + size] for i in range(0, len(batches), size)]
 
     def _trainer_order(self, epoch: int) -> np.ndarray:
-        """The order in which the transformers `Trainer` draws examples by default, for the same seed."""
+        """The order in which the transformers `Trainer` draws examples by default."""
         generator = torch.Generator().manual_seed(self.seed + epoch)
         return torch.randperm(len(self.lengths), generator=generator).numpy()
 
@@ -163,17 +162,17 @@ class StoryBatchSampler(EpochBatchSampler):
 
 
 class TokenBatchSampler(EpochBatchSampler):
-    """Batches of as many stories of similar length as so many tokens are enough for, padding included.
+    """Batches of stories of similar length with at most a number of tokens, padding included.
 
-    Sorted by length, the stories are cut once and for all into places of a batch; every epoch deals stories of equal
-    length anew to the places that there are for them. So no batch of any epoch has more tokens than was asked for
-    (but for a story that alone has more, and where accumulation leaves no choice), and all epochs have equally many.
+    The sorted lengths are cut into batches once; every epoch assigns the stories of equal length anew. So all epochs
+    have equally many batches, and none has more tokens than `batch_tokens`, unless a single story has more or there are
+    fewer such batches than accumulation needs.
 
     Args:
         lengths: tokens of each story, `(stories,)`.
-        batch_tokens: tokens of a batch, its padding included.
+        batch_tokens: most tokens of a batch, padding included.
         gradient_accumulation_steps: batches in a step of the optimizer.
-        seed: decides which story is where, together with the epoch.
+        seed: seed of the order of stories, together with the epoch.
 
     Raises:
         UserError: if there are fewer stories than one step has batches.
@@ -196,25 +195,22 @@ class TokenBatchSampler(EpochBatchSampler):
         order = generator.permutation(len(self.lengths))
         batches = np.split(order[np.argsort(self.lengths[order], kind="stable")], self._ends)
         size = self.gradient_accumulation_steps
-        places = generator.permutation(len(batches)).reshape(-1, size)
-        return [[batches[i] for i in step] for step in places]
+        steps = generator.permutation(len(batches)).reshape(-1, size)
+        return [[batches[i] for i in step] for step in steps]
 
 
 class BatchShare(Sampler[list[Draw]]):
-    """One process's share of the batches, from a place in the epoch on.
-
-    The batches of a step of the optimizer follow each other, as many as all processes together have in it: each
-    takes its share of every step.
+    """The batches of one process: an equal share of every optimizer step.
 
     Args:
-        sampler: all batches; those of a step are as many for each process as for every other.
-        processes: whose share it is.
+        sampler: the batches of all processes; their number in a step is a multiple of the number of processes.
+        processes: this process and their number.
 
     Attributes:
-        sampler: all batches; Lightning looks here for `set_epoch`.
-        gradient_accumulation_steps: batches of this process in a step of the optimizer.
-        steps_per_epoch: steps of the optimizer in every epoch.
-        first: where the next iteration begins, in batches of this process.
+        sampler: the batches of all processes; Lightning calls its `set_epoch`.
+        gradient_accumulation_steps: batches of this process in an optimizer step.
+        steps_per_epoch: optimizer steps in an epoch.
+        first: index of the first batch of the next iteration, among those of this process.
     """
 
     def __init__(self, sampler: EpochBatchSampler, processes: Processes) -> None:
@@ -225,22 +221,22 @@ class BatchShare(Sampler[list[Draw]]):
         self.first = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is."""
+        """Sets the epoch of the next iteration."""
         self.sampler.set_epoch(epoch)
 
-    def pass_over(self, batches: int) -> None:
-        """As `EpochBatchSampler.pass_over`, of so many batches of this process."""
-        self.sampler.pass_over(batches * self.processes.world_size)
+    def will_skip(self, batches: int) -> None:
+        """See `EpochBatchSampler.will_skip`; counts batches of this process."""
+        self.sampler.will_skip(batches * self.processes.world_size)
 
     def __len__(self) -> int:
-        """This process's batches in an epoch."""
+        """Batches of this process in an epoch."""
         return self.steps_per_epoch * self.gradient_accumulation_steps
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """This process's batches of the next epoch, from the `first` on."""
+        """The batches of this process in the next epoch, from `first` on."""
         size = self.processes.world_size
         if self.first:
-            self.pass_over(self.first)
+            self.will_skip(self.first)
         return islice(self.sampler, self.first * size + self.processes.rank, None, size)
 
 
@@ -253,7 +249,7 @@ def _refuse_too_few(lengths: np.ndarray, gradient_accumulation_steps: int) -> No
 
 
 def _sizes_within(ascending: np.ndarray, batch_tokens: int) -> list[int]:
-    """How many stories each batch has, cut from the longest down: what is left over in the end are short ones."""
+    """The size of each batch, filled from the longest story down."""
     sizes: list[int] = []
     left = len(ascending)
     while left:
@@ -264,9 +260,9 @@ def _sizes_within(ascending: np.ndarray, batch_tokens: int) -> list[int]:
 
 
 def _in_whole_steps(sizes: list[int], batches_in_step: int) -> list[int]:
-    """The sizes of batches with some of them halved until there is a whole number of steps.
+    """Splits the largest batches until their number is a multiple of `batches_in_step`.
 
-    Where every story has a batch of its own and none can be halved, some of the shortest share one.
+    If all batches have a single story, some of the shortest are merged instead.
     """
     sizes = list(sizes)
     missing, too_many = -len(sizes) % batches_in_step, len(sizes) % batches_in_step
@@ -281,18 +277,18 @@ def _in_whole_steps(sizes: list[int], batches_in_step: int) -> list[int]:
 
 
 def evaluation_batches(lengths: np.ndarray | Sequence[int], batch_size: int) -> list[list[int]]:
-    """Every story once, longest first, so that a batch that does not fit into memory is met at once."""
+    """Batches of all stories, longest first, so that running out of memory shows at once."""
     return batches_by_length(np.asarray(lengths).tolist(), batch_size=batch_size)
 
 
 def evaluation_share(
     lengths: np.ndarray | Sequence[int], batch_size: int, processes: Processes
 ) -> tuple[list[list[int]], int]:
-    """One process's share of `evaluation_batches`, in turn, so that the batches are those of one process.
+    """One process's share of `evaluation_batches`: every n-th batch.
 
     Returns:
-        As many batches for each process as for every other, since models that are shared out, too, are computed by all
-        at once; and how many of them count. What is beyond that has been met before, and is not to be looked at.
+        The batches, equally many for each process, since a sharded model needs all processes in each forward pass; and
+        how many of them count. The rest are duplicates, whose outputs must be ignored.
     """
     batches = evaluation_batches(lengths, batch_size)
     own = batches[processes.rank :: processes.world_size]

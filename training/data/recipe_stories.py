@@ -1,4 +1,4 @@
-"""The stories that a recipe names, in tables or, with `streaming`, to be read while they are trained on."""
+"""The stories of a recipe: tables, or with `streaming` a stream."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from training.recipe.recipe import Recipe
 
 from .stories import TokenizedStories, sentences_of
 
-# How many stories of a stream the vocabulary of an encoder from scratch is trained on: the first of the first epoch.
+# The vocabulary of an encoder from scratch is trained on this number of stories of a stream.
 VOCABULARY_STORIES = 100_000
 
 
 @dataclass(frozen=True)
 class RecipeStories:
-    """What a recipe trains and judges on.
+    """The stories that a recipe trains and evaluates on.
 
     Attributes:
-        splits: stories in tables, some of `train`, `validation` and `test`; without `train` where it is streamed.
-        stream: the training stories where they are streamed.
-        seed: the recipe's, which decides what the first stories of a stream are.
+        splits: tables of stories, named `train`, `validation` or `test`; without `train` if it is streamed.
+        stream: the training stories if they are streamed.
+        seed: the recipe's, for the order of a stream.
     """
 
     splits: DatasetDict
@@ -36,9 +36,9 @@ class RecipeStories:
 
     @property
     def sentences(self) -> Iterable[list[str]]:
-        """Of the training stories; of a stream, of `VOCABULARY_STORIES` of them. Nothing is read before it is used.
+        """The sentences of the training stories, read lazily; of a stream, of its first `VOCABULARY_STORIES`.
 
-        None, where the data have no training split.
+        Empty if there is no training split.
         """
         if self.stream is None:
             return sentences_of(self.splits["train"]) if "train" in self.splits else ()
@@ -46,19 +46,19 @@ class RecipeStories:
         return (list(story.sentences) for _, story in islice(stories, VOCABULARY_STORIES))
 
     def digests(self) -> dict[str, str]:
-        """A hash of the sentences of each split, in its order, by which a run that is resumed knows its stories."""
+        """A hash of the sentences of each split in order; a resumed run compares them."""
         streamed = {} if self.stream is None else {"train": self.stream.digest()}
         return streamed | {name: stories_digest(split) for name, split in self.splits.items()}
 
     def counts(self) -> str:
-        """How many stories there are, in words."""
+        """The number of stories in each split, for messages."""
         streamed = [] if self.stream is None else [f"{len(self.stream):,} train (streamed)"]
         return ", ".join(streamed + [f"{len(split):,} {name}" for name, split in self.splits.items()])
 
     def tokenized(
         self, story_tokenizer: StoryTokenizer, data_seed: int, wanted: Container[str] = SPLITS
     ) -> dict[str, TokenizedStories]:
-        """What stands in tables, as ids: of the splits that are wanted."""
+        """The wanted splits that are tables, tokenized."""
         return {
             name: TokenizedStories(split, story_tokenizer, data_seed)
             for name, split in self.splits.items()
@@ -67,7 +67,7 @@ class RecipeStories:
 
 
 def stories_digest(stories: Dataset) -> str:
-    """A hash of the sentences of stories, in their order."""
+    """A hash of the sentences of all stories, in order."""
     digest = hashlib.blake2b(digest_size=16)
     for sentences in sentences_of(stories):
         digest.update(json.dumps(sentences).encode())

@@ -249,11 +249,11 @@ class StoryLoader(DataLoader[ShuffledStory]):
         if isinstance(self.batch_sampler, (BatchShare, EpochBatchSampler)):
             self.batch_sampler.set_epoch(epoch)
 
-    def pass_over_steps(self, steps: int) -> None:
-        """Announces that batches before this step of the run will be discarded, see `EpochBatchSampler.pass_over`."""
+    def will_resume_at(self, steps: int) -> None:
+        """Announces that batches before this step of the run will be discarded, see `EpochBatchSampler.will_skip`."""
         sampler = self.batch_sampler
         if isinstance(sampler, BatchShare):
-            sampler.pass_over(steps % sampler.steps_per_epoch * sampler.gradient_accumulation_steps)
+            sampler.will_skip(steps % sampler.steps_per_epoch * sampler.gradient_accumulation_steps)
 
 
 def training_sampler(

@@ -1,18 +1,17 @@
-"""Batches of stories that are streamed: the same for the same seed, from any place in any epoch on, in any process.
+"""Batches of streamed stories: the same for the same seed in any process, also when an epoch is resumed.
 
-How an epoch goes, with A batches in a step of the optimizer (those of all processes):
+An epoch with A batches in an optimizer step, those of all processes included:
 
 1. The files of the stream and the row groups in each are put in random order (`StoryStream.order`), and cut into A
-   *lanes* of equally many stories, give or take one. A lane gives one batch to each step. It belongs to one process,
-   which alone reads it: two processes with one batch each train on what one process with two batches trains on.
-2. Each lane is read through its share of the shuffle buffer: so many stories are read, shuffled, and trained on
-   before the next are read.
-3. What was shuffled is cut into stretches of 64 batches. Workers turn a stretch into ids; sorted by length it makes
-   batches, which come in random order. Workers take stretches in turn and give them back in order, so that their
-   number changes nothing.
+   *lanes* of equally many stories, up to one. Each step has one batch of each lane. A lane is read by one process
+   alone: two processes with one batch each train on the same stories as one process with two batches.
+2. Each lane has a share of the shuffle buffer: that number of stories is read, shuffled and trained on before the
+   next ones are read.
+3. The shuffled stories are cut into stretches of 64 batches. Workers tokenize a stretch; sorted by length, it is cut
+   into batches, which are put in random order. The number of workers does not change the batches.
 
-Since the order of an epoch is known before it is read, a run that is resumed passes over what is done without reading
-it, but for the beginning of one buffer and one row group a lane.
+The order of an epoch is known before it is read. So a resumed run skips the stories before its checkpoint without
+reading them, except the beginning of one buffer and one row group in each lane.
 """
 
 from __future__ import annotations
@@ -86,23 +85,22 @@ class StreamedDraw(Draw):
 
 
 class StreamBatchSampler(EpochBatchSampler):
-    """Batches of so many streamed stories; see the top of this module.
+    """Batches of a fixed number of streamed stories; see the module's docstring.
 
-    Every step has `gradient_accumulation_steps` batches, the last one of an epoch too: each lane's left over stories
-    are a smaller batch of it. Where some lanes have none left, the last two batches of each lane share evenly.
+    Every step has `gradient_accumulation_steps` batches, including the last step of an epoch, whose batches have the
+    remaining stories of each lane. If some lanes have none left, the last two batches of each lane share its stories.
 
-    Batches of lanes that belong to other processes come empty and unread: whoever asks takes its own out of each step
-    (see `BatchShare`). So do those that `pass_over` was told of.
+    Batches of other processes are empty and not read (see `BatchShare`), as are those that `will_skip` announced.
 
     Args:
         stories: the stories.
         batch_size: stories in a batch.
-        gradient_accumulation_steps: batches in a step of the optimizer, those of all processes together.
-        seed: decides what is where, together with the epoch.
-        buffer_size: stories among which one is shuffled, in all processes together.
+        gradient_accumulation_steps: batches in an optimizer step, those of all processes included.
+        seed: seed of the order of stories, together with the epoch.
+        buffer_size: stories in the shuffle buffers of all processes together.
         group_by_length: batches of similar length, themselves in random order.
-        processes: which of how many this is.
-        num_workers: processes that turn stories into ids.
+        processes: this process and their number.
+        num_workers: processes that tokenize.
 
     Raises:
         UserError: if there are fewer stories than one step has batches.
@@ -139,29 +137,29 @@ class StreamBatchSampler(EpochBatchSampler):
             self._tail_steps = min(2, batch_size)
         self.steps_per_epoch = self._full_steps + self._tail_steps
         self._block_steps = max(1, buffer_size // lanes // batch_size)
-        self._passed_over = 0
+        self._skipped = 0
 
-    def pass_over(self, batches: int) -> None:
-        """Does not read the first so many batches of the next iteration: they come empty."""
-        self._passed_over = batches
+    def will_skip(self, batches: int) -> None:
+        """The first batches of the next iteration are empty and not read."""
+        self._skipped = batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """The batches of the next epoch."""
-        epoch, passed_over, self._passed_over = self._begin_epoch(), self._passed_over, 0
+        epoch, skipped, self._skipped = self._begin_epoch(), self._skipped, 0
         lanes = self.gradient_accumulation_steps
-        yield from ([] for _ in range(passed_over))
-        blocks = self._blocks(passed_over // lanes)
+        yield from ([] for _ in range(skipped))
+        blocks = self._blocks(skipped // lanes)
         tokenized = self._tokenized(self._read(epoch, blocks))
         for first, steps in (stretch for block in blocks for stretch in block.stretches):
             batches = {lane: self._batches(next(tokenized), epoch, lane, first, steps) for lane in self._own_lanes}
-            for place in range(max(first * lanes, passed_over), (first + steps) * lanes):
-                step, lane = divmod(place, lanes)
+            for batch in range(max(first * lanes, skipped), (first + steps) * lanes):
+                step, lane = divmod(batch, lanes)
                 drawn = batches[lane][step - first] if lane in batches else []
                 share = self._mean_batch(step)
                 yield [StreamedDraw(story.row, epoch, share, story) for story in drawn]
 
     def stories_in(self, steps: int) -> int:
-        """How many stories the first so many steps of a run draw, each counted once."""
+        """Number of different stories in the first steps of a run."""
         in_epoch = min(steps, self.steps_per_epoch)
         batches = min(in_epoch, self._full_steps) * self.batch_size + sum(
             self._mean_batch(step) for step in range(self._full_steps, in_epoch)
@@ -169,7 +167,7 @@ class StreamBatchSampler(EpochBatchSampler):
         return round(batches * self.gradient_accumulation_steps)
 
     def drawn(self, steps: int) -> Iterator[Story]:
-        """The stories that the first so many steps of a run draw, each once: read again, hardly any of them as ids."""
+        """The stories in the first steps of a run, each once. They are read again; few of them are tokenized."""
         blocks = self._blocks(0)
         reading = self._read(0, blocks)
         for first, count in (stretch for block in blocks for stretch in block.stretches):
@@ -185,7 +183,7 @@ class StreamBatchSampler(EpochBatchSampler):
                 yield from (story for _, story in stories)
 
     def _blocks(self, begin: int) -> list[_Block]:
-        """The blocks of an epoch from the one on in which a step is, without the stretches before that step."""
+        """The blocks of an epoch from the step `begin` on, without the stretches before it."""
         blocks = []
         for first in range(0, self._full_steps, self._block_steps):
             end = min(first + self._block_steps, self._full_steps)
@@ -198,7 +196,7 @@ class StreamBatchSampler(EpochBatchSampler):
         return [block for block in blocks if block.stretches]
 
     def _read(self, epoch: int, blocks: list[_Block]) -> Iterator[list[Numbered]]:
-        """The stories of each stretch, of one of this process's lanes after the other."""
+        """The stories of each stretch, for each lane of this process."""
         if not blocks:
             return
         stream, already = self.stories.stream, blocks[0].first * self.batch_size
@@ -219,7 +217,7 @@ class StreamBatchSampler(EpochBatchSampler):
                     yield stories[first:last]
 
     def _tokenized(self, stretches: Iterator[list[Numbered]]) -> Iterator[list[StreamedStory]]:
-        """The same stretches as ids; workers go ahead by two stretches each."""
+        """The same stretches tokenized; each worker prefetches two."""
         loader = DataLoader(
             _Tokenizing(self.stories.story_tokenizer),
             batch_sampler=stretches,
@@ -232,7 +230,7 @@ class StreamBatchSampler(EpochBatchSampler):
     def _batches(
         self, stories: list[StreamedStory], epoch: int, lane: int, first: int, steps: int
     ) -> list[list[StreamedStory]]:
-        """A stretch of one lane in batches, one for each step."""
+        """The batches of a stretch of one lane, one for each step."""
         if first == self._full_steps:
             return [[stories[index] for index in part] for part in np.array_split(np.arange(len(stories)), steps)]
         order = np.arange(steps)
@@ -240,10 +238,10 @@ class StreamBatchSampler(EpochBatchSampler):
             length = self.stories.story_tokenizer.length
             stories = sorted(stories, key=lambda story: length(story.sentence_ids))
             order = np.random.default_rng([self.seed, epoch, lane, first, 1]).permutation(steps)
-        return [stories[place * self.batch_size : (place + 1) * self.batch_size] for place in order]
+        return [stories[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in order]
 
     def _mean_batch(self, step: int) -> float:
-        """Stories in a batch of a step, averaged over its batches, those of other processes included."""
+        """Mean number of stories in the batches of a step, those of other processes included."""
         if step < self._full_steps:
             return float(self.batch_size)
         counts = np.diff(self._bounds) - self._full_steps * self.batch_size
@@ -253,12 +251,12 @@ class StreamBatchSampler(EpochBatchSampler):
 
 @dataclass
 class _Block:
-    """What each lane reads and shuffles at a time.
+    """Steps whose stories each lane reads and shuffles together.
 
     Attributes:
-        first: its first step.
-        stretches: first step and number of steps of each of its stretches.
-        stories: how many there are in it of each lane; None for all that are left.
+        first: the first step.
+        stretches: first step and number of steps of each stretch.
+        stories: number of stories of each lane; None for all remaining ones.
     """
 
     first: int
@@ -279,7 +277,7 @@ def sentence_ids(story_tokenizer: StoryTokenizer, stories: Sequence[Sequence[str
 
 
 class _Tokenizing(TorchDataset[StreamedStory]):
-    """What workers do: many stories at once to ids."""
+    """Tokenizes the stories of a stretch, in a worker."""
 
     def __init__(self, story_tokenizer: StoryTokenizer) -> None:
         self._story_tokenizer = story_tokenizer

@@ -1,4 +1,4 @@
-"""What `Dataset.map` makes of stories, cached where it can be written, and made again if it is damaged."""
+"""`Dataset.map` with a cache in a writable folder, which is rebuilt if it is damaged."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from dataset_builder import is_writable, writable_cache_folder
 
 
 def cached_map(stories: Dataset, function: Callable[..., Any], fingerprint: str, description: str) -> Dataset:
-    """`stories.map(function, batched=True)` without the old columns, from the cache if it is there and whole.
+    """`stories.map(function, batched=True)` without the old columns, from the cache if it is complete.
 
-    The cache is beside the file of the stories. If that folder cannot be written, because the file is another user's
-    or the home is read-only, it is a folder that can.
+    The cache is in the folder of the stories' file, or in `writable_cache_folder` if that folder is not writable.
 
     Args:
         stories: the stories.
-        function: makes new columns from a batch of stories.
-        fingerprint: tells the result apart from every other.
+        function: computes the new columns of a batch of stories.
+        fingerprint: identifies the result in the cache.
         description: of the progress bar.
     """
     name = None

@@ -1,7 +1,7 @@
-"""How sure an order is: one temperature, fitted on validation stories, and the error of its probabilities.
+"""Calibration of the confidence: a temperature fitted on validation stories, and the calibration error.
 
-Calibrated are the probabilities of pairs that an answer may show. With `head="score"` these are the pairs of neighbours
-in the predicted order, with `head="pairs"` all pairs.
+The probabilities that an answer may show are calibrated: with `head="score"` those of neighbours in the predicted
+order, with `head="pairs"` those of all pairs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy.special import expit
 from .predictions import Predictions
 
 BINS = 10
-"""Bins of the calibration error, of equal width from 0.5 to 1: of each pair the likelier order is judged."""
-# Bounds of the temperature: beyond them every probability is 1/2, or 1, in all its digits.
+"""Number of bins of the calibration error, of equal width from 0.5 to 1."""
+# Bounds of the temperature: beyond them every probability rounds to 1/2 or 1.
 _LOWEST, _HIGHEST = 1e-6, 1e6
 
 
@@ -37,7 +37,7 @@ class JudgedPairs:
 
 
 def judged_pairs(predictions: Predictions) -> JudgedPairs:
-    """The pairs of an evaluation whose probabilities are calibrated: all that have a logit, or else the neighbours."""
+    """The pairs whose probabilities are calibrated: those with a pair logit, or neighbours."""
     if predictions.pair_logits is None:
         return neighbours(predictions)
     differences, right = [np.zeros(0)], [np.zeros(0, dtype=bool)]
@@ -53,46 +53,46 @@ def judged_pairs(predictions: Predictions) -> JudgedPairs:
 
 
 def neighbours(predictions: Predictions) -> JudgedPairs:
-    """All pairs of neighbours of an evaluation; sentences without a score or label are left out.
+    """Pairs of neighbours in the predicted order, without sentences that have no score or no label.
 
-    Two identical sentences stand the right way round in any case.
+    A pair of identical sentences is in the right order.
     """
-    there = predictions.sentence_mask & (predictions.labels >= 0)
-    scores = np.where(there, predictions.scores.astype(np.float64), np.inf)
+    valid = predictions.sentence_mask & (predictions.labels >= 0)
+    scores = np.where(valid, predictions.scores.astype(np.float64), np.inf)
     order = np.argsort(scores, axis=1, kind="stable")
     given = (scores, predictions.interchanged_labels)
     scores, labels = (np.take_along_axis(values, order, axis=1) for values in given)
-    pairs = np.isfinite(scores[:, 1:])  # what is left out stands behind everything else
+    pairs = np.isfinite(scores[:, 1:])  # unscored sentences are last
     earlier = np.where(pairs, scores[:, :-1], 0.0)
     return JudgedPairs((scores[:, 1:] - earlier)[pairs], (labels[:, :-1] < labels[:, 1:])[pairs])
 
 
 def fit_temperature(pairs: JudgedPairs) -> float | None:
-    """The temperature by which σ(difference / temperature) fits best whether pairs are right.
+    """The temperature for which σ(difference / temperature) predicts best whether pairs are right.
 
     Maximum likelihood of a logistic regression without intercept, with Platt's targets (1999, "Probabilistic Outputs
     for Support Vector Machines", section 2.2): (r + 1) / (r + 2) for each of the r pairs that are right and
     1 / (w + 2) for each of the w that are wrong, instead of 1 and 0, so that a few stories in perfect order do not
-    give certainty.
+    give full confidence.
 
     Returns:
-        The temperature, between 1e-6 and 1e6; the highest if scores tell nothing of the order. None if there is no
-        pair, or no two scores differ.
+        The temperature, between 1e-6 and 1e6; the highest if the scores are not informative. None if there is no pair
+        or all scores are equal.
     """
     if not pairs.differences.any():
         return None
     right = int(pairs.right.sum())
     targets = np.where(pairs.right, (right + 1) / (right + 2), 1 / (len(pairs.right) - right + 2))
 
-    def slope(inverse: float) -> float:
-        """Of the log-likelihood, which is concave in 1 / temperature."""
+    def gradient(inverse: float) -> float:
+        """Derivative of the log-likelihood, which is concave in 1 / temperature."""
         return float(pairs.differences @ (targets - expit(inverse * pairs.differences)))
 
-    if slope(1 / _HIGHEST) <= 0:
+    if gradient(1 / _HIGHEST) <= 0:
         return _HIGHEST
-    if slope(1 / _LOWEST) >= 0:
+    if gradient(1 / _LOWEST) >= 0:
         return _LOWEST
-    return 1 / float(brentq(slope, 1 / _HIGHEST, 1 / _LOWEST, xtol=1e-12, rtol=1e-10))
+    return 1 / float(brentq(gradient, 1 / _HIGHEST, 1 / _LOWEST, xtol=1e-12, rtol=1e-10))
 
 
 def calibration_error(pairs: JudgedPairs, temperature: float) -> float:
@@ -109,14 +109,14 @@ def calibration_error(pairs: JudgedPairs, temperature: float) -> float:
 
 
 def calibrated(predictions: dict[str, Predictions]) -> dict[str, Any] | None:
-    """What is written to results of a model after training: the temperature and how well it holds.
+    """The section `calibration` of `results.json`.
 
     Args:
-        predictions: by split; `validation` is what the temperature is fitted on.
+        predictions: for each split. The temperature is fitted on `validation`.
 
     Returns:
-        `temperature`, the `pairs` it is fitted on, and `calibration_error` for each split; None without validation
-        stories to fit it on.
+        `temperature`, the number of `pairs` it is fitted on, and `calibration_error` for each split; None if it cannot
+        be fitted.
     """
     pairs = {split: judged_pairs(found) for split, found in predictions.items()}
     temperature = fit_temperature(pairs["validation"]) if "validation" in pairs else None

@@ -1,4 +1,4 @@
-"""Stories in which a sentence occurs more than once: its copies are interchangeable in everything that is judged."""
+"""Stories in which a sentence occurs more than once. Identical sentences are interchangeable in all metrics."""
 
 from __future__ import annotations
 
@@ -12,47 +12,49 @@ from training.data.stories import TokenizedStories
 from .metrics import LABEL_PADDING
 
 Copies = Mapping[int, Sequence[int]]
-"""For each story with identical sentences, by its row: for each original index the lowest one with the same text."""
+"""For each story with identical sentences, by its row: for each original index the lowest one of the same text."""
 
 _PORTION = 1024  # stories
 
 
 def copies_of(stories: TokenizedStories) -> Copies:
-    """The identical sentences of stories, by their indices."""
+    """The stories with identical sentences, by their indices."""
     found: dict[int, list[int]] = {}
     for start in range(0, len(stories), _PORTION):
         for index, sentences in enumerate(stories.stories[start : start + _PORTION]["sentences"], start):
             if len(set(sentences)) < len(sentences):
                 first: dict[str, int] = {}
-                found[index] = [first.setdefault(sentence, place) for place, sentence in enumerate(sentences)]
+                found[index] = [first.setdefault(sentence, position) for position, sentence in enumerate(sentences)]
     return found
 
 
 def chosen(copies: Copies, stories: Sequence[int] | np.ndarray) -> Copies:
-    """The same for some of the stories, whose rows are counted anew."""
+    """The copies of some stories, whose rows are renumbered."""
     return {row: copies[int(story)] for row, story in enumerate(stories) if int(story) in copies}
 
 
 def copies_in_loader(stories: TokenizedStories, batch_size: int) -> Copies:
-    """The identical sentences of stories in the order in which `evaluation_loader` has them."""
+    """The copies of stories in the order of `evaluation_loader`."""
     return chosen(copies_of(stories), np.concatenate(evaluation_batches(stories.lengths, batch_size)))
 
 
-def interchanged(labels: np.ndarray, ranks: np.ndarray, sentence_mask: np.ndarray, copies: Copies) -> np.ndarray:
-    """The labels, of which identical sentences have those that suit the order found: the lowest rank the lowest label.
+def match_copies_to_ranks(
+    labels: np.ndarray, ranks: np.ndarray, sentence_mask: np.ndarray, copies: Copies
+) -> np.ndarray:
+    """Labels where identical sentences are interchanged: the one with the lowest rank has the lowest label.
 
     Args:
         labels: `(stories, max_sentences)`, -100 for padding.
-        ranks: `(stories, max_sentences)`, what puts the sentences in order, lowest first.
-        sentence_mask: `(stories, max_sentences)`, bool; what is not in it keeps its label.
+        ranks: `(stories, max_sentences)`; sorting by it gives the predicted order.
+        sentence_mask: `(stories, max_sentences)`, bool; other sentences keep their label.
         copies: of these stories.
     """
     labels = labels.copy()
     for story, same in copies.items():
-        places = np.flatnonzero(sentence_mask[story] & (labels[story] != LABEL_PADDING))
-        texts = np.array([same[label] for label in labels[story, places]])
+        indices = np.flatnonzero(sentence_mask[story] & (labels[story] != LABEL_PADDING))
+        texts = np.array([same[label] for label in labels[story, indices]])
         for text in np.unique(texts):
-            of_this = places[texts == text]
-            by_rank = of_this[np.argsort(ranks[story, of_this], kind="stable")]
-            labels[story, by_rank] = np.sort(labels[story, of_this])
+            identical = indices[texts == text]
+            by_rank = identical[np.argsort(ranks[story, identical], kind="stable")]
+            labels[story, by_rank] = np.sort(labels[story, identical])
     return labels

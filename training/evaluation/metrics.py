@@ -1,11 +1,8 @@
-"""How well sentences were put in order: metrics of whole evaluation sets as NumPy arrays, checked and counted.
+"""Metrics of evaluation sets, as NumPy arrays; those of a story are `modeling_sentence_ordering.story_metrics`.
 
-The metrics of each story are those of `modeling_sentence_ordering.story_metrics`.
-
-A story's *scores* put its sentences in order, lowest first. Where scores tie, no order is preferred: each metric is
-its expected value over all ways to break the ties, each equally likely. So no metric depends on the order in which
-sentences were handed in, and a model that gives every sentence the same score gets what chance gets: tau 0,
-accuracy 1/N and perfect match ratio 1/N!.
+Sorting by *scores* in ascending order gives the predicted order. If scores tie, each metric is its expected value over
+all ways to break the ties. So no metric depends on the input order, and equal scores give what a random order gives:
+tau 0, accuracy 1/N and perfect match ratio 1/N!.
 """
 
 from __future__ import annotations
@@ -29,16 +26,15 @@ METRIC_NAMES: tuple[str, ...] = (
 """The keys of an evaluation's JSON, in its order. ``loss`` is the model's own and is not computed here."""
 
 LOGGED_METRICS: tuple[str, ...] = ("loss", "accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")
-"""What an evaluation during training logs, in every framework. Numbers of stories are not metrics: a search that adds
-up all metrics would add them as well."""
+"""What an evaluation during training logs, in every framework."""
 
 PRIMARY_METRIC = "kendalls_tau"
-"""The metric that decides which checkpoint is the best."""
+"""The metric that chooses the best checkpoint by default."""
 
 GREATER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
     {"accuracy": True, "kendalls_tau": True, "pmr": True, "loss": False}
 )
-"""Which way is up, for each metric that judges a model."""
+"""For each metric that can choose the best checkpoint, whether greater is better."""
 
 LABEL_PADDING = -100
 
@@ -50,33 +46,32 @@ def ordering_metrics(
     *,
     copies: Mapping[int, Sequence[int]] | None = None,
 ) -> dict[str, float | int]:
-    """Judge the order that scores give to the sentences of many stories.
+    """Metrics of the predicted order of many stories.
 
-    A story of which fewer than two sentences survived has no order: it counts in ``unscored_stories`` and is left out
-    of accuracy, tau and pmr. Ranks are compared among a story's surviving sentences.
+    A story with fewer than two surviving sentences counts in ``unscored_stories`` and is left out of accuracy, tau and
+    pmr. Ranks are compared among a story's surviving sentences.
 
     Args:
-        scores: float, (stories, max_sentences). One score per sentence; sorted ascending they give the order. What
-            stands at padding and at cut off sentences is never looked at.
-        labels: int, (stories, max_sentences). Original index (0 ... N-1) of the sentence that stands i-th in the
-            input; -100 is padding. A row of padding only is no story.
-        sentence_mask: bool, (stories, max_sentences). False for padding and for a sentence cut off by the encoder's
-            limit, whose label may still be there. Without it every labelled sentence counts as scored.
-        copies: which sentences are identical, and so interchangeable; see
-            `modeling_sentence_ordering.story_metrics`, which states the definition.
+        scores: float, (stories, max_sentences). One score per sentence; those of padding and truncated sentences are
+            ignored.
+        labels: int, (stories, max_sentences). Original index (0 ... N-1) of the i-th sentence of the input; -100 is
+            padding. A row of padding only does not count as a story.
+        sentence_mask: bool, (stories, max_sentences). False for padding and for truncated sentences, which may have a
+            label. Without it every labelled sentence counts as scored.
+        copies: identical sentences, which are interchangeable; see `modeling_sentence_ordering.story_metrics`.
 
     Returns:
         - ``accuracy``: share of a story's sentences at their true rank, averaged over stories.
         - ``kendalls_tau``: Kendall (1938), (concordant - discordant) pairs over all pairs, averaged over stories.
-        - ``pmr``: perfect match ratio, share of stories wholly in order.
+        - ``pmr``: perfect match ratio, share of stories in perfect order.
         - ``mean_logits``, ``std_logits``: mean and population standard deviation of the surviving sentences' scores.
-        - ``stories``, ``sentences``: how many have labels, those that could not be scored included.
+        - ``stories``, ``sentences``: numbers of those with labels, including those that could not be scored.
         - ``dropped_sentences``: labelled sentences that the mask hides.
         - ``unscored_stories``: stories with fewer than two surviving sentences.
 
     Raises:
-        ValueError: shapes differ, labels are no indices or repeat within a story, a surviving score is not finite, or
-            no story has two surviving sentences.
+        ValueError: shapes differ, labels are negative or repeat within a story, a surviving score is not finite, or no
+            story has two surviving sentences.
     """
     score_array, label_array, survives = _checked(scores, labels, sentence_mask)
     per_story = _story_metrics(score_array, label_array, survives, copies)
@@ -108,13 +103,11 @@ def story_metrics(
     *,
     copies: Mapping[int, Sequence[int]] | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """The same metrics story by story, for intervals and for comparing two models on the same stories.
-
-    Args and errors are those of :func:`ordering_metrics`, but that nothing to score is no error.
+    """The metrics of each story. Arguments and errors as for :func:`ordering_metrics`; there may be no scored story.
 
     Returns:
-        ``accuracy``, ``kendalls_tau`` and ``pmr``, each float64 of shape (stories,), nan where fewer than two
-        sentences of the story survived. ``np.nanmean`` of each is what :func:`ordering_metrics` returns.
+        ``accuracy``, ``kendalls_tau`` and ``pmr``, each float64 (stories,), nan if fewer than two sentences of the
+        story survived.
     """
     return _story_metrics(*_checked(scores, labels, sentence_mask), copies)
 
@@ -122,7 +115,7 @@ def story_metrics(
 def _checked(
     scores: npt.ArrayLike, labels: npt.ArrayLike, sentence_mask: npt.ArrayLike | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Scores, labels and which sentences survive, each (stories, max_sentences), or a ValueError."""
+    """Scores, labels and the mask of surviving sentences, each (stories, max_sentences)."""
     score_array, label_array = np.asarray(scores), np.asarray(labels)
     mask_array = np.ones(label_array.shape, bool) if sentence_mask is None else np.asarray(sentence_mask)
     if label_array.ndim != 2 or score_array.shape != label_array.shape or mask_array.shape != label_array.shape:
@@ -160,7 +153,7 @@ def _check_labels(labels: npt.NDArray[np.int64]) -> None:
 
 
 def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
-    """Where, row first, the array (rows, columns) is true for the first time."""
+    """Row and column of the first true element."""
     if not wrong.any():
         return None
     row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
@@ -173,7 +166,7 @@ def _story_metrics(
     survives: npt.NDArray[np.bool_],
     copies: Mapping[int, Sequence[int]] | None,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    # Defined where it travels with the model: `compute_metrics` of a model on the Hub gives the same numbers.
+    # Defined in the modeling package, so that `compute_metrics` of a model on the Hub gives the same numbers.
     from modeling_sentence_ordering.objectives_sentence_ordering import story_metrics
 
     return {name: values.numpy() for name, values in story_metrics(scores, labels, survives, copies).items()}
@@ -182,14 +175,14 @@ def _story_metrics(
 def rank_counts(
     scores: npt.ArrayLike, labels: npt.ArrayLike, sentence_mask: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.float64]:
-    """How often a sentence of each true rank was put at each rank, over all stories that have an order.
+    """How often a sentence of each true rank was predicted at each rank, over all scored stories.
 
-    Args and errors are those of :func:`story_metrics`. Where scores tie, a sentence counts in equal parts at each of
+    Arguments and errors are those of :func:`story_metrics`. If scores tie, a sentence counts in equal parts at each of
     the ranks that it shares.
 
     Returns:
         float64 (max_sentences, max_sentences): row the true rank among the story's surviving sentences, column the
-        rank given. Row i divided by its sum has at i the accuracy at this position.
+        predicted rank. Row i divided by its sum has the accuracy at position i in column i.
     """
     score_array, label_array, survives = _checked(scores, labels, sentence_mask)
     survives &= (survives.sum(axis=1) >= 2)[:, None]

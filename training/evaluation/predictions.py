@@ -1,4 +1,4 @@
-"""Evaluation outside of any framework: one pass, one score per sentence kept, the metrics from the one place."""
+"""Predictions of a model for stories in known order, and their metrics."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from training.data.stories import TokenizedStories, evaluation_loader
 from training.system.errors import CommandFailed
 from training.system.processes import Processes
 
-from .copies import Copies, chosen, copies_of, interchanged
+from .copies import Copies, chosen, copies_of, match_copies_to_ranks
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
 
-# Stories that are scored before progress is shown, and among which batches of similar length are found.
+# Stories that are scored between two updates of the progress bar, and among which batches of similar length are made.
 _PORTION = 1024
 
 
 class ScoresNotFinite(CommandFailed):
-    """A model whose scores are no numbers any more; the message is one line."""
+    """A score is infinite or NaN."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of many stories, in their order.
+    """The output of a model for many stories, in their order.
 
     Attributes:
         scores: `(stories, max_sentences)`, float32 or float64.
         labels: `(stories, max_sentences)`, int64, -100 for padding.
         sentence_mask: `(stories, max_sentences)`, bool, false for padding and sentences that were cut off.
-        pair_logits: of a model with `head="pairs"`, for each story `(sentences, sentences)`, or padded to more.
-        copies: the stories with identical sentences, which are interchangeable.
+        pair_logits: with `head="pairs"`, for each story `(sentences, sentences)`, or padded.
+        copies: stories with identical sentences, which are interchangeable.
     """
 
     scores: np.ndarray
@@ -49,14 +49,14 @@ class Predictions:
 
     @classmethod
     def of_batch(cls, output: Any, labels: Tensor) -> Predictions:
-        """A model's output for a batch with these labels, both `(batch, max_sentences)`."""
+        """From the output and the labels of a batch, `(batch, max_sentences)`."""
         pairs = None if output.pair_logits is None else list(output.pair_logits.cpu().numpy())
         scores, known, mask = (tensor.cpu().numpy() for tensor in (output.logits, labels, output.sentence_mask))
         return cls(scores, known, mask, pairs)
 
     @classmethod
     def joined(cls, batches: Sequence[Predictions]) -> Predictions:
-        """The stories of all batches, one after the other, padded to the longest."""
+        """The stories of all batches, padded to the longest."""
         scores, labels, mask = (
             _concatenated([getattr(batch, name) for batch in batches], padding)
             for name, padding in (("scores", 0), ("labels", LABEL_PADDING), ("sentence_mask", False))
@@ -67,10 +67,9 @@ class Predictions:
         return cls(scores, labels, mask, pairs)
 
     def take(self, indices: list[int], output: Any, labels: Tensor) -> None:
-        """Copies a model's output for some stories, of `(batch, max_sentences)` labels.
+        """Copies the output for a batch of stories to their rows; `labels` is `(batch, max_sentences)`.
 
-        At once: small arrays that were kept beside it would lie between those of the model, and memory would go to
-        pieces.
+        Keeping the small tensors of each batch instead would fragment the memory.
         """
         sentences = labels.shape[1]
         self.scores[indices, :sentences] = output.logits.cpu().numpy()
@@ -82,14 +81,14 @@ class Predictions:
                 self.pair_logits[index][:] = logits[:size, :size]
 
     def chosen(self, stories: np.ndarray) -> Predictions:
-        """Some stories, by their indices `(chosen,)`."""
+        """The stories with these indices, `(chosen,)`."""
         pairs = None if self.pair_logits is None else [self.pair_logits[story] for story in stories]
         copies = chosen(self.copies, stories)
         return Predictions(self.scores[stories], self.labels[stories], self.sentence_mask[stories], pairs, copies)
 
     @cached_property
     def texts(self) -> np.ndarray:
-        """The labels, of which identical sentences share the lowest."""
+        """The labels, where identical sentences share their lowest one."""
         texts = self.labels.copy()
         for story, same in self.copies.items():
             labelled = self.labels[story] != LABEL_PADDING
@@ -98,14 +97,14 @@ class Predictions:
 
     @cached_property
     def interchanged_labels(self) -> np.ndarray:
-        """The labels, of which identical sentences have those that suit the order found, see `interchanged`."""
-        return interchanged(self.labels, self.ranks, self.sentence_mask, self.copies)
+        """Labels in which identical sentences are interchanged, see `match_copies_to_ranks`."""
+        return match_copies_to_ranks(self.labels, self.ranks, self.sentence_mask, self.copies)
 
     @cached_property
     def ranks(self) -> np.ndarray:
-        """`(stories, max_sentences)`, float: what puts the sentences in order, lowest first.
+        """`(stories, max_sentences)`, float: sorting by it gives the predicted order.
 
-        The scores; with pair logits, the positions in the order decoded from those among the sentences that survived.
+        The scores; with pair logits, the positions in the order decoded from them.
         """
         if self.pair_logits is None:
             return self.scores
@@ -118,8 +117,8 @@ class Predictions:
         return ranks
 
     def by_count(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Stories of equally many sentences: their indices `(portion,)`, and where the sentences that survived and have
-        a label stand in the input, `(portion, sentences)`."""
+        """Groups of stories with equally many sentences: their indices `(portion,)`, and the input indices of the
+        sentences that were scored and have a label, `(portion, sentences)`."""
         survives = self.sentence_mask & (self.labels != LABEL_PADDING)
         counts = survives.sum(axis=1)
         for count in np.unique(counts[counts > 0]):
@@ -137,7 +136,7 @@ class Predictions:
 
 
 def _concatenated(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:
-    """Arrays `(batch, max_sentences)` of batches, one below the other."""
+    """Concatenates arrays `(batch, max_sentences)`, padded to the widest."""
     width = max(batch.shape[1] for batch in batches)
     return np.concatenate(
         [np.pad(batch, ((0, 0), (0, width - batch.shape[1])), constant_values=padding) for batch in batches]
@@ -145,7 +144,7 @@ def _concatenated(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:
 
 
 def _room_for_pairs(num_sentences: np.ndarray, dtype: Any) -> list[np.ndarray]:
-    """A square of zeros for each story, all of them in one piece of memory."""
+    """A square of zeros for each story, as views of one array."""
     sizes = num_sentences.astype(np.int64)
     memory = np.split(np.zeros(int((sizes**2).sum()), dtype=dtype), np.cumsum(sizes**2)[:-1])
     return [part.reshape(size, size) for part, size in zip(memory, sizes, strict=True)]
@@ -161,21 +160,20 @@ def predict(
     description: str = "Evaluating",
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Predictions:
-    """Scores every story as the pipeline does: in the same arrangement, and in windows where it is too long.
+    """Scores every story as the pipeline does: in the same arrangement, and in windows if it is too long.
 
-    The model is put into eval mode for it, and back into the mode it was in. Of several processes each scores its
-    share of the very batches that one would make, and has everything in the end.
+    The model is in eval mode meanwhile. Each of several processes scores its share of the batches and returns all
+    predictions.
 
     Args:
-        model: scores the sentences.
+        model: the model.
         stories: stories whose order is known.
-        batch_size: token sequences that go through the model at once.
-        num_permutations: average the scores over so many arrangements of each story instead, those that `order`
-            takes (see `arrangements`).
-        long_texts: score a story that the encoder does not take whole in windows, as the pipeline does. Otherwise it
-            is cut off at the limit, as in the evaluations during training, which all frameworks make in one pass.
+        batch_size: token sequences in a forward pass.
+        num_permutations: average the scores over this number of arrangements of each story, as `order` does.
+        long_texts: score a story beyond the encoder's limit in windows. Otherwise it is truncated, as in evaluations
+            during training.
         description: of the progress bar.
-        processes: who share the work, all with the same model; not where arrangements are averaged.
+        processes: the processes that share the work, all with the same model; unused with `num_permutations`.
     """
     width = int(stories.num_sentences.max(initial=0))
     dtype = np.float64 if model.dtype == torch.float64 else np.float32
@@ -189,7 +187,7 @@ def predict(
     progress = tqdm(total=sum(map(len, batches)), desc=description, unit=" stories", **bar)
     pairs = _room_for_pairs(stories.num_sentences, scores.dtype) if model.config.head == "pairs" else None
     predictions = Predictions(scores, labels, mask, pairs, copies_of(stories))
-    # Weights that are shared out are gathered in `forward`, and could not be trained if that was in inference mode.
+    # Sharded weights are gathered in `forward`; in inference mode, they could not be trained afterwards.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
     try:
         with untracked(), progress:
@@ -209,7 +207,9 @@ def predict(
     if processes.world_size > 1:
         own = [index for indices in batches[:counting] for index in indices]
         own_pairs = [] if pairs is None else [pairs[index] for index in own]
-        for others, *values, others_pairs in processes.gathered((own, scores[own], labels[own], mask[own], own_pairs)):
+        for others, *values, others_pairs in processes.all_gather(
+            (own, scores[own], labels[own], mask[own], own_pairs)
+        ):
             scores[others], labels[others], mask[others] = values
             if pairs is not None:
                 for index, logits in zip(others, others_pairs, strict=True):
@@ -222,7 +222,7 @@ def predict(
 def _predict_long(
     model: SentenceOrderingModel, stories: TokenizedStories, predictions: Predictions, batch_size: int
 ) -> None:
-    """Replaces what was found of stories that were cut off. Every process does all: models may be shared out."""
+    """Replaces the predictions of truncated stories. Every process scores all of them: the model may be sharded."""
     long = np.flatnonzero(~stories.fits).tolist()
     if not long:
         return
@@ -244,7 +244,7 @@ def _predict_arranged(
     num_permutations: int,
     progress: Any,
 ) -> None:
-    """Fills in what `order` would say of some stories, a portion at a time."""
+    """Fills in the predictions that `order` makes for these stories."""
     for start in range(0, len(indices), _PORTION):
         portion = indices[start : start + _PORTION]
         ways = [stories.evaluation_labels(index) for index in portion]
@@ -259,29 +259,28 @@ def _predict_arranged(
         )
         for index, labels, found in zip(portion, ways, rows, strict=True):
             predictions.labels[index, : len(labels)] = labels
-            for place, score in enumerate(found.scores):
+            for position, score in enumerate(found.scores):
                 if score is not None:
-                    predictions.scores[index, place], predictions.sentence_mask[index, place] = score, True
+                    predictions.scores[index, position] = score
+                    predictions.sentence_mask[index, position] = True
             if predictions.pair_logits is not None and found.pair_logits is not None:
                 predictions.pair_logits[index][:] = found.pair_logits.numpy()
         progress.update(len(portion))
 
 
 def judge(predictions: Predictions, config: Any) -> dict[str, float | int]:
-    """All metrics of an evaluation, in the order that its JSON has.
+    """All metrics of an evaluation, in the order of `--output_json`.
 
     Args:
-        predictions: scores and labels.
-        config: the model's config, for the objective that `loss` is.
+        predictions: the predictions.
+        config: the model's config, for the objective of `loss`.
 
     Raises:
         ScoresNotFinite: if a score is not a finite number.
         ValueError: if no story could be scored.
     """
     if not np.isfinite(predictions.scores[predictions.sentence_mask]).all():
-        raise ScoresNotFinite(
-            "the model's scores are not finite numbers any more: its weights have diverged; lower --learning_rate"
-        )
+        raise ScoresNotFinite("the model's scores are not finite: training has diverged; lower --learning_rate")
     labels, mask = predictions.labels, predictions.sentence_mask
     metrics = ordering_metrics(predictions.ranks, labels, mask, copies=predictions.copies)
     scores = predictions.scores[mask & (labels != LABEL_PADDING)].astype(np.float64)
@@ -313,5 +312,20 @@ def _loss(predictions: Predictions, config: Any) -> float:
 
 
 def evaluate(model: SentenceOrderingModel, stories: TokenizedStories, **options: Any) -> dict[str, float | int]:
-    """Scores the stories and judges the order: see `predict`, which takes the options, and `judge`."""
+    """Metrics of a model on stories whose order is known.
+
+    Args:
+        model: the model.
+        stories: the stories of a split of `StoryDataModule.splits`.
+        **options: `batch_size`, token sequences in a forward pass (64 by default); `num_permutations`, the number of
+            arrangements of each story over which scores are averaged.
+
+    Returns:
+        `accuracy`, `kendalls_tau`, `pmr`, `loss`, `mean_logits`, `std_logits`, `stories`, `sentences`,
+        `dropped_sentences` (beyond the encoder's limit) and `unscored_stories` (with fewer than two sentences left).
+
+    Raises:
+        RuntimeError: if a score is infinite or NaN.
+        ValueError: if there is no story to score.
+    """
     return judge(predict(model, stories, **options), model.config)

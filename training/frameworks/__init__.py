@@ -1,5 +1,5 @@
-"""Training a model with one of three frameworks.
+"""Training with one of three frameworks.
 
-`protocol` says what a framework offers, `run` what it is given; `optimization`, `loss_watch` and `training_log` are
-shared by all three.
+`protocol` is their interface and `run` what they train; `optimization`, `loss_watch`, `checkpoints` and `training_log`
+are shared.
 """

@@ -1,4 +1,4 @@
-"""Optimizer, schedule and the seed of each step, from the recipe and never from a framework's defaults."""
+"""Optimizer, learning-rate schedule and the seed of each step, from the recipe."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from training.system.hub_errors import first_line
 def parameter_groups(
     model: nn.Module, weight_decay: float, head_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
-    """Parameters by what the optimizer does with them, for AdamW.
+    """Parameter groups of the optimizer.
 
-    Weight decay is not applied to biases and norms, which are the parameters of a single dimension.
+    Weight decay is not applied to biases and norms, which are the parameters with one dimension.
 
     Args:
         model: the model; its encoder's parameters have `encoder` in their names.
-        weight_decay: of the parameters that decay.
-        head_learning_rate: of the parameters outside of the encoder; the optimizer's own if None.
+        weight_decay: weight decay of the other parameters.
+        head_learning_rate: learning rate of the parameters outside of the encoder; the optimizer's if None.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     parts: list[tuple[list[nn.Parameter], dict[str, float]]] = [([p for _, p in named], {})]
@@ -46,7 +46,7 @@ def parameter_groups(
 
 
 def remember_dimensions(model: nn.Module) -> None:
-    """Lets `parameter_groups` know the weights of a model that is going to be cut into flat pieces."""
+    """Stores the number of dimensions of each weight for `parameter_groups`, before the model is sharded."""
     for parameter in model.parameters():
         parameter.whole_dimensions = parameter.ndim  # type: ignore[attr-defined]
 
@@ -58,8 +58,8 @@ def _dimensions(parameter: nn.Parameter) -> int:
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer; `recipe` must be resolved.
 
-    AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) is torch's, with the recipe's betas and epsilon. Other names
-    are built as `Trainer` builds them, with its defaults for what the recipe does not say.
+    AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) is torch's, with the recipe's betas and epsilon. Other
+    optimizers are built as by `Trainer`, with its defaults.
 
     Raises:
         RecipeError: if the optimizer needs a package that is not installed, or cannot train this model.
@@ -75,7 +75,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             fused=recipe.optim == "adamw_torch_fused",
         )
     try:
-        # Not `TrainingArguments`: it resets accelerate's state, on which a Trainer that is running depends.
+        # Not `TrainingArguments`, which resets the accelerate state of a running Trainer.
         arguments: Any = SimpleNamespace(
             optim=OptimizerNames(recipe.optim),
             optim_args=None,
@@ -88,7 +88,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         )
         optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
         if "params" in options or "optimizer_dict" in options:
-            raise ValueError("it chooses parameters by itself, which the recipe has no field for")
+            raise ValueError("optimizers that choose their own parameters are not supported")
         optimizer: Optimizer = optimizer_class(groups, **options)
     except (ImportError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise RecipeError(f"--optim {recipe.optim}: {first_line(error)}") from None
@@ -96,7 +96,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LambdaLR:
-    """The learning-rate schedule over so many optimizer steps; call its `step` after each of them."""
+    """The recipe's learning-rate schedule over `total_steps` optimizer steps. Call its `step` after each of them."""
     schedule: LambdaLR = get_scheduler(
         recipe.lr_scheduler_type,
         optimizer,
@@ -107,27 +107,25 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> La
 
 
 def seed_step(recipe: Recipe, step: int, rank: int = 0) -> None:
-    """Seeds dropout for one step of the optimizer; to be called before its first forward pass.
+    """Seeds dropout for an optimizer step; to be called before its first forward pass.
 
-    With a seed of its own, a step has the same dropout whatever drew random numbers before it: a framework's
-    sanity checks, an evaluation, or the run that was interrupted.
+    So the dropout of a step does not depend on random numbers drawn before it, by an evaluation or before a run was
+    resumed.
 
     Args:
         recipe: the recipe.
-        step: steps of the optimizer done before this one.
-        rank: of the process; each has dropout of its own.
+        step: number of optimizer steps before this one.
+        rank: rank of the process. Dropout differs between processes.
     """
     torch.manual_seed(((recipe.seed + rank) * 1_000_003 + step) % 2**63)
 
 
 def has_idle_weights(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> bool:
-    """Whether there are weights that no gradient reaches, for which processes would wait in vain.
-
-    Some encoders have a pooler or an embedding that is not used. To look for them in every step takes time.
+    """Whether some weights get no gradient, such as an unused pooler; `DistributedDataParallel` has to know.
 
     Args:
-        model: any of ours; its gradients are empty afterwards.
-        batch: a batch of training, on any device.
+        model: the model; its gradients are set to None.
+        batch: a training batch, on any device.
     """
     device = next(model.parameters()).device
     was_training = model.training

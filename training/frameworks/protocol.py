@@ -1,4 +1,4 @@
-"""The three frameworks, as the rest of the package sees them: each is one module with the same few functions."""
+"""The interface of the three frameworks, each of which is a module `framework`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .run import TrainingRun
 
 
 class Framework(Protocol):
-    """What a framework's module offers."""
+    """What a framework's module has."""
 
     REFUSED: Mapping[str, str]
-    """Fields of the recipe that the framework cannot do, each with the reason in words. Empty for most."""
+    """Fields of the recipe that the framework does not support, each with the reason."""
 
     PROCESSES: bool
-    """Whether it trains in the processes that `torchrun` has started (`run.processes`), and not in one alone."""
+    """Whether it supports several processes (`run.processes`)."""
 
     def train(self, run: TrainingRun, resume_from: Path | None = None) -> None:
-        """Trains the run's model in place, best weights in the end if the recipe says so."""
+        """Trains the run's model in place; at the end it has the best weights if the recipe says so."""
 
     def checkpoint_step(self, checkpoint: Path) -> int:
         """Steps of the optimizer that a checkpoint has behind it; UserError if it is none."""
 
 
 def load_framework(name: str) -> Framework:
-    """The module of a framework; imports the framework."""
+    """Imports the module of a framework."""
     return cast(Framework, importlib.import_module(f"training.frameworks.{name}.framework"))
 
 
@@ -40,7 +40,7 @@ def refuse_unsupported(
     framework: Framework,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> None:
-    """Refuses a recipe that a framework cannot follow.
+    """Refuses a recipe that a framework does not support.
 
     Raises:
         RecipeError: naming the field and the reason.
@@ -61,12 +61,12 @@ def refuse_unsupported(
     default = Recipe()
     for field, reason in framework.REFUSED.items():
         value, left_open = getattr(recipe, field), getattr(default, field)
-        if value != left_open and not (value is False and left_open is None):  # what a resolved recipe says
+        if value != left_open and not (value is False and left_open is None):  # False is the resolved value of None
             able = [name for name in FRAMEWORKS if name != recipe.framework]
             raise RecipeError(f"--{field} is not for --framework {recipe.framework}: {reason}; try {' or '.join(able)}")
 
 
 def resolved_for(recipe: Recipe, framework: Framework) -> Recipe:
-    """The recipe, resolved; what was left to the machine is not decided in a way that the framework cannot follow."""
+    """The resolved recipe, without fp16 if the framework does not support it."""
     resolved = recipe.resolved()
     return dataclasses.replace(resolved, fp16=False) if "fp16" in framework.REFUSED else resolved

@@ -1,4 +1,4 @@
-"""Experiment trackers: the integrations of transformers, fed with the rows of the training log in every framework."""
+"""Experiment trackers: transformers' integrations, called with the rows of the training log in every framework."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from training.system.hub_errors import first_line
 
 
 def reported_to(names: Sequence[str]) -> list[str]:
-    """The integrations that `--report_to` names: `all` stands for all that are installed, `none` for none of them.
+    """The integrations of `--report_to`, where `all` means all installed ones and `none` no integration.
 
     Raises:
         RecipeError: for a name that transformers does not know.
     """
     if "none" in names:
         if len(names) > 1:
-            raise RecipeError(f"--report_to none stands alone, got {' '.join(names)}")
+            raise RecipeError(f"--report_to none cannot be combined, got {' '.join(names)}")
         return []
     if "all" in names:
         return list(get_available_reporting_integrations())
@@ -36,12 +36,12 @@ def reported_to(names: Sequence[str]) -> list[str]:
 class Reporting:
     """Reports rows of the training log to experiment trackers, through transformers' callbacks.
 
-    TensorBoard is not among them: `TrainingLog` writes its files itself, so that a resumed run continues them.
+    Not TensorBoard, whose files `TrainingLog` writes, so that a resumed run continues them.
 
     Args:
-        callbacks: instances of the callbacks.
-        arguments: what the callbacks read the run's name and folder from.
-        model: passed on to them.
+        callbacks: callback instances.
+        arguments: passed to the callbacks, which read the run's name and folder.
+        model: passed to the callbacks.
     """
 
     def __init__(self, callbacks: Sequence[Any], arguments: TrainingArguments, model: Any) -> None:
@@ -54,10 +54,10 @@ class Reporting:
 
     @classmethod
     def of(cls, recipe: Recipe, model: Any) -> Reporting | None:
-        """The trackers that a recipe names, or None for none.
+        """The trackers of a recipe, or None.
 
         Raises:
-            RecipeError: if one is not installed, or cannot begin.
+            RecipeError: if one is not installed or does not start.
         """
         names = [name for name in reported_to(recipe.report_to) if name != "tensorboard"]
         if not names:
@@ -67,7 +67,7 @@ class Reporting:
             use_cpu = not torch.cuda.is_available()
             arguments = TrainingArguments(output_dir=recipe.output_dir, report_to="none", use_cpu=use_cpu)
             callbacks = [callback() for callback in get_reporting_integration_callbacks(names)]
-            for name, value in shareable(recipe).items():  # the trackers show the arguments as the run's settings
+            for name, value in shareable(recipe).items():  # shown by the trackers as the run's settings
                 if hasattr(arguments, name):
                     setattr(arguments, name, value)
             return cls(callbacks, arguments, model)

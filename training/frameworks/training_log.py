@@ -1,4 +1,4 @@
-"""The log of a training run: one CSV and one TensorBoard log, with the same columns whichever framework trains."""
+"""The log of a training run, as CSV and for TensorBoard; the same in every framework."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ class TrainingFailed(CommandFailed):
 
 
 class TrainingLog:
-    """Rows of what was measured in training, written as they come.
+    """Losses and evaluations of a training run.
 
     Args:
-        path: the CSV, or None for none. Each row is appended and flushed, so that a run that is killed leaves what it
-            measured.
-        tensorboard_folder: where TensorBoard's event files go, or None for none.
-        report: called with one line of text after each evaluation.
-        reporting: where else rows are reported, or None.
-        on_evaluation: called with the step and the metrics after each evaluation has been logged; what it raises ends
+        path: the CSV, or None. Each row is written at once, so that a killed run leaves a complete log.
+        tensorboard_folder: folder of TensorBoard's event files, or None.
+        report: called with one line after each evaluation.
+        reporting: experiment trackers, or None.
+        on_evaluation: called with the step and the metrics after each evaluation. An exception that it raises ends
             the training.
     """
 
@@ -61,7 +60,7 @@ class TrainingLog:
         self._rewrite()
 
     def continue_from(self, rows: list[dict[str, float]], step: int) -> None:
-        """Takes over the rows of an interrupted run up to the step that it is resumed from."""
+        """Continues the log of an interrupted run with its rows up to the step of the checkpoint."""
         self.rows = [row for row in rows if row["step"] <= step]
         self._first_step = step + 1
         self._rewrite()
@@ -70,11 +69,11 @@ class TrainingLog:
         """Records the mean training loss since the last entry.
 
         Args:
-            step: steps of the optimizer done.
-            epoch: epochs done, with a fraction.
+            step: optimizer steps so far.
+            epoch: epochs so far, with a fraction.
             loss: mean over the steps since the last entry.
-            learning_rate: that of the last step.
-            grad_norm: norm of the last step's gradient, before clipping.
+            learning_rate: of the last step.
+            grad_norm: norm of the last step's gradient before clipping.
 
         Raises:
             TrainingFailed: if the loss is not a finite number.
@@ -101,7 +100,7 @@ class TrainingLog:
             self._on_evaluation(step, metrics)
 
     def close(self) -> None:
-        """Writes what TensorBoard's log still holds back."""
+        """Flushes TensorBoard's log and ends the trackers' runs."""
         if self._writer is not None:
             self._writer.close()
         if self._reporting is not None:
@@ -121,7 +120,7 @@ class TrainingLog:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What an interrupted run logged beyond the step that it is resumed from is not shown.
+            # Hides what an interrupted run logged after the checkpoint.
             self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=self._first_step)
         for name, value in row.items():
             if name not in ("step", "epoch"):
@@ -138,7 +137,7 @@ class TrainingLog:
 
 
 def read_training_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a log; values that were not measured are left out. Empty if there is no such file."""
+    """The rows of a log, without empty values; no rows if the file does not exist."""
     if not os.path.exists(path):
         return []
     with open(path, newline="", encoding="utf-8") as source:

@@ -17,9 +17,7 @@ from modeling_sentence_ordering import (
     in_order,
     score_stories,
 )
-from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS
-
-PORTION = 1024  # stories tokenized before any is scored, so that batches have stories of similar length
+from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS, PORTION
 
 
 @dataclass(frozen=True)

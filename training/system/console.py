@@ -1,4 +1,4 @@
-"""What a command tells the person who runs it, on standard output and standard error."""
+"""Messages of a command on standard output and standard error."""
 
 from __future__ import annotations
 
@@ -8,43 +8,41 @@ import re
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 from .processes import Processes
 
 PROGRAM = "sentence-ordering"
 BAD_INPUT = 2  # the exit code
-# Seconds in which a launcher ends all processes after one has failed, on a busy machine, too; who has only lost another
-# has nothing to say, unless there is no launcher.
-_FIRST_SPEAKS, _OTHERS_SPEAK = 15.0, 60.0
-# Control characters but the ends of lines and tabs: ANSI escapes begin with one, or with one of the second range.
+# Control characters except line ends and tabs. ANSI escape sequences begin with one of them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _LONGEST_MESSAGE = 800
 _LONG_VALUES = (re.compile(r"'[^']{160,}'"), re.compile(r'"[^"]{160,}"'), re.compile(r"[^\s/\\]{160,}"))
-_is_quiet = False  # what `--quiet` says, while its command runs
+_is_quiet = False  # set by `--quiet`
 
 
 def set_quiet(quiet: bool) -> None:
-    """Whether `say` and `note` print nothing from now on."""
+    """Sets whether `say` and `note` print nothing."""
     global _is_quiet
     _is_quiet = quiet
 
 
 def say(message: str, stream: TextIO | None = None) -> None:
-    """Prints what a person wants to know who waits, at once; nothing with `--quiet`.
+    """Prints progress, unless `--quiet` is set.
 
-    Nobody has to read it: `sentence-ordering train … | head -1` trains to the end.
+    A closed pipe is not an error: `sentence-ordering train … | head -1` trains to the end.
 
     Args:
         message: one line or more.
-        stream: where to; standard output if not given.
+        stream: standard output by default.
     """
     if not _is_quiet:
         _print(message, stream)
 
 
 def show(message: str) -> None:
-    """Prints what the command was asked for to standard output; see `say`, but with `--quiet`, too."""
+    """Prints the result of a command to standard output, with `--quiet` too."""
     _print(message, None)
 
 
@@ -57,33 +55,33 @@ def _print(message: str, stream: TextIO | None) -> None:
 
 
 def note(message: str) -> None:
-    """Prints one line to standard error on what should not be overlooked; nothing with `--quiet`."""
+    """Prints a warning of one line to standard error, unless `--quiet` is set."""
     if not _is_quiet:
         complain(f"note: {message}")
 
 
 def drop_output() -> None:
-    """Lets go of standard output, with what it still holds back: Python would complain when it cannot be written."""
+    """Redirects standard output to the null device: flushing a closed pipe would fail at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str) -> None:
-    """Prints one line to standard error; what a terminal would obey, or cannot show, is spelled out."""
+    """Prints an error of one line to standard error, with characters that are not printable escaped."""
     line = "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in shortened(" ".join(message.split()))
     )
-    with suppress(OSError):  # nobody listens; the exit code tells
+    with suppress(OSError):  # standard error is closed
         print(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
 def for_terminal(text: str) -> str:
-    """The text with the control characters spelled out that a terminal would obey; ends of lines and tabs stay."""
+    """The text with control characters escaped, except line ends and tabs."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shortened(message: str) -> str:
-    """The message without the inner part of long values in it: quoted ones, words that are not paths, and the rest."""
+    """The message with the middle of long quoted values and long words left out, and of the message itself."""
     if len(message) > 20 * _LONGEST_MESSAGE:
         message = f"{message[: 10 * _LONGEST_MESSAGE]}…{message[-10 * _LONGEST_MESSAGE :]}"
     for pattern in _LONG_VALUES:
@@ -93,23 +91,18 @@ def shortened(message: str) -> str:
     return message
 
 
-def complain_as_one(message: str, *, later: bool = False) -> None:
-    """Prints why this process fails; once, where several fail together.
+def report_failure(message: str) -> None:
+    """Prints why this process fails.
 
-    What fails in all of them, or in one and then in those that wait for it, is said by the first, or by the one that
-    failed alone. Meanwhile their launcher ends the others.
-
-    Args:
-        message: what is said.
-        later: another has failed, and speaks first.
+    Of several processes that `torchrun` or `accelerate launch` started, only the first one that fails prints it: the
+    others fail for the same reason or because of it. The launcher shows the message again in its summary.
     """
-    processes = Processes.from_environment()
-    if later or not processes.is_first:
-        time.sleep(_OTHERS_SPEAK if later else _FIRST_SPEAKS)
-    if not processes.is_first:
-        message = f"process {processes.rank}: {message}"
-    complain(message)
-    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if report is not None and processes.world_size > 1:  # torchrun says a page about how all ended, and why with it
-        with open(report, "w", encoding="utf-8") as sink:
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if error_file is not None and Processes.from_environment().world_size > 1:
+        with open(error_file, "w", encoding="utf-8") as sink:
             json.dump({"message": message, "timestamp": int(time.time())}, sink)
+        try:  # the folder has a folder for each process of this machine
+            os.close(os.open(Path(error_file).parents[1] / "reported", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+    complain(message)

@@ -1,4 +1,4 @@
-"""What becomes of an exception at the end of a command: an exit code, and one line on standard error."""
+"""Exceptions that end a command become an exit code and one line on standard error."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 
 from dataset_builder import UserError
 
-from .console import BAD_INPUT, complain, complain_as_one, drop_output
+from .console import BAD_INPUT, complain, drop_output, report_failure
 from .errors import CommandFailed
-from .full_disk import full_disk_in_words
+from .full_disk import full_disk_message
 from .interrupts import interrupts_seen
-from .processes import AnotherFailed, Processes
+from .processes import Processes
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verbose: bool = False) -> int:
-    """Runs a command; what it returns, or what its exception means.
+    """Runs a command and returns its exit code, or that of its exception.
 
     Args:
         command: returns an exit code.
-        arguments: of the command line; the paths among them tell which disk may be full.
-        verbose: print the traceback as well.
+        arguments: command-line arguments, whose paths are searched for a full disk.
+        verbose: print the traceback too.
     """
     try:
         with interrupts_seen() as interrupted:
@@ -35,13 +35,13 @@ def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verb
             except SystemExit as stop:
                 return stop.code if isinstance(stop.code, int) else BAD_INPUT if stop.code else DONE
             except Exception as error:
-                if interrupted:  # what a library has made of it: an import that failed, a process that ended
+                if interrupted:  # a library turned it into an error of its own
                     raise KeyboardInterrupt from error
                 raise
             except BaseException as error:
                 if type(error).__name__ != "PanicException":
                     raise
-                # Rust code of a library has failed, and has already printed where.
+                # A panic in the Rust code of a library, which has printed its own message.
                 raise UserError(f"a library cannot process this input: {error}") from error
     except KeyboardInterrupt as interrupt:
         if Processes.from_environment().is_first:
@@ -52,8 +52,8 @@ def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verb
             _try_to_flush()
         if verbose:
             traceback.print_exception(error)
-        full_disk = full_disk_in_words(error, arguments)
-        complain_as_one(full_disk or _in_words(error), later=isinstance(error, AnotherFailed))
+        full_disk = full_disk_message(error, arguments)
+        report_failure(full_disk or _message(error))
         return BAD_INPUT if _is_bad_input(error) and not full_disk else FAILED
 
 
@@ -69,14 +69,14 @@ def _is_lack_of_letters(error: Exception) -> bool:
 
 
 def _try_to_flush() -> None:
-    """Where standard output cannot be written, Python would fail again, and say so in its own way, when it exits."""
+    """Flushes standard output now: Python would print an error of its own if that failed at exit."""
     try:
         sys.stdout.flush()
     except OSError:
         drop_output()
 
 
-def _in_words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, UnicodeEncodeError) and _is_lack_of_letters(error):
         shown = error.object[error.start : error.start + 1]
@@ -85,7 +85,7 @@ def _in_words(error: Exception) -> str:
             "to a file with --output"
         )
     if isinstance(error, OSError) and error.strerror:
-        name = error.filename2 or error.filename  # the first of two is only what was copied
+        name = error.filename2 or error.filename  # of two names, the first is the source of a copy
         return f"{name}: {error.strerror}" if name else error.strerror
     if isinstance(error, (UserError, CommandFailed, OSError)) or _is_out_of_memory(error):
         return text

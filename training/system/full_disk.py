@@ -1,7 +1,8 @@
-"""A full disk in one line, whichever library met it."""
+"""Error messages for a full disk."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -20,17 +21,18 @@ _CACHES = (
 _FULL = 2**20  # bytes that are left on a disk when there is no room for the next write
 
 
-def full_disk_in_words(error: BaseException, arguments: Iterable[str]) -> str | None:
-    """The path that was to be written and the space there; None for an error that is not of a full disk.
+def full_disk_message(error: BaseException, arguments: Iterable[str]) -> str | None:
+    """The path that could not be written and the free space there; None if the disk is not the reason.
 
-    Libraries often do not say what they wrote. Then it is one of the command's paths, a cache or the folder for
-    temporary files: the first whose disk is full.
+    If the error has no path, it is the first of the command's paths, the caches and the temporary folder whose disk is
+    full.
 
     Args:
-        error: what ended the command.
-        arguments: the command's.
+        error: the exception that ended the command.
+        arguments: of the command line.
     """
-    if not disk_is_full(error):
+    is_torch = "inline_container.cc" in str(error)  # torch's archive writer does not say why a write failed
+    if not is_torch and not disk_is_full(error):
         return None
     cause: BaseException | None = error
     while cause is not None:
@@ -43,7 +45,7 @@ def full_disk_in_words(error: BaseException, arguments: Iterable[str]) -> str | 
         with suppress(OSError):
             if shutil.disk_usage(_existing(path)).free < _FULL:
                 return f"{path}: {no_space(path).strerror}"
-    return os.strerror(28)
+    return None if is_torch else os.strerror(errno.ENOSPC)
 
 
 def _candidates(arguments: Iterable[str]) -> Iterator[str]:

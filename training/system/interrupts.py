@@ -1,4 +1,4 @@
-"""Ctrl-C in a command: it is not lost, and the exit code is the command's own."""
+"""Ctrl-C in a command: it is not lost, and the exit code is 130."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .processes import Processes
 
 @contextmanager
 def interrupts_seen() -> Iterator[list[int]]:
-    """Sees to it that Ctrl-C is not lost.
+    """Makes sure that Ctrl-C is not lost.
 
-    Where it strikes in a destructor or in a callback, Python prints it and goes on: then it is sent again. Where a
-    library catches it and fails in its own way, the list that is given tells that there was one.
+    Python only prints a KeyboardInterrupt in a destructor or in a callback: then the signal is sent again. If a library
+    catches it and raises another error, the list that is yielded is not empty.
     """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -49,13 +49,13 @@ def interrupts_seen() -> Iterator[list[int]]:
 
 
 def exit_with(code: int) -> NoReturn:
-    """Ends the process with this code, whatever was interrupted in it.
+    """Exits with this code, also after an interrupt.
 
-    Where Ctrl-C strikes within `exec` of a text (as in `dataclass`, at any import), CPython remembers it, though it is
-    caught and answered, and ends a `python -m` by the signal: until the next text is run.
+    If Ctrl-C arrived within an `exec` of source text, as in `dataclass` at import, CPython remembers it even when it
+    was handled, and kills `python -m` by SIGINT at exit. Running another text resets that.
 
-    Of several processes, one that has failed leaves at once: its threads still speak with the others, and C++ aborts
-    where such threads are taken down in order.
+    A failed process of several exits without cleanup, because C++ aborts when threads that communicate with the other
+    processes are destroyed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exec("")

@@ -1,6 +1,6 @@
-"""Which of several processes this one is, where a command is started by `torchrun` or `accelerate launch`.
+"""The processes of a command that is started by `torchrun` or `accelerate launch`.
 
-What processes tell each other is small, and goes from CPU to CPU; gradients are the frameworks' business.
+Objects are exchanged through the CPU. Gradients are exchanged by the frameworks.
 """
 
 from __future__ import annotations
@@ -18,23 +18,19 @@ from dataset_builder import UserError
 from .errors import CommandFailed
 
 T = TypeVar("T")
-# How long one may wait for another, who perhaps tokenizes millions of stories. The launcher ends all if one fails.
-_PATIENCE = timedelta(days=7)
-
-
-class AnotherFailed(CommandFailed):
-    """Another process has ended, and what was done together cannot go on."""
+# Long enough for a process that tokenizes millions of stories. The launcher ends all processes if one fails.
+_TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is.
+    """This process and the number of processes, as in `torch.distributed`.
 
     Attributes:
-        rank: counted from 0.
-        world_size: processes in all.
-        local_rank: counted from 0 on each machine.
-        local_world_size: processes on this machine.
+        rank: of this process, counted from 0.
+        world_size: number of processes.
+        local_rank: rank on this machine, counted from 0.
+        local_world_size: number of processes on this machine.
     """
 
     rank: int = 0
@@ -44,26 +40,26 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> Processes:
-        """As `torchrun` and `accelerate launch` say it; one process without them."""
+        """From the variables that `torchrun` and `accelerate launch` set; one process without them."""
         rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
         return cls(rank, world_size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that speaks and writes."""
+        """Whether this is rank 0, which prints and writes files."""
         return self.rank == 0
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Joins the others for what follows, and takes the GPU of this process; nothing where there is one process.
+        """Joins the default process group and selects the GPU of this process; with one process, does nothing.
 
-        The frameworks train in the group that they find here. It is kept for whatever these processes do next, and left
-        in the end if all went well: who fails must not wait for those who do not know it yet.
+        The frameworks train in this group. It is destroyed at exit, but not after an error: that would wait for the
+        other processes.
 
         Raises:
-            AnotherFailed: if another process has ended before.
-            UserError: if there are not as many GPUs as processes.
+            CommandFailed: if another process has ended.
+            UserError: if there are fewer GPUs than processes.
         """
         if self.world_size == 1:
             yield
@@ -78,18 +74,18 @@ class Processes:
                 raise UserError(f"{self.local_world_size} processes share {gpus} GPUs: start one for each GPU")
             torch.cuda.set_device(self.local_rank)
         if not distributed.is_initialized():
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_PATIENCE)
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_TIMEOUT)
         try:
             yield
         except RuntimeError as error:
             if isinstance(error, distributed.DistError) or "gloo/" in str(error):
-                raise AnotherFailed("another process has failed, and this one cannot go on alone") from error
+                raise CommandFailed("another process has failed") from error
             raise
         atexit.unregister(distributed.destroy_process_group)
         atexit.register(distributed.destroy_process_group)
 
-    def gathered(self, value: T) -> list[T]:
-        """What each process has, by rank; to be called by all."""
+    def all_gather(self, value: T) -> list[T]:
+        """The value of each process, by rank; a collective call."""
         if self.world_size == 1:
             return [value]
         from torch import distributed
@@ -98,20 +94,20 @@ class Processes:
         distributed.all_gather_object(values, value)
         return values
 
-    def of_first(self, work: Callable[[], T]) -> T:
-        """What the first process finds, for all; only that one looks."""
-        return self.gathered(work() if self.is_first else None)[0]  # type: ignore[return-value]
+    def broadcast_from_rank_zero(self, work: Callable[[], T]) -> T:
+        """The result of `work` in rank 0, which alone calls it; a collective call."""
+        return self.all_gather(work() if self.is_first else None)[0]  # type: ignore[return-value]
 
-    def one_first(self, work: Callable[[], T]) -> T:
-        """Has one process of each machine work alone, then the others, who find in the cache what it left there."""
+    def local_rank_zero_first(self, work: Callable[[], T]) -> T:
+        """Calls `work` in local rank 0 first and then in the others, which find its results in the cache."""
         if self.local_rank == 0:
             result = work()
-            self.gathered(None)
+            self.all_gather(None)
             return result
-        self.gathered(None)
+        self.all_gather(None)
         return work()
 
     def mean(self, value: float) -> float:
-        """The mean over all processes."""
-        values = self.gathered(value)
+        """The mean over all processes; a collective call."""
+        values = self.all_gather(value)
         return sum(values) / len(values)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import Trained, run_command
+from training.commands.command_line import main
 
 STORY = {"sentences": ["It rained.", "Tom baked.", "She stayed dry."]}
 ESCAPE = "\x1b[2J\x1b]0;title\x07 and \x9b31m"
@@ -75,9 +76,7 @@ def test_a_terminal_gets_no_escapes_and_a_file_every_byte(
     master, terminal = pty.openpty()
     with os.fdopen(terminal, "w", encoding="utf-8") as stream, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
-        from training.commands.order import run
-
-        assert run(["--model", str(trained.folder), str(hostile_story), "--quiet"]) == 0
+        assert main(["order", "--model", str(trained.folder), str(hostile_story), "--quiet"]) == 0
         stream.flush()
         shown = os.read(master, 10_000)
     os.close(master)

@@ -149,7 +149,7 @@ def test_several_processes_find_together_what_one_finds(stories: Dataset) -> Non
     shares: list[Any] = []
 
     class Process(Processes):
-        def gathered(self, value: Any) -> list[Any]:
+        def all_gather(self, value: Any) -> list[Any]:
             shares.append(value)
             return list(shares)  # the last process has the shares of all
 

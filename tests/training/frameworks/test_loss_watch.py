@@ -89,6 +89,6 @@ def test_weights_that_are_no_numbers_are_not_saved(recipe_for: MakeRecipe) -> No
     run = make_run(recipe_for(eval_strategy="steps", eval_steps=2), prepare=prepare)
     run.splits = {}
     framework = load_framework(run.recipe.framework)
-    with pytest.raises(TrainingFailed, match="the weights are no finite numbers any more after step 4"):
+    with pytest.raises(TrainingFailed, match="weights .* step 4"):
         framework.train(run)
     assert framework.checkpoint_step(last_checkpoint(framework, run.checkpoints)) == 2

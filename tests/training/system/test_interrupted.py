@@ -126,8 +126,8 @@ def test_a_killed_run_that_is_resumed_makes_the_model_of_one_that_was_not(
 
 def test_what_is_no_checkpoint_cannot_be_resumed_from(home: Path, tmp_path: Path, trained: Trained) -> None:
     for flags, complaint in (
-        ([str(tmp_path)], "is not a whole checkpoint"),
-        ([str(trained.folder)], "is not a whole checkpoint"),
+        ([str(tmp_path)], "is not a complete checkpoint"),
+        ([str(trained.folder)], "is not a complete checkpoint"),
     ):
         result = run_command("train", *TRAIN_FLAGS, "--output_dir", tmp_path, "--resume_from_checkpoint", *flags)
         assert result.code == 2

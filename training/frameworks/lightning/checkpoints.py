@@ -1,4 +1,4 @@
-"""Lightning's `.ckpt` files and Hub folders, one made from the other; nothing in a `.ckpt` is code."""
+"""Lightning's `.ckpt` files and their conversion to Hub folders, without running code from a file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from dataset_builder.file_writing import new_file
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer, save_tokenizer
 from training.models.repository import save_model
 
-# Where a checkpoint holds the model's config and tokenizer: all that is needed besides the weights.
+# Key of the model's config and tokenizer in a checkpoint.
 RECORD = "sentence_ordering_model"
 _WEIGHTS_PREFIX = "model."
 
 
 def model_record(model: SentenceOrderingModel, tokenizer: Any) -> dict[str, Any]:
-    """A model's config and the files of its tokenizer as plain values."""
+    """A model's config and its tokenizer's files as plain values."""
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(tokenizer, folder)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
@@ -34,7 +34,7 @@ def model_record(model: SentenceOrderingModel, tokenizer: Any) -> dict[str, Any]
 
 
 def model_from_record(record: dict[str, Any]) -> tuple[SentenceOrderingModel, Any]:
-    """A model with initial weights, and its tokenizer, from what `model_record` gave."""
+    """A model with initial weights and its tokenizer, from `model_record`."""
     config = SentenceOrderingConfig.from_dict(json.loads(record["config"]))
     with tempfile.TemporaryDirectory() as folder:
         for name, content in record["tokenizer"].items():
@@ -44,10 +44,10 @@ def model_from_record(record: dict[str, Any]) -> tuple[SentenceOrderingModel, An
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a `.ckpt`, its tensors on the CPU and read from the file only when they are used.
+    """The content of a `.ckpt`, with memory-mapped tensors on the CPU.
 
     Raises:
-        UserError: if the file is no checkpoint of a `SentenceOrderingModule`.
+        UserError: if the file is not a checkpoint of a `SentenceOrderingModule`.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             return dict(checkpoint)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError):
         pass
-    raise UserError(f"{os.fspath(path)} is not a whole checkpoint of a sentence ordering model in PyTorch Lightning")
+    raise UserError(f"{os.fspath(path)} is not a complete checkpoint of a sentence ordering model in PyTorch Lightning")
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -64,12 +64,12 @@ def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def checkpoint_to_folder(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
-    """Makes a Hub folder of a `.ckpt`: weights as safetensors, config, code and tokenizer.
+    """Converts a `.ckpt` to a Hub folder: weights as safetensors, config, code and tokenizer.
 
-    Nothing but the file is needed, and nothing in it is executed (`weights_only`).
+    Only the file is needed, and no code in it is run (`weights_only`).
 
     Raises:
-        UserError: if the file is no checkpoint of a `SentenceOrderingModule`.
+        UserError: if the file is not a checkpoint of a `SentenceOrderingModule`.
     """
     save_model(*model_of_checkpoint(checkpoint), Path(folder))
 
@@ -78,7 +78,7 @@ def model_of_checkpoint(checkpoint: str | os.PathLike[str]) -> tuple[SentenceOrd
     """The model in a `.ckpt`, in eval mode, and its tokenizer.
 
     Raises:
-        UserError: if the file is no checkpoint of a `SentenceOrderingModule`.
+        UserError: if the file is not a checkpoint of a `SentenceOrderingModule`.
     """
     content = read_checkpoint(checkpoint)
     model, tokenizer = model_from_record(content[RECORD])
@@ -87,10 +87,9 @@ def model_of_checkpoint(checkpoint: str | os.PathLike[str]) -> tuple[SentenceOrd
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a `.ckpt` under a temporary name beside the target first, so that its name never stands for half of it.
+    """Writes a `.ckpt` atomically: to a temporary file in the same folder, which is then renamed.
 
-    Lightning's own goes through the memory, and through the system's folder for temporary files, from where it is
-    copied if that is on another disk.
+    Lightning's own writes to memory and to the system's temporary folder, which may be on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -101,13 +100,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class HubFolderCallback(Callback):
-    """Writes a Hub folder beside each `.ckpt`, saved by any callback: `best.ckpt` comes with the folder `best`.
+    """Writes a Hub folder for each `.ckpt` that any callback saves: the folder `best` for `best.ckpt`.
 
     The folder is removed when Lightning removes the checkpoint.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Puts itself between the trainer and the disk."""
+        """Wraps the trainer's `CheckpointIO`."""
         inner = trainer.strategy.checkpoint_io
         if isinstance(inner, _HubFolderIO):
             inner = inner.inner
@@ -115,7 +114,7 @@ class HubFolderCallback(Callback):
 
 
 class _HubFolderIO(CheckpointIO):
-    """Another `CheckpointIO`, and the Hub folder."""
+    """Wraps a `CheckpointIO` and writes Hub folders too."""
 
     def __init__(self, inner: CheckpointIO, module: Any) -> None:
         self.inner = inner
@@ -135,6 +134,6 @@ class _HubFolderIO(CheckpointIO):
 
 
 def hub_folder(checkpoint: str | Path) -> Path:
-    """The folder beside a checkpoint: its name without `.ckpt`."""
+    """The Hub folder of a checkpoint: its name without `.ckpt`."""
     path = Path(checkpoint)
     return path.with_suffix("") if path.suffix == ".ckpt" else path.with_name(f"{path.name}-model")

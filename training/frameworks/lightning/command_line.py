@@ -1,4 +1,4 @@
-"""Lightning's own command line on our module and stories, for those who want all of its options.
+"""`LightningCLI` for `SentenceOrderingModule` and `StoryDataModule`, with all options of Lightning.
 
 python -m training.frameworks.lightning.command_line {fit,validate,test,predict} --config CONFIG.yaml ...
 """
@@ -22,23 +22,23 @@ from transformers.utils import logging as transformers_logging
 
 from dataset_builder import UserError
 from dataset_builder.file_writing import write_text
-from training.system.device import steady_memory
+from training.system.device import limit_kernel_caches
 from training.system.exit_codes import DONE, exit_code
 from training.system.interrupts import exit_with
 
 from .data import StoryDataModule
-from .framework import let_interrupts_out
+from .framework import interrupts_raised
 from .module import SentenceOrderingModule
 
-# One object: jsonargparse makes a class of it, and refuses to make another of what it takes for another function.
+# A single bound method: jsonargparse makes a class of it, and fails for a second, equal one.
 build_module = SentenceOrderingModule.build
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes what `predict` finds as JSONL: `storyid`, `order` and `scores` of each test story.
+    """Writes predictions as JSONL: `storyid`, `order` and `scores` of each test story.
 
     Args:
-        output: the file; under several processes each writes its share to a file of its own, numbered at the end.
+        output: the file; with several processes, each writes its share to a file with the rank at the end.
     """
 
     def __init__(self, output: str) -> None:
@@ -48,7 +48,7 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        """Called by Lightning in each process with its share of the predictions."""
+        """Writes this process's predictions."""
         stories = cast(Any, trainer).datamodule.shown_stories()
         indices = [index for loader in batch_indices for batch in loader for index in batch]
         answers = [answer for batch in predictions for answer in batch]
@@ -64,7 +64,7 @@ class StoryCLI(LightningCLI):
     """`LightningCLI` for a `SentenceOrderingModule` and a `StoryDataModule`."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One seed, and a tokenizer trained on the training stories for an encoder that brings none."""
+        """Links the seeds, and the training stories to the module, for encoders whose tokenizer is trained."""
         parser.link_arguments("model.seed", "data.seed")
         parser.link_arguments(
             "data", "model.stories", compute_fn=StoryDataModule.training_sentences, apply_on="instantiate"
@@ -75,10 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one of Lightning's commands.
 
     Returns:
-        0 if it was done, 1 if it failed for a reason outside of its input, 2 for bad input, 130 if it was interrupted;
-        each but 0 with a line on standard error.
+        0 for success, 1 for other errors, 2 for bad input, 130 if it was interrupted; each except 0 with one line on
+        standard error.
     """
-    steady_memory()
+    limit_kernel_caches()
     _quiet_libraries()
     return exit_code(lambda: _run(arguments), sys.argv[1:] if arguments is None else arguments)
 
@@ -86,13 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     try:
-        with let_interrupts_out():
+        with interrupts_raised():
             StoryCLI(
                 build_module,
                 StoryDataModule,
                 seed_everything_default=False,  # the recipe's own seed decides
                 auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # our checkpoints say themselves what is needed
+                load_from_checkpoint_support=False,  # our checkpoints are complete
                 trainer_defaults={} if in_terminal else {"enable_progress_bar": False, "enable_model_summary": False},
                 save_config_kwargs={"overwrite": True},  # so that `fit` can be repeated in one folder
                 parser_kwargs={"exit_on_error": False},
@@ -104,10 +104,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _quiet_libraries() -> None:
-    """Silences Lightning's advertisements and the use it makes of what is deprecated; bars are for terminals."""
-    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # no checkpoint is a pickle that runs code
+    """Silences Lightning's tips and deprecation warnings; progress bars are shown in terminals only."""
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # never unpickle code from a checkpoint
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
-        logging.getLogger(name).addFilter(_is_no_advertisement)
+        logging.getLogger(name).addFilter(_is_not_a_tip)
     for category in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category, module="pytorch_lightning|lightning_fabric")
     if not sys.stderr.isatty():
@@ -115,7 +115,7 @@ def _quiet_libraries() -> None:
         transformers_logging.disable_progress_bar()
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
+def _is_not_a_tip(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
 

@@ -1,4 +1,4 @@
-"""Stories as a `LightningDataModule`: from sources or a data set, also with several processes and after resuming."""
+"""Stories as a `LightningDataModule`, from sources or data sets; supports several processes and resuming."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from training.system.processes import Processes
 
 from .loaders import FixedLoader, ResumableLoader, ShownStories, collate_sentences
 
-# The splits that each of Lightning's stages reads.
+# The splits of each of Lightning's stages.
 _SPLITS = {
     "fit": ("train", "validation"),
     "validate": ("validation",),
@@ -45,29 +45,29 @@ class StoryDataModule(LightningDataModule):
         data: one of
             - sources as `sentence-ordering train --data` takes them, such as `"sample"` or a list of files;
             - a `DatasetDict` with some of the splits `train`, `validation`, `test` and `predict`;
-            - a `Dataset`, which is all of the training stories for `fit`, and the stories to order for `predict`.
+            - a `Dataset`: the training stories for `fit`, or the stories to order for `predict`.
             A data set has the column `sentences`, and optionally `labels`, the original index of each sentence.
-            Without labels the sentences are in their true order. To predict, no order is needed: the sentences are
-            shown as they are. The stories to predict are those of the split `predict`, or of `test`.
-        tokenizer: the model's tokenizer, or `model.data_collator(tokenizer)`, which also knows how many tokens the
-            encoder takes. Not needed with a `Trainer`: then it is that of the module.
-        validation_data: sources to validate on; then all of `data` is trained on.
-        streaming: read `data`, which are then Parquet files, during training.
-        shuffle_buffer_size: number of stories among which one is shuffled then.
+            Without labels the sentences are in their true order. For `predict` the order does not matter; the stories
+            are those of the split `predict`, or of `test`.
+        tokenizer: the model's tokenizer, or `model.data_collator(tokenizer)`, which also has the encoder's
+            limit. Not needed with a `Trainer`, which has the module's.
+        validation_data: sources to validate on; then all of `data` is used for training.
+        streaming: read `data`, which must be Parquet files, during training.
+        shuffle_buffer_size: stories in the shuffle buffer of a stream.
         per_device_train_batch_size: stories in one forward pass of training, on each device.
-        per_device_train_batch_tokens: tokens of a forward pass, instead of a number of stories.
+        per_device_train_batch_tokens: most tokens of a batch, instead of a number of stories.
         per_device_eval_batch_size: stories in one forward pass of evaluation, on each device.
         shuffle_sentences: `"fresh"` or `"fixed"`.
-        consistency: with more than 0, a training batch shows each story in two shuffles, for the consistency term.
+        consistency: if above 0, a training batch has each story in two shuffles, for the consistency term.
         train_sampling_strategy: `"group_by_length"` or `"random"`.
-        dataloader_num_workers: processes that prepare batches.
-        seed: decides the order of stories and the shuffles of sentences.
+        dataloader_num_workers: worker processes of the data loader.
+        seed: seed of the order of stories and of the shuffles of sentences.
         data_seed: seed of the split and of the shuffles in evaluation.
-        test_size: share held out where the data have no splits.
-        validation_size: share of that which is for validation.
+        test_size: fraction held out if the data have no splits.
+        validation_size: fraction of those that is for validation.
 
     Attributes:
-        splits: the tokenized stories of each split that `setup` was asked for, except a streamed one.
+        splits: the tokenized stories of each split that `setup` has loaded, except a streamed one.
     """
 
     def __init__(
@@ -103,14 +103,14 @@ class StoryDataModule(LightningDataModule):
         self._loads = True
         self._story_tokenizer: StoryTokenizer | None = None
         self._training_loader: ResumableLoader | None = None
-        self._place: dict[str, Any] = {}
+        self._position: dict[str, Any] = {}
         self._digest: str | None = None
 
     @classmethod
     def around(
         cls, splits: Mapping[str, TokenizedStories], recipe: Recipe, streamed: StreamedStories | None = None
     ) -> StoryDataModule:
-        """Stories that are tokenized already, or streamed to be trained on, in batches as the recipe says."""
+        """A data module for stories that are tokenized or streamed, with the recipe's batches."""
         fields = [name for name in inspect.signature(cls).parameters if name != "tokenizer"]
         module = cls(**{name: getattr(recipe, name) for name in fields})
         module.splits = dict(splits)
@@ -120,22 +120,22 @@ class StoryDataModule(LightningDataModule):
 
     @property
     def recipe(self) -> Recipe:
-        """What this module knows of the recipe, the rest at its defaults."""
+        """The recipe with the fields of this module; the others have their defaults."""
         return Recipe(**self.hparams)
 
     def prepare_data(self) -> None:
-        """Downloads, reads and tokenizes into the cache; called in one process, it sets nothing on `self`."""
+        """Downloads, reads and tokenizes into the cache. Called in one process; it sets nothing on `self`."""
         if self._loads and self.given is None:
             open_stories(self.recipe).tokenized(self._tokenizer_in_use(), self.hparams["data_seed"])
 
     def setup(self, stage: str | None = None) -> None:
-        """The splits that a stage needs, from the cache; called in every process."""
-        self._place, self._digest = {}, None
+        """Loads the splits of a stage from the cache. Called in every process."""
+        self._position, self._digest = {}, None
         if not self._loads or (self.given is not None and stage == "predict"):
             return
         story_tokenizer = self._tokenizer_in_use()
         if self._story_tokenizer is not story_tokenizer:
-            self._story_tokenizer, self.splits = story_tokenizer, {}  # another model has other ids
+            self._story_tokenizer, self.splits = story_tokenizer, {}  # another tokenizer
         wanted = {split for name, splits in _SPLITS.items() if stage in (None, name) for split in splits}
         missing = wanted - self.splits.keys()
         data_seed = self.hparams["data_seed"]
@@ -149,31 +149,31 @@ class StoryDataModule(LightningDataModule):
                 self._streamed = StreamedStories(stories.stream, story_tokenizer)
 
     def training_sentences(self) -> Iterator[list[str]]:
-        """The sentences of each training story; nothing is read before the first is asked for."""
+        """The sentences of each training story, read lazily."""
         if self.given is None:
             yield from open_stories(self.recipe).sentences
         elif "train" in self.given:
             yield from sentences_of(stories_of_rows(self.given["train"]))
 
     def train_dataloader(self) -> ResumableLoader:
-        """This process's share of the recipe's batches, from where a checkpoint was written on.
+        """This process's share of the training batches, from the checkpoint on if one was loaded.
 
         Raises:
-            UserError: if the checkpoint was written in training on other stories.
+            UserError: if the checkpoint is from training on other stories.
         """
-        if self._place.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
-            raise UserError("the checkpoint was written in training on other stories: the data have changed")
+        if self._position.get("stories", self._digest_of_training_stories) != self._digest_of_training_stories:
+            raise UserError("the checkpoint is from training on other stories: the data have changed")
         batches_per_step = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=batches_per_step)
         stories = self._split("train") if self._streamed is None else self._streamed
         self._training_loader = ResumableLoader(training_loader(stories, recipe, self._processes))
-        if self._place:
-            self._training_loader.load_state_dict(self._place)
-            self._place = {}
+        if self._position:
+            self._training_loader.load_state_dict(self._position)
+            self._position = {}
         return self._training_loader
 
     def val_dataloader(self) -> FixedLoader | list[Any]:
-        """This process's share of the validation stories; nothing where there are none."""
+        """This process's share of the validation stories; empty if there are none."""
         return self._evaluation_share("validation") if "validation" in self.splits else []
 
     def test_dataloader(self) -> FixedLoader:
@@ -181,7 +181,7 @@ class StoryDataModule(LightningDataModule):
         return self._evaluation_share("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The stories to order, in their own order and as they are shown to the model, `{"sentences": [...]}`."""
+        """The stories to order, in batches `{"sentences": [...]}`."""
         return DataLoader(
             self.shown_stories(),
             batch_size=self.hparams["per_device_eval_batch_size"],
@@ -190,7 +190,7 @@ class StoryDataModule(LightningDataModule):
         )
 
     def shown_stories(self) -> Any:
-        """The stories that `predict` orders: rows with `sentences`, by index."""
+        """The stories that `predict` orders: indexable rows with `sentences`."""
         if self.given is None:
             return ShownStories(self._split("test"))
         only = list(self.given) if len(self.given) == 1 else []
@@ -200,26 +200,26 @@ class StoryDataModule(LightningDataModule):
         raise UserError(f"the data have no split 'predict' or 'test'; they have {', '.join(self.given)}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands in its epoch.
+        """The position of training in its epoch.
 
-        The loader is asked for it by Lightning as well, but what it answered is not read again if anything, such as
-        the learning rate's schedule, has asked how long training takes before the loops are restored.
+        Lightning saves the state of the loader too, but does not restore it if the number of steps was read before, as
+        for the learning-rate schedule.
         """
         if self._training_loader is None:
             return {}
-        place = {**self._training_loader.state_dict(), "processes": self._processes.world_size}
-        return {**place, "stories": self._digest_of_training_stories}
+        position = {**self._training_loader.state_dict(), "processes": self._processes.world_size}
+        return {**position, "stories": self._digest_of_training_stories}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where the next training loader is to begin.
+        """Sets the position at which the next training loader begins.
 
         Raises:
-            UserError: if that is a place in the share of another number of processes.
+            UserError: if the checkpoint is from another number of processes.
         """
         written, now = state_dict.get("processes", 1), self._processes.world_size
         if state_dict and written != now:
             raise UserError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
-        self._place = state_dict
+        self._position = state_dict
 
     @property
     def _digest_of_training_stories(self) -> str:
@@ -229,7 +229,7 @@ class StoryDataModule(LightningDataModule):
         return self._digest
 
     def copies(self, split: str) -> Copies:
-        """The identical sentences of the stories of `validation` or `test`, in the order of their loader."""
+        """The stories of a split with identical sentences, in the order of its loader."""
         return copies_in_loader(self._split(split), self.hparams["per_device_eval_batch_size"])
 
     def _evaluation_share(self, split: str) -> FixedLoader:
@@ -244,12 +244,11 @@ class StoryDataModule(LightningDataModule):
 
     def _split(self, name: str) -> TokenizedStories:
         if name not in self.splits:
-            there = ", ".join(self.splits) or "none"
-            raise UserError(f"the data have no {name} stories; there is {there}")
+            raise UserError(f"the data have no {name} stories; they have {', '.join(self.splits) or 'none'}")
         return self.splits[name]
 
     def _tokenizer_in_use(self) -> StoryTokenizer:
-        """That of the module, which knows the model, or outside of a `Trainer` the one given here."""
+        """The module's, or without a `Trainer` the one given here."""
         module = None if self.trainer is None else self.trainer.lightning_module
         if module is not None:
             return module.story_tokenizer  # type: ignore[return-value]
@@ -261,10 +260,10 @@ class StoryDataModule(LightningDataModule):
 
 
 def given_splits(data: Any) -> dict[str, Dataset] | None:
-    """The splits of data that are loaded already; None for sources.
+    """The splits of loaded data; None for sources.
 
     Raises:
-        UserError: if there are no stories in them.
+        UserError: if they have no stories.
     """
     if isinstance(data, Dataset):
         data = {"train": data}
@@ -280,7 +279,7 @@ def given_splits(data: Any) -> dict[str, Dataset] | None:
 
 
 def as_story_tokenizer(tokenizer: Any) -> StoryTokenizer:
-    """Makes a `StoryTokenizer` of a collator or a tokenizer that has the marker."""
+    """A `StoryTokenizer` from a collator, or from a tokenizer with the marker."""
     if isinstance(tokenizer, StoryTokenizer):
         return tokenizer
     if isinstance(tokenizer, DataCollatorForSentenceOrdering):

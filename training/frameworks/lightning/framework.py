@@ -1,4 +1,4 @@
-"""PyTorch Lightning: the module and the data module that everyone can use, and a callback that follows the recipe."""
+"""Training by a recipe with PyTorch Lightning."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ PROCESSES = True
 
 
 class CachedAutocast(MixedPrecision):
-    """Autocast as torch has it by default.
+    """Autocast with the weight cache, torch's default.
 
-    Lightning switches off that a weight is cast once in a forward pass; for an encoder that uses a weight several
-    times (ALBERT) that gives other gradients.
+    Lightning disables it, which changes the gradients of an encoder that shares weights between layers (ALBERT).
     """
 
     def autocast_context_manager(self) -> torch.autocast:
@@ -50,17 +49,17 @@ class CachedAutocast(MixedPrecision):
 
 
 class WholeWeights(Callback):
-    """Puts weights together that were shared out, before Lightning lets go of them.
+    """Gathers sharded weights before Lightning frees them.
 
     Attributes:
-        weights: whole and on the CPU, named as in `SentenceOrderingModel`; of each process.
+        weights: full weights on the CPU, named as in `SentenceOrderingModel`.
     """
 
     def __init__(self) -> None:
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """When all is trained; in all processes."""
+        """Gathers the weights; a collective call."""
         model = trainer.strategy.model
         assert isinstance(model, FullyShardedDataParallel)
         whole = FullStateDictConfig(offload_to_cpu=True, rank0_only=False)
@@ -69,7 +68,7 @@ class WholeWeights(Callback):
 
 
 def build_strategy(run: TrainingRun) -> Strategy | str:
-    """How the processes that were started work together."""
+    """The strategy for the number of processes."""
     if run.processes.world_size == 1:
         return "auto"
     if run.recipe.fsdp:
@@ -79,7 +78,7 @@ def build_strategy(run: TrainingRun) -> Strategy | str:
 
 
 def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback]) -> Trainer:
-    """The recipe as Lightning wants it, with none of what Lightning would do by itself."""
+    """The `Trainer` for a recipe, without Lightning's own logging and checkpoints."""
     recipe = run.recipe
     on_gpu = torch.cuda.is_available()
     by_steps = recipe.eval_strategy == "steps"
@@ -91,7 +90,7 @@ def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback])
         device = "cuda" if on_gpu else "cpu"
         plugins.append(FSDPPrecision(mixed) if recipe.fsdp else CachedAutocast(mixed, device))
     if run.processes.world_size > 1:
-        plugins.append(TorchElasticEnvironment())  # not as another cluster that Lightning may find would say it
+        plugins.append(TorchElasticEnvironment())  # not another cluster environment that Lightning may detect
     return Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=run.processes.local_world_size,
@@ -129,13 +128,13 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     callback = RecipeCallback(run, total_steps)
     callbacks: list[Callback] = [callback]
     if recipe.early_stopping_patience and evaluates(run):
-        callbacks.insert(0, _early_stopping(recipe))  # first, so that what is saved has counted this evaluation
+        callbacks.insert(0, _early_stopping(recipe))  # first, so that a checkpoint includes this evaluation
     module = SentenceOrderingModule.around(run.model, run.tokenizer, recipe)
     whole = WholeWeights()
     if recipe.fsdp:
         callbacks.append(whole)
         remember_dimensions(run.model)
-    with quiet_lightning(), let_interrupts_out():
+    with quiet_lightning(), interrupts_raised():
         trainer = build_trainer(run, total_steps, callbacks)
         trainer.fit(
             module,
@@ -162,14 +161,14 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 
 @contextmanager
-def let_interrupts_out() -> Iterator[None]:
-    """Lets an interrupt out as what it is.
+def interrupts_raised() -> Iterator[None]:
+    """Raises KeyboardInterrupt after Ctrl-C in Lightning, and SystemExit after SIGTERM.
 
-    Lightning turns Ctrl-C into an exit with code 1 and ignores it from then on, and SIGTERM into an exit with code 0.
+    Lightning exits with code 1 after Ctrl-C and ignores further ones, and with code 0 after SIGTERM.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
-        SystemExit: after SIGTERM, with the code 143 that a shell gives such a process.
+        SystemExit: after SIGTERM, with code 143 as in a shell.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -185,7 +184,7 @@ def let_interrupts_out() -> Iterator[None]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silences what Lightning tells of itself: which devices there are, what one could buy, how it likes loaders."""
+    """Silences Lightning's messages about devices, products and loaders."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     try:
@@ -215,4 +214,4 @@ def _load_best(run: TrainingRun, step: int, resume_from: Path | None) -> None:
         if checkpoint_path(folder, step).is_file():
             run.model.load_state_dict(model_weights(read_checkpoint(checkpoint_path(folder, step))))
             return
-    warnings.warn(f"the best checkpoint, of step {step}, is gone: the last weights are kept instead", stacklevel=2)
+    warnings.warn(f"the best checkpoint, of step {step}, is missing: the last weights are kept", stacklevel=2)

@@ -1,4 +1,4 @@
-"""`SentenceOrderingModel` as a `LightningModule`: loss, metrics, optimizer and seeds of the recipe."""
+"""`SentenceOrderingModel` as a `LightningModule`, with the recipe's loss, metrics, optimizer and seeds."""
 
 from __future__ import annotations
 
@@ -43,23 +43,21 @@ class SentenceOrderingModule(LightningModule):
     The keyword arguments are fields of the `Recipe` with the same meaning. Other fields of a recipe are arguments of
     the `Trainer` (`max_steps`, `accumulate_grad_batches`, `gradient_clip_val`, `precision`) or of the data module.
 
-    Logged are `train_loss` and `grad_norm`, and the metrics of an evaluation as `val_kendalls_tau`, `val_loss`, … and
-    `test_kendalls_tau`, ….
+    It logs `train_loss`, `grad_norm`, and metrics such as `val_kendalls_tau`, `val_loss` and `test_kendalls_tau`.
 
     Args:
-        model: the model; an encoder as `sentence-ordering train --encoder` takes it; or the folder or id of a trained
-            model. It is put into train mode, since `from_pretrained` leaves it in eval mode and Lightning does not
-            change it. None only for `load_from_checkpoint`.
-        tokenizer: the model's; not needed where `model` is a name.
-        learning_rate: highest learning rate.
-        head_learning_rate: that of the parameters outside of the encoder, the same if None.
-        lr_scheduler_type: schedule of the learning rate over all steps of the Trainer. With `max_time` alone the number
-            of steps is unknown: use `"constant"`, or `"constant_with_warmup"` with `warmup_steps` of at least 1.
-        warmup_steps: steps of warm-up; below 1 it is a share of all steps.
+        model: the model; an encoder as for `sentence-ordering train --encoder`; or the folder or id of a trained model.
+            It is put into train mode, which Lightning does not do. None only for `load_from_checkpoint`.
+        tokenizer: the model's; not needed if `model` is a name.
+        learning_rate: peak learning rate.
+        head_learning_rate: learning rate of the parameters outside of the encoder; the same if None.
+        lr_scheduler_type: learning-rate schedule over all steps of the Trainer. With `max_time` alone the number of
+            steps is unknown: use `"constant"`, or `"constant_with_warmup"` with `warmup_steps` of at least 1.
+        warmup_steps: warm-up steps; below 1 a fraction of all steps.
         optim: `"adamw_torch_fused"` or `"adamw_torch"`.
-        weight_decay: weight decay, not of biases and norms.
-        adam_beta1, adam_beta2, adam_epsilon: of AdamW.
-        seed: decides dropout, together with the step of the optimizer.
+        weight_decay: weight decay, except for biases and norms.
+        adam_beta1, adam_beta2, adam_epsilon: parameters of AdamW.
+        seed: seed of dropout, together with the optimizer step.
 
     Attributes:
         model: the model.
@@ -109,15 +107,15 @@ class SentenceOrderingModule(LightningModule):
 
     @classmethod
     def around(cls, model: SentenceOrderingModel, tokenizer: Any, recipe: Recipe) -> SentenceOrderingModule:
-        """A module that trains a model as a recipe says, which must be resolved."""
+        """A module that trains a model by a resolved recipe."""
         return cls(model, tokenizer, **{name: getattr(recipe, name) for name in recipe_fields()})
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **options: Any) -> Any:
-        """As in Lightning, which by default reads a checkpoint from a URL as a pickle that may run code: here not.
+        """As in Lightning, but always with `weights_only`, so that a checkpoint cannot run code.
 
         Raises:
-            UserError: if the checkpoint names a function to build the module with, which ours never do.
+            UserError: if the checkpoint names a function that builds the module.
         """
         if isinstance(checkpoint_path, (str, os.PathLike)) and os.path.isfile(checkpoint_path):
             fields = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
@@ -144,17 +142,17 @@ class SentenceOrderingModule(LightningModule):
         """A new model around an encoder, or a trained model to train further.
 
         Args:
-            encoder: an encoder as `sentence-ordering train` takes it, or the folder or id of a trained model.
+            encoder: an encoder as for `sentence-ordering train`, or the folder or id of a trained model.
             stories: sentences to train a tokenizer on; read only for the `cnn` and `rnn` encoders.
-            objective: training objective, also of a trained model.
+            objective: training objective, also for a trained model.
             target_scale: target of `mse`.
             head: `"score"` or `"pairs"`; with `pair_size` and `context_layers` see `SentenceOrderingConfig`. None for
-                the config's defaults, or what a trained model has.
+                the default, or the value of a trained model.
             pair_size: width of the projections of the pair head.
             context_layers: transformer layers over the sentences' vectors.
             encoder_config: fields of a `cnn` or `rnn` encoder as JSON.
             learning_rate: if None, 3e-5, and 1e-3 for `cnn` and `rnn`.
-            seed: decides the new weights, and dropout.
+            seed: seed of the new weights and of dropout.
             **fields: further arguments of the module.
 
         Raises:
@@ -177,13 +175,13 @@ class SentenceOrderingModule(LightningModule):
 
     @property
     def backbone(self) -> nn.Module:
-        """The encoder, under the name that Lightning's `BackboneFinetuning` looks for."""
+        """The encoder, under the name that Lightning's `BackboneFinetuning` expects."""
         encoder: nn.Module = self.model.encoder
         return encoder
 
     @property
     def recipe(self) -> Recipe:
-        """What this module knows of the recipe, the rest at its defaults."""
+        """The recipe with the fields of this module; the others have their defaults."""
         return Recipe(**{name: self.hparams[name] for name in recipe_fields()})
 
     def forward(self, **batch: Tensor) -> SentenceOrderingOutput:
@@ -195,12 +193,12 @@ class SentenceOrderingModule(LightningModule):
         """The model's own loss."""
         loss = self.model(**batch).loss
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["input_ids"]))
-        return loss * self._share_of_step(batch_idx)
+        return loss * self._loss_factor(batch_idx)
 
-    def _share_of_step(self, batch_idx: int) -> float:
-        """1, and more in a step at the end of an epoch for which fewer batches are left than are accumulated.
+    def _loss_factor(self, batch_idx: int) -> float:
+        """Factor of the loss: above 1 in a last step of an epoch with fewer batches than are accumulated.
 
-        Lightning divides its loss by the number of all the same.
+        Lightning divides the loss by `accumulate_grad_batches` there too.
         """
         size = self.trainer.accumulate_grad_batches
         left_over = int(self.trainer.num_training_batches) % size if size > 1 and self._is_counted else 0
@@ -211,15 +209,15 @@ class SentenceOrderingModule(LightningModule):
         return self.trainer.num_training_batches != float("inf")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seeds dropout before the first forward pass of a step; each process has its own."""
+        """Seeds dropout before the first forward pass of a step."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             seed_step(self.recipe, self.trainer.global_step, self.global_rank)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The recipe's optimizer and its schedule, which moves with every step of the optimizer.
+        """The recipe's optimizer and learning-rate schedule.
 
         Raises:
-            UserError: if the schedule needs to know the number of steps, and the Trainer has none.
+            UserError: if the schedule needs the number of steps, and the Trainer has none.
         """
         recipe, steps = self.recipe, self.trainer.estimated_stepping_batches
         if steps == float("inf"):
@@ -236,7 +234,7 @@ class SentenceOrderingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Brings the schedule up to date with what callbacks have changed since it was built."""
+        """Updates the schedule after callbacks have changed the optimizer."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
                 if self.trainer.global_step == 0:
@@ -244,7 +242,7 @@ class SentenceOrderingModule(LightningModule):
                 leave_added_groups(config.scheduler)
 
     def on_train_epoch_start(self) -> None:
-        """Leaves parameter groups that a callback has added to that callback."""
+        """Excludes parameter groups that a callback has added from the schedule."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
                 leave_added_groups(config.scheduler)
@@ -255,10 +253,10 @@ class SentenceOrderingModule(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the norm of all gradients, and keeps the norm.
+        """Clips by the norm of all gradients and keeps the norm.
 
-        In the order of the model's parameters, not of the optimizer's groups: the norm is a sum, and its last bit
-        depends on it. What else Lightning can do is left to Lightning.
+        The norm is summed in the order of the model's parameters, as in the other frameworks, because the last bit
+        depends on it. Other kinds of clipping are left to Lightning.
         """
         strategy = self.trainer.strategy
         ours = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy, FSDPStrategy))
@@ -267,10 +265,10 @@ class SentenceOrderingModule(LightningModule):
             return
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and optimizer.defaults.get("fused"):
-            # For a fused optimizer Lightning leaves that to the step itself, which is too late.
+            # Lightning leaves this to the step of a fused optimizer, which is too late.
             scaler.unscale_(optimizer)
         limit = gradient_clip_val or float("inf")
-        if isinstance(strategy, FSDPStrategy):  # who has only a part of each gradient
+        if isinstance(strategy, FSDPStrategy):  # gradients are sharded
             assert isinstance(strategy.model, FullyShardedDataParallel)
             self.gradient_norm = strategy.model.clip_grad_norm_(limit)
         else:
@@ -278,19 +276,19 @@ class SentenceOrderingModule(LightningModule):
         self.log("grad_norm", self.gradient_norm)
 
     def on_validation_epoch_start(self) -> None:
-        """Starts a new evaluation."""
+        """Discards the scores of an earlier evaluation."""
         self._scored = ScoredStories()
 
     def on_test_epoch_start(self) -> None:
-        """Starts a new evaluation."""
+        """Discards the scores of an earlier evaluation."""
         self._scored = ScoredStories()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Scores the stories of a batch; the metrics are computed over all of them at the end."""
+        """Scores the stories of a batch."""
         self._scored.add(self.model, batch)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Scores the stories of a batch; the metrics are computed over all of them at the end."""
+        """Scores the stories of a batch."""
         self._scored.add(self.model, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -302,16 +300,15 @@ class SentenceOrderingModule(LightningModule):
         self._log_metrics("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
-        """Orders stories; no labels are needed.
+        """Orders stories.
 
         Args:
-            batch: `{"sentences": [...]}` or a list of stories, each a list of sentences, as `StoryDataModule` and
-                `DataLoader(stories, collate_fn=list)` give them; or tensors, as a data collator makes them.
+            batch: `{"sentences": [...]}` or a list of stories, each a list of sentences, as from `StoryDataModule` and
+                `DataLoader(stories, collate_fn=list)`; or tensors from a data collator, with or without labels.
 
         Returns:
-            For each story what the pipeline answers: `sentences` in order, `order` (indices into the story as given),
-            `scores`, and where the model has them `confidence` and `truncated`. Without texts, only `order` and
-            `scores`.
+            For each story the answer of the pipeline: `sentences` in order, `order` (input indices), `scores`, and
+            possibly `confidence` and `truncated`. For tensors, only `order` and `scores`.
         """
         if isinstance(batch, dict) and "input_ids" in batch:
             return self._orders(batch)
@@ -321,7 +318,7 @@ class SentenceOrderingModule(LightningModule):
         return ordered
 
     def _orders(self, batch: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """Order and scores of stories that are tokenized already."""
+        """Order and scores of tokenized stories."""
         output = self.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         answers = []
         for index, (scores, count) in enumerate(zip(output.logits, output.sentence_mask.sum(dim=1), strict=True)):
@@ -330,23 +327,23 @@ class SentenceOrderingModule(LightningModule):
         return [{"order": answer["order"], "scores": answer["scores"]} for answer in answers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what makes the checkpoint complete: `load_from_checkpoint` needs no encoder and no tokenizer."""
+        """Adds the config and the tokenizer, so that `load_from_checkpoint` needs only the file."""
         checkpoint[RECORD] = self._record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Builds the model, unless there is one.
+        """Builds the model if the module has none.
 
         Raises:
-            UserError: if the checkpoint is of something else, or of another model than this one.
+            UserError: if the checkpoint is not of this class, or of a different model.
         """
         if RECORD not in checkpoint:
             raise UserError("the checkpoint is not one of a SentenceOrderingModule")
         if not hasattr(self, "model"):
             self._take(*model_from_record(checkpoint[RECORD]))
-        if "state_dict" not in checkpoint:  # its weights are shared out already, and fitted
+        if "state_dict" not in checkpoint:  # sharded weights were loaded before
             return
-        there = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
-        if there != {name: tensor.shape for name, tensor in self.state_dict().items()}:
+        shapes = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
+        if shapes != {name: tensor.shape for name, tensor in self.state_dict().items()}:
             raise UserError("the checkpoint is of another model: its weights differ in name or shape")
 
     def _take(self, model: SentenceOrderingModel, tokenizer: Any) -> None:
@@ -357,13 +354,13 @@ class SentenceOrderingModule(LightningModule):
     def _log_metrics(self, prefix: str) -> None:
         data: Any = getattr(self.trainer, "datamodule", None)
         split = "test" if prefix == "test" else "validation"
-        copies = data.copies(split) if hasattr(data, "copies") else {}  # a `StoryDataModule`, or one of the user's
+        copies = data.copies(split) if hasattr(data, "copies") else {}  # the user's own data module may lack it
         processes = Processes(self.trainer.global_rank, self.trainer.world_size)
         metrics = self._scored.metrics(self.model.config, processes, copies)
         self._scored = ScoredStories()
-        several = self.trainer.world_size > 1  # all have the same values; Lightning asks for a mean of them
+        several = self.trainer.world_size > 1  # all processes have the same values; Lightning averages them
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.device if several else "cpu"}
-        # In double precision, or two evaluations that differ in the eighth digit would count as equal.
+        # In double precision, so that a small improvement counts.
         values = {f"{prefix}_{name}": torch.tensor(metrics[name], **options) for name in LOGGED_METRICS}
         self.log_dict(values, sync_dist=several)
 

@@ -1,4 +1,4 @@
-"""What a run needs of Lightning besides module and stories: logging, saving and stopping as the recipe says."""
+"""The callback with which Lightning logs, saves and stops by the recipe."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from training.frameworks.run import TrainingRun
 
 
 class RecipeCallback(Callback):
-    """Logs, saves and stops in the steps of the optimizer that the recipe says.
+    """Logs, saves and stops at the optimizer steps of the recipe.
 
     Args:
-        run: what is trained.
-        total_steps: steps of the optimizer in the whole run.
+        run: the run.
+        total_steps: optimizer steps of the run.
 
     Attributes:
         best_step: step of the best evaluation, or None.
@@ -39,17 +39,17 @@ class RecipeCallback(Callback):
         self._stopped_early = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Trains no further if the run had been stopped early when it was saved."""
+        """Stops at once if the resumed run had been stopped early."""
         trainer.should_stop = self._stopped_early
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Notes the learning rate of the step, before the schedule moves on."""
+        """Stores the learning rate of the step."""
         self._learning_rate = optimizer.param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After a forward pass, and after a step where it was the last one of it."""
+        """After each batch, and after the step if it was the last batch of one."""
         self._loss = self._loss + outputs["loss"]
         within_step = bool((batch_idx + 1) % trainer.accumulate_grad_batches)
         self._losses.note(trainer.global_step + within_step, outputs["loss"])
@@ -65,11 +65,11 @@ class RecipeCallback(Callback):
             self._save(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Does not judge, and so does not save, what has gone wrong."""
+        """Checks the losses before the evaluation and the checkpoint."""
         self._losses.check()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the evaluation, sees whether it is the best, and saves."""
+        """Logs the evaluation, updates the best step and saves a checkpoint."""
         step = trainer.global_step
         metrics = {name: trainer.callback_metrics[f"val_{name}"].item() for name in LOGGED_METRICS}
         self._run.log.evaluation(step, _epochs_done(trainer), metrics)
@@ -81,7 +81,7 @@ class RecipeCallback(Callback):
         self._save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the best so far, and the losses since the last entry of the log."""
+        """The best evaluation, and the losses since the last entry of the log."""
         return {
             "best_metric": self._best_metric,
             "best_step": self.best_step,
@@ -91,7 +91,6 @@ class RecipeCallback(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a checkpoint."""
         self._best_metric, self.best_step = state_dict["best_metric"], state_dict["best_step"]
         self._loss = torch.tensor(state_dict["loss"])
         self._logged_step = state_dict["logged_step"]
@@ -113,29 +112,31 @@ class RecipeCallback(Callback):
     def _save(self, trainer: Trainer) -> None:
         folder, step = self._run.checkpoints, trainer.global_step
         self._losses.check_before_saving(step)
-        self._loss = torch.tensor(self._run.processes.mean(float(self._loss)))  # the first one's is kept, and for all
+        self._loss = torch.tensor(
+            self._run.processes.mean(float(self._loss))
+        )  # the checkpoint has the first process's state
         trainer.save_checkpoint(checkpoint_path(folder, step))
         if not self._run.processes.is_first:
             return
-        # What a later step of an earlier run left is not counted: it is written anew when its turn comes.
-        steps = sorted(there for there in named_checkpoints(folder) if there <= step)
+        # Checkpoints of later steps are from before the run was resumed, and will be overwritten.
+        steps = sorted(saved for saved in named_checkpoints(folder) if saved <= step)
         for old in steps[: -self._run.recipe.save_total_limit]:
             if old != self.best_step:
                 checkpoint_path(folder, old).unlink()
 
 
 def evaluates(run: TrainingRun) -> bool:
-    """Whether the run has evaluations while it trains."""
+    """Whether the run evaluates during training."""
     return run.validation is not None and run.recipe.eval_strategy != "no"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
+    """The checkpoint of a step."""
     return folder / f"checkpoint-{step}.ckpt"
 
 
 def named_checkpoints(folder: Path) -> dict[int, Path]:
-    """What is called a checkpoint in a folder, by the step in its name."""
+    """The files of a folder that are named as checkpoints, by step."""
     found: dict[int, Path] = {}
     for path in folder.glob("checkpoint-*.ckpt"):
         with suppress(ValueError):
@@ -148,7 +149,7 @@ def _steps_per_epoch(trainer: Trainer) -> int:
 
 
 def _epochs_done(trainer: Trainer) -> float:
-    """Epochs done with a fraction, to the bit as transformers' Trainer counts them."""
+    """Epochs so far, with a fraction, equal to the bit to that of transformers' Trainer."""
     batches, per_epoch = trainer.global_step * trainer.accumulate_grad_batches, int(trainer.num_training_batches)
     epoch, batch = divmod(batches - 1, per_epoch)
     return epoch + (batch + 1) / per_epoch

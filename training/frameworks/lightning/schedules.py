@@ -1,4 +1,4 @@
-"""A learning rate schedule, kept in step with callbacks of Lightning that change the optimizer during `fit`."""
+"""Adapts a learning-rate schedule to Lightning callbacks that change the optimizer during `fit`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def restart(schedule: LambdaLR, learning_rate: float, head_learning_rate: float | None = None) -> None:
-    """Starts a schedule from another learning rate: `LearningRateFinder` finds one after the schedule was built.
+    """Restarts a schedule with another learning rate, for `LearningRateFinder`.
 
     Groups that have `head_learning_rate` keep it.
     """
@@ -22,9 +22,9 @@ def restart(schedule: LambdaLR, learning_rate: float, head_learning_rate: float 
 
 
 def leave_added_groups(schedule: LambdaLR) -> None:
-    """Keeps a schedule from changing parameter groups that were added after it was built.
+    """Excludes parameter groups that were added after the schedule was built.
 
-    `BackboneFinetuning` adds the encoder, and sets its learning rate itself at each epoch.
+    `BackboneFinetuning` adds the encoder and sets its learning rate itself.
     """
     groups, known = schedule.optimizer.param_groups, len(schedule.lr_lambdas)
     schedule.lr_lambdas += [_own_rate(group) for group in groups[known:]]

@@ -1,4 +1,4 @@
-"""The scores of all stories of an evaluation, from whichever process scored them."""
+"""The scores of an evaluation in Lightning, from all processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.system.processes import Processes
 
 
 class ScoredStories:
-    """Collects scores batch by batch, and computes the metrics over all of them."""
+    """Collects the scores of batches and computes the metrics over all of them."""
 
     def __init__(self) -> None:
         self._batches: list[Predictions] = []
@@ -26,10 +26,12 @@ class ScoredStories:
         self._batches.append(Predictions.of_batch(output, batch["labels"]))
 
     def metrics(self, config: SentenceOrderingConfig, processes: Processes, copies: Copies) -> dict[str, float]:
-        """The metrics over the stories of all processes; `copies` are their identical sentences."""
-        # In the order of the one loader whose batches were distributed to the processes.
-        shares = processes.gathered(self._batches)
+        """The metrics over the stories of all processes, with the `copies` of their loader."""
+        # In the order of the batches before they were distributed to the processes.
+        shares = processes.all_gather(self._batches)
         batches = [batch for turn in zip_longest(*shares) for batch in turn if batch is not None]
         everything = Predictions.joined([batch for batch in batches if (batch.labels != LABEL_PADDING).any()])
-        known = {row: same for row, same in copies.items() if row < len(everything.labels)}  # not all may be scored
+        known = {
+            row: same for row, same in copies.items() if row < len(everything.labels)
+        }  # the Trainer may limit the batches
         return judge(replace(everything, copies=known), config)

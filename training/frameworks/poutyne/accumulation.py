@@ -1,7 +1,7 @@
-"""Gradient accumulation in Poutyne as the recipe defines it: every batch of a step has the same weight.
+"""Gradient accumulation in Poutyne in which every batch of a step has the same weight.
 
-Poutyne's own `batches_per_step` weighs a batch by its number of examples and divides after the sum. The recipe's loss
-is weighted already (see `Draw.num_stories`), and for equal weights to the last bit each gradient is divided first.
+Poutyne's `batches_per_step` weights a batch by its number of examples and divides the sum. The recipe's loss is
+weighted already (see `Draw.num_stories`); dividing each gradient gives the same bits as the other frameworks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .adapters import model_loss
 
 
 def accumulated_loss(batches_per_step: int) -> Callable[[Mapping[str, Any], Any], Tensor]:
-    """The model's loss, whose gradient is divided by the number of batches in a step."""
+    """The model's loss, with its gradient divided by the number of batches in a step."""
 
     def loss_function(outputs: Mapping[str, Any], labels: Any = None) -> Tensor:
         loss = model_loss(outputs, labels)
@@ -29,17 +29,17 @@ def accumulated_loss(batches_per_step: int) -> Callable[[Mapping[str, Any], Any]
 
 
 class AccumulatingOptimizer(Optimizer):
-    """Another optimizer that steps, and whose gradients are set to zero, once for several batches.
+    """Wraps an optimizer so that it steps once for several batches.
 
-    Hooks are those of the other optimizer: they run when it steps.
+    Hooks are registered on the wrapped optimizer.
 
     Args:
-        optimizer: the other optimizer.
+        optimizer: the wrapped optimizer.
         batches_per_step: calls of `step` for one step.
     """
 
     def __init__(self, optimizer: Optimizer, batches_per_step: int) -> None:
-        # Without super().__init__(), which would make parameter groups and hooks of its own.
+        # Without super().__init__(), which would create other parameter groups and hooks.
         self.optimizer = optimizer
         self.batches_per_step = batches_per_step
         self._batches = 0
@@ -48,12 +48,12 @@ class AccumulatingOptimizer(Optimizer):
         self.defaults = optimizer.defaults
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Before the first batch of a step."""
+        """Zeroes the gradients before the first batch of a step."""
         if self._batches == 0:
             self.optimizer.zero_grad(set_to_none)
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """After the last batch of a step."""
+        """Steps after the last batch of a step."""
         self._batches = (self._batches + 1) % self.batches_per_step
         if self._batches == 0:
             self.optimizer.step(closure)

@@ -35,13 +35,13 @@ EpochFunction = Callable[[dict[str, np.ndarray], np.ndarray], float | Mapping[st
 class TransformerCollator:
     """Turns the output of a data collator for transformers into `(x, y)`.
 
-    `x` is the whole batch, labels included, because the model computes its loss from them. It is a plain `dict`, the
-    only mapping that Poutyne moves to the device. `y` is the labels: a tensor, or for several names a dictionary.
+    `x` is the whole batch with labels, from which the model computes its loss. It is a plain `dict`, the only mapping
+    that Poutyne moves to the device. `y` is the labels: a tensor, or for several names a dictionary.
 
     Args:
         collate: any collator that returns a mapping: ours, or one of transformers' data collators.
-        label_names: key of the labels, or several keys. None for rows without labels: then a batch is `x` alone, as
-            `predict_generator` expects it.
+        label_names: key of the labels, or several keys. None for rows without labels: then a batch is `x` alone, for
+            `predict_generator`.
     """
 
     def __init__(self, collate: Collate, label_names: str | Sequence[str] | None = "labels") -> None:
@@ -49,7 +49,7 @@ class TransformerCollator:
         self.label_names = label_names
 
     def __call__(self, examples: Any) -> Any:
-        """The batch of some examples, and its labels.
+        """The batch and its labels.
 
         Raises:
             ValueError: if the batch does not have the labels.
@@ -66,7 +66,7 @@ class TransformerCollator:
                 )
         if isinstance(self.label_names, str):
             return batch, batch[self.label_names]
-        # Poutyne reads the size of the batch from the entry `batch_size`.
+        # Poutyne reads the batch size from the entry `batch_size`.
         return batch, {**{name: batch[name] for name in names}, "batch_size": len(batch[names[0]])}
 
 
@@ -244,7 +244,7 @@ class EpochMetric(poutyne.Metric):
         return self.function(outputs, _concatenated(self._labels, self.label_padding))
 
     def reset(self) -> None:
-        """Forgets all batches."""
+        """Discards all batches."""
         self._outputs: dict[str, list[np.ndarray]] = {key: [] for key in self.output_keys}
         self._labels: list[np.ndarray] = []
 
@@ -255,7 +255,7 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _joined(batches: list[Any]) -> Any:
-    """The predictions of all batches: arrays joined, also inside of dictionaries, lists and tuples."""
+    """Concatenates the predictions of all batches, also in dictionaries, lists and tuples."""
     first = batches[0]
     if isinstance(first, Mapping):
         return {key: _joined([batch[key] for batch in batches]) for key in first}
@@ -269,7 +269,7 @@ def _joined(batches: list[Any]) -> Any:
 
 
 def _concatenated(batches: list[np.ndarray], padding: float) -> np.ndarray:
-    """Batches one after the other, `(examples, …)`, each padded on the right to the widest."""
+    """Concatenates batches `(examples, …)`, padded on the right to the widest."""
     widest = np.max([batch.shape[1:] for batch in batches], axis=0)
     padded = [
         np.pad(batch, [(0, 0), *((0, int(size)) for size in widest - batch.shape[1:])], constant_values=padding)

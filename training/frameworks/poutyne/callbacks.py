@@ -1,7 +1,7 @@
-"""Callbacks for Poutyne that go by the optimizer's steps, where its own go by batches or epochs; for any model.
+"""Callbacks for Poutyne that act on optimizer steps instead of batches or epochs; for any model.
 
-Under `batches_per_step` Poutyne accumulates the gradients of several batches, averages them, and calls no callback
-between that and the optimizer's step. The optimizer's own hooks are the place.
+With `batches_per_step`, Poutyne calls no callback between averaging the gradients and the optimizer step. So these
+use the optimizer's hooks.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from training.recipe.recipe import Recipe
 
 
 class GradientClipping(Callback):
-    """Clips the gradient of each step of the optimizer, accumulated and averaged, to a norm.
+    """Clips the gradient of each optimizer step to a norm, after accumulation and averaging.
 
-    Poutyne's `ClipNorm` clips after every batch instead: what is accumulated so far, and before it is averaged.
+    Poutyne's `ClipNorm` clips after every batch, before averaging.
 
     Args:
-        max_norm: the largest norm of the gradient of all parameters; infinity only measures it.
+        max_norm: maximum norm of the gradient of all parameters; infinity only measures it.
 
     Attributes:
-        grad_norm: norm of the last step's gradient before it was clipped, a scalar tensor.
+        grad_norm: norm of the last step's gradient before clipping, a scalar tensor.
     """
 
     _hooks: ClassVar[WeakKeyDictionary[Optimizer, RemovableHandle]] = WeakKeyDictionary()
@@ -42,11 +42,11 @@ class GradientClipping(Callback):
         self.grad_norm: Tensor | None = None
 
     def on_train_begin(self, logs: dict[str, Any]) -> None:
-        """Hooks into the optimizer."""
+        """Registers the hook."""
         _replace_hook(self._hooks, self.model.optimizer, self.model.optimizer.register_step_pre_hook(self._clip))
 
     def on_train_end(self, logs: dict[str, Any]) -> None:
-        """Leaves the optimizer as it was."""
+        """Removes the hook."""
         _replace_hook(self._hooks, self.model.optimizer, None)
 
     def _clip(self, *_: Any) -> None:
@@ -54,10 +54,10 @@ class GradientClipping(Callback):
 
 
 class StepSchedule(poutyne.LambdaLR):
-    """A learning rate schedule that moves after each step of the optimizer, as those of transformers do.
+    """A learning-rate schedule that is updated after each optimizer step, as in transformers.
 
-    Poutyne's own schedulers move once an epoch. Pass it among the `lr_schedulers` of an `Experiment`, which then saves
-    and resumes its state; `Experiment` accepts only subclasses of its own schedulers.
+    Poutyne's own schedulers are updated once an epoch. Pass it in `lr_schedulers` of an `Experiment`, which saves and
+    restores its state.
 
     Args:
         build: called with the optimizer and `arguments`; returns a torch scheduler, such as
@@ -65,45 +65,45 @@ class StepSchedule(poutyne.LambdaLR):
         *arguments, **options: for `build`.
 
     Attributes:
-        learning_rate: that of the last step, of the first parameter group.
+        learning_rate: of the last step and the first parameter group.
     """
 
     _hooks: ClassVar[WeakKeyDictionary[Optimizer, RemovableHandle]] = WeakKeyDictionary()
 
     def __init__(self, build: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        super(poutyne.LambdaLR, self).__init__(build, *arguments, **options)  # its own would build a LambdaLR
+        super(poutyne.LambdaLR, self).__init__(build, *arguments, **options)  # skip LambdaLR.__init__
         self.learning_rate: float | None = None
 
     def on_train_begin(self, logs: dict[str, Any]) -> None:
-        """Builds the schedule, or resumes it from the loaded state, and hooks into the optimizer."""
+        """Builds the schedule or restores its state, and registers the hook."""
         super().on_train_begin(logs)
         optimizer = self.model.optimizer
-        # Building a schedule sets the learning rate of step 0, and loading its state does not change that.
+        # Building a schedule sets the learning rate of step 0, which loading its state does not change.
         for group, rate in zip(optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
-        _replace_hook(self._hooks, optimizer, optimizer.register_step_post_hook(self._move))
+        _replace_hook(self._hooks, optimizer, optimizer.register_step_post_hook(self._update))
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
-        """Does nothing: the schedule moves by steps, not by epochs."""
+        """Does nothing: the schedule is updated by steps."""
 
     def on_train_end(self, logs: dict[str, Any]) -> None:
         """Removes the hook."""
         _replace_hook(self._hooks, self.model.optimizer, None)
 
-    def _move(self, *_: Any) -> None:
+    def _update(self, *_: Any) -> None:
         self.learning_rate = self.scheduler.get_last_lr()[0]
         self.scheduler.step()
 
 
 class SeedSteps(Callback):
-    """Seeds dropout before each step of the optimizer, by the seed and the step.
+    """Seeds dropout before each optimizer step, from the seed and the step.
 
-    The masks of a step then do not depend on what drew random numbers before, such as an evaluation or an interrupted
-    run, and are the same as in the other frameworks.
+    So the dropout of a step does not depend on an evaluation or an interruption before it, and is the same in all
+    frameworks.
 
     Args:
-        seed: as the recipe's.
-        batches_per_step: that of `fit_generator`.
+        seed: the seed.
+        batches_per_step: as for `fit_generator`.
     """
 
     def __init__(self, seed: int = 42, batches_per_step: int = 1) -> None:
@@ -113,7 +113,7 @@ class SeedSteps(Callback):
         self._step = 0
 
     def on_epoch_begin(self, epoch_number: int, logs: dict[str, Any]) -> None:
-        """Counts the steps of the epochs before, also those of an earlier run that is resumed."""
+        """Counts the steps of earlier epochs, including those of a resumed run."""
         batches = self.params.get("steps")
         if batches is not None:
             self._step = (epoch_number - 1) * math.ceil(batches / self.batches_per_step)
@@ -126,11 +126,10 @@ class SeedSteps(Callback):
 
 
 class PassEpoch(Callback):
-    """Tells a loader which epoch begins, counted from 0, so that it shuffles anew; `DataLoader`s with a
-    `DistributedSampler` want that, and so do ours.
+    """Passes the epoch, counted from 0, to a loader or sampler with `set_epoch`, so that it shuffles anew.
 
     Args:
-        loader: whatever has `set_epoch(epoch)`.
+        loader: an object with `set_epoch(epoch)`.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -145,7 +144,7 @@ class PassEpoch(Callback):
 def _replace_hook(
     hooks: WeakKeyDictionary[Optimizer, RemovableHandle], optimizer: Optimizer, hook: RemovableHandle | None
 ) -> None:
-    """One hook of a kind for an optimizer: training that was interrupted never ended, and its hook is still there."""
+    """Replaces the hook of an optimizer, which is still registered if training was interrupted."""
     old = hooks.pop(optimizer, None)
     if old is not None:
         old.remove()

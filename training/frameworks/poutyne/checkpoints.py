@@ -1,7 +1,6 @@
-"""Checkpoints of a run with Poutyne: one folder each, which is there as a whole or not at all.
+"""Checkpoints of a run with Poutyne: folders that are written atomically.
 
-Poutyne's own callbacks write weights, optimizer, schedule and epoch one file after the other, over those of the epoch
-before: killed in between, they leave a mixture.
+Poutyne's own callbacks overwrite the files of the epoch before one by one; if killed, they leave a mixture.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ _OPTIMIZER_FILE = "optimizer.pt"
 
 @dataclass
 class Progress:
-    """How far a run is; everything that decides how it goes on, besides weights, optimizer and schedule.
+    """The state of a run, except weights, optimizer and schedule.
 
     Attributes:
-        step: steps of the optimizer done.
-        logged_step: how many there were at the last entry of the training log.
+        step: optimizer steps so far.
+        logged_step: step of the last entry of the training log.
         loss_sum: sum of the losses of the steps since then.
-        best_metric: the best value so far of the metric that the recipe chooses by; None before any evaluation.
-        best_step: the step that it was measured at.
-        evaluations_since_best: evaluations in a row that were no better.
+        best_metric: best value of `metric_for_best_model`; None before any evaluation.
+        best_step: its step.
+        evaluations_since_best: number of later evaluations, which were not better.
     """
 
     step: int = 0
@@ -52,7 +51,7 @@ class Progress:
     evaluations_since_best: int = 0
 
     def judge(self, metric: float, greater_is_better: bool) -> None:
-        """Takes note of an evaluation. As in Trainer, an equal one is no better, and one that is nan neither."""
+        """Records an evaluation. As in Trainer, an equal value is not better, nor is nan."""
         best = self.best_metric
         if best is None or (metric > best if greater_is_better else metric < best):
             self.best_metric, self.best_step, self.evaluations_since_best = metric, self.step, 0
@@ -64,9 +63,9 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        run: its folder `checkpoints` is where they are.
-        optimizer: what is saved and restored besides the model.
-        schedule: likewise.
+        run: the run.
+        optimizer: saved and restored with the model.
+        schedule: saved and restored with the model.
     """
 
     def __init__(self, run: TrainingRun, optimizer: Optimizer, schedule: StepSchedule) -> None:
@@ -78,9 +77,9 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def save(self, progress: Progress) -> None:
-        """Writes a checkpoint that is also a folder for the Hub, and removes those that are too many."""
+        """Writes a checkpoint, which is also a Hub folder, and removes old ones."""
         folder = self._folder(progress.step)
-        with new_folder(folder, replaces=True) as staging:  # one is there if a run was resumed from further back
+        with new_folder(folder, replaces=True) as staging:  # exists if the run was resumed from an earlier one
             self.run.model.save_pretrained(staging)
             save_tokenizer(self.run.tokenizer, staging)
             states = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
@@ -94,7 +93,7 @@ class Checkpoints:
         )
 
     def resume(self, folder: Path) -> Progress:
-        """Brings model, optimizer and schedule to where a checkpoint stands."""
+        """Restores model, optimizer and schedule from a checkpoint."""
         self._resumed_from = folder
         self.load_weights(folder)
         states = torch.load(folder / _OPTIMIZER_FILE, map_location="cpu", weights_only=True)
@@ -102,20 +101,20 @@ class Checkpoints:
         self.schedule.load_state_dict(states["schedule"])
         progress = Progress(**read_json(folder / _STATE_FILE))
         if progress.best_step is not None and self.best(progress) is None:
-            progress.best_metric = progress.best_step = None  # nobody has its weights any more
+            progress.best_metric = progress.best_step = None  # its weights are missing
         return progress
 
     def best(self, progress: Progress) -> Path | None:
-        """The folder with the weights that were judged best, if it is still there."""
+        """The checkpoint with the best metric, if it still exists."""
         if progress.best_step is None:
             return None
         folders = [self._folder(progress.best_step)]
-        if self._resumed_from is not None:  # perhaps from a checkpoint of another run's folder
+        if self._resumed_from is not None:  # possibly in another folder
             folders.append(self._resumed_from.parent / folders[0].name)
         return next((folder for folder in folders if folder.is_dir()), None)
 
     def load_weights(self, folder: Path) -> None:
-        """Puts the weights of a checkpoint into the run's model."""
+        """Loads the weights of a checkpoint into the run's model."""
         with _no_progress_bar():
             load_weights(self.run.model, folder)
 
@@ -125,7 +124,7 @@ class Checkpoints:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Without the one of transformers, which is shown whether or not there is a terminal."""
+    """Disables transformers' progress bar, which is shown without a terminal too."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -136,13 +135,13 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """Steps of the optimizer that a checkpoint has behind it.
+    """Optimizer steps before a checkpoint.
 
     Raises:
-        UserError: if it is no whole checkpoint of a run with Poutyne.
+        UserError: if it is not a complete checkpoint of a run with Poutyne.
     """
     try:
         state: dict[str, Any] = read_json(checkpoint / _STATE_FILE)
         return int(state["step"])
     except (OSError, ValueError, TypeError, KeyError):
-        raise UserError(f"{checkpoint} is not a whole checkpoint of a run with Poutyne") from None
+        raise UserError(f"{checkpoint} is not a complete checkpoint of a run with Poutyne") from None

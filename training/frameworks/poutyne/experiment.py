@@ -1,4 +1,4 @@
-"""Sentence ordering with Poutyne's own `Model` and `Experiment`, for those who would rather not train by a recipe."""
+"""Sentence ordering with Poutyne's own `Model` and `Experiment`, without a recipe."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def build_experiment(
 ) -> poutyne.ModelBundle:
     """Poutyne's `Experiment` around a sentence ordering model; its attribute `model` is a `TransformerModel`.
 
-    The best epoch is the one with the highest Kendall's tau on the validation stories. `Experiment` reads its files
-    with pickle: resume only from a directory of your own.
+    The best epoch has the highest Kendall's tau on the validation stories. `Experiment` reads its files with pickle:
+    resume only from a directory that you trust.
 
         experiment = build_experiment("runs/first", model, "adamw")
         experiment.train(
@@ -64,16 +64,16 @@ def build_experiment(
         push_experiment(experiment, tokenizer, "user/my-model")
 
     Args:
-        directory: for checkpoints and logs; if it has any, training resumes from them.
+        directory: for checkpoints and logs; training resumes if it has some.
         model: trained in place.
         optimizer: of the model's parameters, or its name.
-        batch_metrics, epoch_metrics: metrics besides those of sentence ordering.
-        device: by default the fastest.
+        batch_metrics, epoch_metrics: additional metrics.
+        device: CUDA if available, by default.
         **options: further arguments of `poutyne.ModelBundle.from_model`.
     """
     network = TransformerModel(
-        # `num_stories` is for a loop in which all batches of a step have the same weight. Poutyne weighs each by its
-        # number of stories, which gives the same gradient without it.
+        # `num_stories` is for loops in which all batches of a step have the same weight. Poutyne weights them by their
+        # number of stories, which gives the same gradient.
         ModelWrapper(model, ignore=["num_stories"]),
         optimizer,
         batch_metrics=[*batch_metrics],

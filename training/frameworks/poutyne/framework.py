@@ -1,7 +1,4 @@
-"""Poutyne. Its loop trains and the recipe decides; what Poutyne lacks, or does in its own way, is here.
-
-For Poutyne's own `Model` and `Experiment`, without a recipe, see `experiment`.
-"""
+"""Training by a recipe in Poutyne's loop. For its `Model` and `Experiment` without a recipe, see `experiment`."""
 
 from __future__ import annotations
 
@@ -36,9 +33,9 @@ PROCESSES = False
 
 
 class RemainingBatches:
-    """The batches of the epoch that a run stands in, from where it stands until the epoch or the run ends.
+    """The remaining batches of the current epoch.
 
-    Without a length, so that Poutyne takes as many as there are and does not begin anew when they run out.
+    Without a length, so that Poutyne does not start again when they run out.
     """
 
     def __init__(self, loader: StoryLoader, recipe_callback: RecipeCallback) -> None:
@@ -48,15 +45,15 @@ class RemainingBatches:
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         epoch, steps_done = divmod(self._run.progress.step, self._run.steps_per_epoch)
         self._loader.set_epoch(epoch)
-        self._loader.pass_over_steps(self._run.progress.step)
+        self._loader.will_resume_at(self._run.progress.step)
         for batch in skip_first_batches(self._loader, steps_done * self._run.batches_per_step):
             yield batch
-            if self._run.finished:  # asked when the next batch is wanted, which is after the callbacks
+            if self._run.finished:  # evaluated after the callbacks of the batch
                 return
 
 
 class RecipeCallback(poutyne.Callback):
-    """Seeds each step; logs, evaluates and saves when the recipe says so; knows when the run is finished."""
+    """Seeds, logs, evaluates and saves by the recipe."""
 
     def __init__(
         self,
@@ -82,33 +79,33 @@ class RecipeCallback(poutyne.Callback):
         self.bar = tqdm(
             total=self.total_steps, initial=progress.step, desc="Training", unit=" steps", disable=None, leave=False
         )
-        # In float32 and a batch at a time, as Trainer adds up: then the logs are equal to the last digit.
+        # Summed in float32 batch by batch, as in Trainer, so that the logs are equal to the last digit.
         self._loss_sum = torch.tensor(progress.loss_sum)
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or the patience is at its end."""
+        """Whether all steps are done or the run is stopped early."""
         patience = self.recipe.early_stopping_patience
         stopped = patience > 0 and self.progress.evaluations_since_best >= patience
         return stopped or self.progress.step >= self.total_steps
 
     def on_train_batch_begin(self, batch_number: int, logs: dict[str, Any]) -> None:
-        """Before each forward pass; every epoch, a resumed one too, begins with the first batch of a step."""
+        """Seeds before the first batch of a step. Every epoch, also a resumed one, begins with one."""
         if (batch_number - 1) % self.batches_per_step == 0:
             seed_step(self.recipe, self.progress.step)
 
     def on_train_batch_end(self, batch_number: int, logs: dict[str, Any]) -> None:
-        """After each batch, and after the optimizer's step if it was a step's last one."""
+        """After each batch, and after the optimizer step if it was the last batch of one."""
         self.losses.note(self.progress.step + 1, logs["loss"])
         self._loss_sum += torch.tensor(logs["loss"]) / self.batches_per_step
         if batch_number % self.batches_per_step == 0:
             self.progress.step += 1
             self.bar.update()
-            self.losses.check()  # at once: Poutyne has waited for them anyway
+            self.losses.check()  # costs nothing: Poutyne has read the loss
             self._on_step_end()
 
     def on_epoch_end(self, epoch_number: int, logs: dict[str, Any]) -> None:
-        """After the last step of an epoch, or of the run."""
+        """Evaluates after an epoch."""
         if self.recipe.eval_strategy == "epoch":
             self._evaluate_and_save()
         self.model.stop_training = self.finished
@@ -145,7 +142,7 @@ class RecipeCallback(poutyne.Callback):
     @property
     def _epoch(self) -> float:
         epoch, steps_before = divmod(self.progress.step - 1, self.steps_per_epoch)
-        return epoch + (steps_before + 1) / self.steps_per_epoch  # to the last digit as Trainer's
+        return epoch + (steps_before + 1) / self.steps_per_epoch  # equal to the last digit to Trainer's
 
 
 def train(run: TrainingRun, resume_from: Path | None = None) -> None:

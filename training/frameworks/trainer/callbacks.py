@@ -11,10 +11,10 @@ from training.recipe.recipe import Recipe
 
 
 class StepSeedCallback(TrainerCallback):
-    """Seeds dropout at the beginning of each step of the optimizer, from `TrainingArguments.seed` and the step.
+    """Seeds dropout before each optimizer step, from `TrainingArguments.seed` and the step.
 
-    The masks of a step then depend on nothing that drew random numbers before it, such as an evaluation or an
-    interrupted run, and are the same in every framework.
+    So the dropout of a step does not depend on an evaluation or an interruption before it, and is the same in all
+    frameworks.
     """
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The transformers `Trainer`. Nothing of its loss is touched: the model has its own."""
+"""Training by a recipe with the transformers `Trainer`."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ PROCESSES = True
 
 
 class OneDeviceArguments(TrainingArguments):
-    """Arguments for one GPU, or for the processes that `torchrun` starts.
+    """Arguments for one GPU in each process.
 
-    Without them `Trainer` would use `DataParallel` on several GPUs, which cuts batches up, and with them the loss.
+    By default `Trainer` uses `DataParallel` on several GPUs, which splits batches and changes the loss.
     """
 
     @property
     def n_gpu(self) -> int:
-        """GPUs of this process."""
+        """Number of GPUs of this process."""
         return min(1, int(super().n_gpu))
 
 
 class StoryTrainer(Trainer):
-    """`Trainer` on the recipe's batches instead of its own."""
+    """`Trainer` with the recipe's batches, optimizer, schedule and evaluation."""
 
     def __init__(self, run: TrainingRun, loader: StoryLoader, losses: LossWatch, **options: Any) -> None:
         self._run = run
@@ -67,7 +67,7 @@ class StoryTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """The recipe's schedule."""
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # what accelerate has put its wrapper around
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # wrapped by accelerate
         self.lr_scheduler = build_schedule(optimizer, self._run.recipe, num_training_steps)
         return self.lr_scheduler
 
@@ -77,7 +77,7 @@ class StoryTrainer(Trainer):
     def evaluation_loop(
         self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
-        """Judges every validation story once, whichever process scores it."""
+        """Evaluates the validation stories."""
         metrics = self._run.validate()
         values = {f"{metric_key_prefix}_{name}": metrics[name] for name in LOGGED_METRICS}
         return EvalLoopOutput(None, None, values, int(metrics["stories"]))
@@ -90,7 +90,7 @@ class StoryTrainer(Trainer):
 
 
 class RecipeCallback(TrainerCallback):
-    """Seeds each step, and passes on what is logged and saved."""
+    """Seeds each step, checks the losses, and writes the log and the tokenizer."""
 
     def __init__(self, run: TrainingRun, losses: LossWatch) -> None:
         self._run = run
@@ -101,7 +101,7 @@ class RecipeCallback(TrainerCallback):
         seed_step(self._run.recipe, state.global_step, self._run.processes.rank)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After a step; what is left since the last entry is logged at the end."""
+        """After a step; logs at the end of the run too."""
         if state.global_step >= state.max_steps:
             control.should_log = True
         self._check(state, control)
@@ -119,7 +119,7 @@ class RecipeCallback(TrainerCallback):
             self._losses.check_if_many()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        """Whenever Trainer logs: training losses, evaluations, and a summary at the end that is not kept."""
+        """Logs training losses and evaluations, but not the summary at the end."""
         if "loss" in logs:
             self._run.log.training(
                 state.global_step, state.epoch, logs["loss"], logs["learning_rate"], logs.get("grad_norm")
@@ -129,14 +129,14 @@ class RecipeCallback(TrainerCallback):
             self._run.log.evaluation(state.global_step, state.epoch, metrics)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A checkpoint with its tokenizer is a model that can be used."""
+        """Adds the tokenizer to a checkpoint, so that it can be loaded as a model."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir() and self._run.processes.is_first:
             save_tokenizer(self._run.tokenizer, folder)
 
 
 def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> TrainingArguments:
-    """The recipe as Trainer wants it."""
+    """The recipe as `TrainingArguments`."""
     evaluates = run.validation is not None and recipe.eval_strategy != "no"
     keeps_best = evaluates and recipe.load_best_model_at_end
     on_cpu = run.model.device.type == "cpu" and not torch.cuda.is_available()
@@ -158,7 +158,7 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
         eval_steps=recipe.eval_steps,
         save_strategy=recipe.eval_strategy,
         save_steps=recipe.eval_steps,
-        # Trainer counts the best one in, and of one alone it would in the end keep the best instead of the last.
+        # Trainer's limit includes the best checkpoint; with a limit of 1 it would keep the best instead of the last.
         save_total_limit=recipe.save_total_limit + evaluates,
         load_best_model_at_end=keeps_best,
         restore_callback_states_from_checkpoint=True,
@@ -174,7 +174,7 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
 
 
 def fully_sharded(run: TrainingRun) -> dict[str, Any]:
-    """All that can be shared out is; what is saved is whole."""
+    """FSDP that shards everything and saves full weights."""
     return {
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -215,19 +215,19 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    if resume_from is not None:  # Trainer asks for the batches that are done, and throws them away
-        loader.pass_over_steps(checkpoint_step(resume_from))
+    if resume_from is not None:  # Trainer discards the batches before the checkpoint
+        loader.will_resume_at(checkpoint_step(resume_from))
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    # accelerate has put autocast around the model's `forward`; left there, the model would be judged in bfloat16.
+    # Remove accelerate's autocast from `forward`, or the model would be evaluated in bfloat16.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     if recipe.fsdp:
         run.model = whole_model(run.model, gathered_weights(run.model))
-    # Trainer's own note to models that generate text: no other framework leaves it, nor a finished run that is resumed.
+    # Set by Trainer for models that generate text.
     run.model.config.__dict__.pop("use_cache", None)
 
 
 def _is_finished(checkpoint: Path, total_steps: int) -> bool:
-    """Whether a run of so many steps had ended when it was saved: Trainer would train for another step, or for more."""
+    """Whether a checkpoint is the end of a run of `total_steps`: Trainer would train for another step."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return state.max_steps >= total_steps and bool(
         state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
@@ -235,7 +235,7 @@ def _is_finished(checkpoint: Path, total_steps: int) -> bool:
 
 
 def _load_weights(run: TrainingRun, checkpoint: Path) -> None:
-    """The weights that a finished run ends with: of its best checkpoint, or of its last."""
+    """Loads the final weights of a finished run: those of its best checkpoint or of its last."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     best = checkpoint.with_name(f"checkpoint-{state.best_global_step}")
     folder = best if run.recipe.load_best_model_at_end and best.is_dir() else checkpoint
@@ -243,13 +243,13 @@ def _load_weights(run: TrainingRun, checkpoint: Path) -> None:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """Steps of the optimizer that a checkpoint has behind it.
+    """Optimizer steps before a checkpoint.
 
     Raises:
-        UserError: if it is no whole checkpoint of Trainer.
+        UserError: if it is not a complete checkpoint of Trainer.
     """
     state = checkpoint / "trainer_state.json"
     try:
         return int(TrainerState.load_from_json(str(state)).global_step)
     except (OSError, ValueError, TypeError):
-        raise UserError(f"{checkpoint} is not a whole checkpoint of the transformers Trainer") from None
+        raise UserError(f"{checkpoint} is not a complete checkpoint of the transformers Trainer") from None

@@ -165,9 +165,9 @@ def test_a_checkpoint_is_all_that_is_needed(fitted: Fitted, home: Path, tmp_path
     assert metrics["val_loss"] == fitted.kept.best_model_score
     other = tmp_path / "other.ckpt"
     torch.save({"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2.6.6"}, other)
-    with pytest.raises(ValueError, match="other.ckpt is not a whole checkpoint"):
+    with pytest.raises(ValueError, match="other.ckpt is not a complete checkpoint"):
         checkpoint_to_folder(other, tmp_path / "folder")
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
+    with pytest.raises(ValueError, match="not a complete checkpoint"):
         SentenceOrderingModule.load_from_checkpoint(other)
 
 

@@ -158,7 +158,7 @@ def test_a_best_checkpoint_that_is_gone_is_missed(home: Path, tmp_path: Path, mo
     whole = lightning_run(tmp_path / "whole", home, save_total_limit=9, **fields)
     steps = train(whole)
     (whole.checkpoints / "checkpoint-2.ckpt").unlink()
-    with pytest.warns(UserWarning, match="best checkpoint, of step 2, is gone"):
+    with pytest.warns(UserWarning, match="best checkpoint.*step 2"):
         run, _ = resume(tmp_path / "resumed", whole, 6, **fields)
     assert difference(weights(run), steps[-1])[0] == 0
 
