@@ -39,7 +39,7 @@ class ArgumentParser(argparse.ArgumentParser):
         number = Setting(flag.removeprefix("--"), int, limits=Limits(**limits))
         self.add_argument(flag, type=number.parse_flag, default=default, metavar=metavar, help=help)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As in argparse. A command refuses unknown flags itself: the program would not know its flags."""
         words = None if args is None else [self._with_underscores(word) for word in args]
         options, unknown = super().parse_known_args(words, namespace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .settings import RecipeError, settings_of
 
@@ -20,7 +20,8 @@ def check_recipe(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if not (value.strip() if isinstance(value, str) else value):
             raise RecipeError(f"--{name} is missing")
-    for name, setting in settings_of(type(recipe)).items():
+    recipe_type: Any = type(recipe)  # mypy: instances of a dataclass cannot be hashed, but their type can
+    for name, setting in settings_of(recipe_type).items():
         setting.parse(getattr(recipe, name))
     _check_combinations(recipe)
     recipe.encoder_fields()
