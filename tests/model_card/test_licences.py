@@ -24,7 +24,7 @@ def test_a_licence_that_the_hub_knows_is_fine(licence: str) -> None:
         ("MIT", "did you mean mit?"),
         ("CC-BY-4.0", "did you mean cc-by-4.0?"),
         ("apache", "apache-2.0?"),
-        ("", "there are"),
+        ("", "apache-2.0, mit"),
     ],
 )
 def test_another_is_refused_with_the_nearest_name(licence: str, near: str) -> None:

@@ -154,7 +154,7 @@ def test_a_picture_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, mo
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no run to plot"):
+    with pytest.raises(ValueError, match="no runs to plot"):
         plot_loss_curves({}, tmp_path / "loss.png")
     assert os.listdir(tmp_path) == []
 

@@ -80,7 +80,7 @@ def test_the_examples_are_stories_that_a_model_of_the_sample_has_not_seen() -> N
     [
         ("demo", ["--model"]),
         ("demo --model {model} --prot 3", ["did you mean --port?"]),
-        ("demo --model {model} --port 0", ["--port 0", "from 1 to 65535"]),
+        ("demo --model {model} --port 0", ["got 0", "from 1 to 65535"]),
         ("demo --model {model} --port x", ["--port", "'x'"]),
         ("demo --model {model} --export {out} --port 7860", ["--port", "--export", "leave one of them out"]),
         ("demo --model {empty} --export {out}", ["{empty}", "no config.json"]),
