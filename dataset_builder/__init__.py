@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .splitting import split_rows
     from .story import BadRecord, Story, story_columns, story_hash
     from .story_cache import is_writable, writable_cache_folder
-    from .story_files import SPLITS, files_in_folder, format_of_name, read_stories
+    from .story_files import SPLITS, files_in_folder, format_of_file, read_stories
     from .streaming import StoryStream
 
 _NAMES = {
@@ -35,7 +35,7 @@ _NAMES = {
     "splitting": ("split_rows",),
     "story": ("BadRecord", "Story", "story_columns", "story_hash"),
     "story_cache": ("is_writable", "writable_cache_folder"),
-    "story_files": ("SPLITS", "files_in_folder", "format_of_name", "read_stories"),
+    "story_files": ("SPLITS", "files_in_folder", "format_of_file", "read_stories"),
     "streaming": ("StoryStream",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
@@ -53,7 +53,7 @@ __all__ = [
     "check_public_push",
     "check_push_of_rocstories",
     "files_in_folder",
-    "format_of_name",
+    "format_of_file",
     "in_rocstories_layout",
     "is_writable",
     "load_all",

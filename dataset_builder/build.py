@@ -53,6 +53,7 @@ def build_dataset(
     seed: int = 42,
     test_size: float | int = 0.2,
     validation_size: float | int = 0.3,
+    split_sentences: str | None = None,
     license: str | None = None,
     language: Sequence[str] = (),
     allow_rocstories: bool = False,
@@ -66,7 +67,7 @@ def build_dataset(
     `output_dir`, which is renamed when it is complete. Nothing is uploaded.
 
     Args:
-        sources, seed, test_size, validation_size, cache_dir: as in `load_stories`.
+        sources, seed, test_size, validation_size, split_sentences, cache_dir: as in `load_stories`.
         output_dir: must not exist, or be empty; with `repo_id` it may also contain this same data set, from a build
             that could not be pushed.
         license: id of the licence of the stories, for the card, which quotes stories only with a licence; the sample's
@@ -86,7 +87,7 @@ def build_dataset(
     taken = UserError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")
     if in_use and (repo_id is None or not (output_dir / "README.md").is_file()):
         raise taken
-    parts = resolve_sources(sources)
+    parts = resolve_sources(sources, split_sentences)
     splits = plan_splits(parts, seed=seed, test_size=test_size, validation_size=validation_size, cache_dir=cache_dir)
     shared = warn_of_shared_stories(splits)
     lengths = {split: _lengths(splits, split) for split in splits}

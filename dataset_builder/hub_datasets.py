@@ -16,6 +16,7 @@ from .bounded_yaml import read_yaml
 from .errors import UserError
 from .story_cache import writable_cache_folder
 from .story_files import SUFFIXES, did_you_mean, special_file, supported
+from .unpacking import split_compression
 
 _CARDS = ("README.md", ".huggingface.yaml")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -30,7 +31,7 @@ def check_hub_id(source: str) -> None:
     if (special := special_file(source)) is not None:
         raise UserError(f"{source}: {special}; these stories are read more than once: write them to a file first")
     hint = did_you_mean(source)
-    if os.path.splitext(source)[1].lower() in SUFFIXES:
+    if os.path.splitext(split_compression(source)[0])[1].lower() in SUFFIXES:
         raise UserError(f"{source}: no such file{hint}")
     if not _HUB_ID.fullmatch(source):
         raise UserError(

@@ -19,6 +19,9 @@ _CHUNK = 1 << 16  # characters read at once before the kind of line end is known
 _MARK = "\ufeff"
 _BYTES_END, _TEXT_END = re.compile(rb"\r\n|\r|\n"), re.compile(r"\r\n|\r|\n")
 
+_EOS = re.compile(r"\s*<eos>\s*", re.IGNORECASE)
+_SENTENCE_ENDS = tuple(".!?…。！？؟।\"'”’»“‘)]")
+
 
 class Lines:
     """The lines of an open file, decoded one by one: a byte that is not UTF-8 makes its line bad, not the file.
@@ -132,20 +135,60 @@ def jsonl_records(lines: Lines) -> Records:
             yield BadRecord(lines.file, row, 'not a JSON object; {"sentences": [...]} is expected on each line')
 
 
-def text_records(lines: Lines) -> Records:
-    """Text: a sentence on each line, a blank line between stories. A bad line makes its whole story bad."""
-    sentences: list[str] = []
+def text_records(lines: Lines, *, prose: bool = False) -> Records:
+    """Text: a sentence on each line, a blank line between stories. A bad line makes its whole story bad.
+
+    If the first line has several sentences joined with `<eos>`, each line is a story.
+
+    Args:
+        lines: the lines of the file.
+        prose: the lines between blank lines are a text to split, yielded as `text`. In a file without blank lines, in
+            which each line ends with the end of a sentence, each line is a text.
+    """
+    block: list[str] = []
     start, broken = 0, False
+    joined: bool | None = None
+    line_ends_story = prose and _has_text_per_line(lines)
     for row, line in lines.without_ends():
         if isinstance(line, BadRecord):
             yield line
             broken = True
-        elif not is_blank(line):
-            start = start if sentences else row
-            sentences.append(line)
-        else:
-            if sentences and not broken:
-                yield start, {"sentences": sentences}
-            sentences, broken = [], False
-    if sentences and not broken:
-        yield start, {"sentences": sentences}
+            continue
+        if not is_blank(line):
+            start = start if block else row
+            pieces = [piece for piece in _EOS.split(line) if not is_blank(piece)]
+            if joined is None:
+                joined = len(pieces) > 1
+                line_ends_story = line_ends_story or joined
+            if len(pieces) > 1 and not joined:
+                yield BadRecord(lines.file, row, "sentences joined with <eos>, but the first line has none")
+                broken = True
+            block += pieces if joined else [line]
+        if is_blank(line) or line_ends_story:
+            if block and not broken:
+                yield start, _text_record(block, prose and not joined)
+            block, broken = [], False
+    if block and not broken:
+        yield start, _text_record(block, prose and not joined)
+
+
+def _text_record(block: list[str], prose: bool) -> dict[str, Any]:
+    return {"text": " ".join(block)} if prose else {"sentences": block}
+
+
+def _has_text_per_line(lines: Lines) -> bool:
+    """Whether no line is blank, except at the end, and each ends with the end of a sentence."""
+    ahead = lines.look_ahead()
+    if ahead is None:
+        return False
+    try:
+        blank = False
+        for _, line in ahead.without_ends():
+            if isinstance(line, BadRecord):
+                return False
+            if (blank and not is_blank(line)) or not (is_blank(line) or line.rstrip().endswith(_SENTENCE_ENDS)):
+                return False
+            blank = blank or is_blank(line)
+        return True
+    finally:
+        lines.rewind()

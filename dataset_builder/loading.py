@@ -8,9 +8,19 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .sentence_splitting import SentenceSplitter, splitter_of
 from .sources import Part, resolve_sources, resolve_streamed_sources
 from .splitting import Portion, split_table, warn_of_shared_stories, whole_table
-from .story import STORY_FIELDS, BadRecord, sentence_columns, story_columns, story_from_record
+from .story import (
+    CLOZE_COLUMNS,
+    STORY_FIELDS,
+    TEXT_COLUMNS,
+    BadRecord,
+    plain_name,
+    sentence_columns,
+    story_columns,
+    story_from_record,
+)
 from .story_cache import cached_table
 from .story_files import SPLITS, Skipped
 from .streaming import StoryStream
@@ -29,6 +39,7 @@ def load_stories(
     seed: int = 42,
     test_size: float | int = 0.2,
     validation_size: float | int = 0.3,
+    split_sentences: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> DatasetDict:
     """The stories of some sources by split, in true order.
@@ -43,6 +54,7 @@ def load_stories(
         sources: each `sample`, a file, a folder or the id of a data set on the Hub; a string is one source.
         validation_sources: the same, to choose the best model with.
         seed, test_size, validation_size: of the three-way split.
+        split_sentences: language of prose to split into sentences, such as `en`; see `read_stories`.
         cache_dir: folder for the memory-mapped tables, by default the cache of `datasets`.
 
     Returns:
@@ -52,11 +64,13 @@ def load_stories(
         UserError: a source cannot be read (as `BadRecord`: a record in it), or there are too few stories to split.
     """
     if validation_sources:
-        train, validation = (_joined(resolve_sources(some), cache_dir) for some in (sources, validation_sources))
+        train, validation = (
+            _joined(resolve_sources(some, split_sentences), cache_dir) for some in (sources, validation_sources)
+        )
         splits = {"train": [whole_table(train)], "validation": [whole_table(validation)]}
     else:
         splits = plan_splits(
-            resolve_sources(sources),
+            resolve_sources(sources, split_sentences),
             seed=seed,
             test_size=test_size,
             validation_size=validation_size,
@@ -66,18 +80,24 @@ def load_stories(
     return _as_dataset_dict(splits)
 
 
-def load_all(sources: Sequence[str] | str, *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def load_all(
+    sources: Sequence[str] | str,
+    *,
+    split_sentences: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
     """All stories of some sources, in any split, joined in the order of the sources.
 
-    Columns and errors are those of `load_stories`.
+    Arguments, columns and errors are those of `load_stories`.
     """
-    return _dataset([whole_table(_joined(resolve_sources(sources), cache_dir))])
+    return _dataset([whole_table(_joined(resolve_sources(sources, split_sentences), cache_dir))])
 
 
 def stream_stories(
     sources: Sequence[str] | str,
     *,
     validation_sources: Sequence[str] | str | None = None,
+    split_sentences: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[StoryStream, DatasetDict]:
     """The training stories of some sources as a stream, and their validation and test stories in tables.
@@ -88,6 +108,7 @@ def stream_stories(
     Args:
         sources: each a Parquet file, a folder of them, or the id of a data set on the Hub that consists of them.
         validation_sources: as in `load_stories`, of any format.
+        split_sentences: as in `load_stories`.
         cache_dir: folder for the tables of the validation and test stories.
 
     Returns:
@@ -103,20 +124,22 @@ def stream_stories(
     if "train" not in by_split:
         raise UserError(f"there are no training stories in {', '.join(part.name for part in parts)}")
     if validation_sources:
-        others = {"validation": load_all(validation_sources, cache_dir=cache_dir)}
+        others = {"validation": load_all(validation_sources, split_sentences=split_sentences, cache_dir=cache_dir)}
     else:
         others = {
-            split: _dataset([whole_table(_streamed_table(by_split[split], cache_dir))])
+            split: _dataset([whole_table(_streamed_table(by_split[split], split_sentences, cache_dir))])
             for split in SPLITS[1:]
             if split in by_split
         }
     from datasets import DatasetDict
 
-    return StoryStream(by_split["train"]), DatasetDict(others)
+    return StoryStream(by_split["train"], split_sentences=split_sentences), DatasetDict(others)
 
 
-def _streamed_table(files: Sequence[tuple[str, str]], cache_dir: str | os.PathLike[str] | None) -> Dataset:
-    stream = StoryStream(files)
+def _streamed_table(
+    files: Sequence[tuple[str, str]], split_sentences: str | None, cache_dir: str | os.PathLike[str] | None
+) -> Dataset:
+    stream = StoryStream(files, split_sentences=split_sentences)
     return cached_table(
         lambda skipped: (story for _, story in stream.read(stream.order(), on_error=skipped)),
         (files, stream.digest()),
@@ -175,7 +198,7 @@ def _joined(parts: Sequence[Part], cache_dir: str | os.PathLike[str] | None) -> 
     return table
 
 
-def stories_of_rows(rows: Any, name: str = "rows") -> Dataset:
+def stories_of_rows(rows: Any, name: str = "rows", *, split_sentences: str | None = None) -> Dataset:
     """Stories in true order, from the rows of one split.
 
     Shuffled rows are sorted by their `labels` (or `orig_sents`); the columns `sentence1`, `sentence2`, … are in order.
@@ -185,6 +208,7 @@ def stories_of_rows(rows: Any, name: str = "rows") -> Dataset:
         rows: a `Dataset`, a pandas or Arrow table, a dict of columns, or an iterable of dicts, such as a streamed
             data set.
         name: for messages and the ids of stories that have none.
+        split_sentences: as in `load_stories`.
 
     Returns:
         A data set with the columns `storyid`, `storytitle` and `sentences`.
@@ -193,10 +217,11 @@ def stories_of_rows(rows: Any, name: str = "rows") -> Dataset:
         UserError: several splits were given, there are no sentences, or a row is not a story (as `BadRecord`).
     """
     dataset = _as_dataset(rows)
-    columns = story_columns(dataset.column_names, name)
+    splitter = splitter_of(split_sentences)
+    columns = story_columns(dataset.column_names, name, prose=splitter is not None)
     if {"storyid", "sentences"} <= set(columns) and not {"labels", "shuf_sents", "orig_sents"} & set(columns):
         return dataset
-    return _in_true_order(dataset.with_format(None).select_columns(columns), name)
+    return _in_true_order(dataset.with_format(None).select_columns(columns), name, splitter)
 
 
 def _as_dataset(rows: Any) -> Dataset:
@@ -224,8 +249,8 @@ def _plain_row(row: Any) -> dict[str, Any]:
     """The fields of a story, with lists for the arrays of pandas and numpy, and None for NaN."""
     if not isinstance(row, Mapping):
         raise UserError(f"a row is a dict with 'sentences', not {type(row).__name__}")
-    known = {*STORY_FIELDS, *sentence_columns(map(str, row))}
-    return {key: _plain(value) for key, value in row.items() if key in known}
+    known = {*STORY_FIELDS, *TEXT_COLUMNS, *sentence_columns(map(str, row))}
+    return {key: _plain(value) for key, value in row.items() if key in known or plain_name(str(key)) in CLOZE_COLUMNS}
 
 
 def _plain(value: Any) -> Any:
@@ -233,7 +258,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and isnan(value) else value
 
 
-def _in_true_order(dataset: Dataset, name: str) -> Dataset:
+def _in_true_order(dataset: Dataset, name: str, splitter: SentenceSplitter | None) -> Dataset:
     from datasets import Features, Sequence, Value
     from datasets.fingerprint import Hasher
 
@@ -242,7 +267,8 @@ def _in_true_order(dataset: Dataset, name: str) -> Dataset:
         stories = []
         for index, *values in zip(indices, *batch.values(), strict=True):
             try:
-                stories.append(story_from_record(dict(zip(batch, values, strict=True)), file=name, row=index + 1))
+                record = dict(zip(batch, values, strict=True))
+                stories.append(story_from_record(record, file=name, row=index + 1, splitter=splitter))
             except BadRecord as error:
                 skipped(error)
         return {
@@ -258,6 +284,6 @@ def _in_true_order(dataset: Dataset, name: str) -> Dataset:
         with_indices=True,
         remove_columns=dataset.column_names,
         features=Features({"storyid": text, "storytitle": text, "sentences": Sequence(text)}),
-        new_fingerprint=Hasher.hash([dataset._fingerprint, name, _ROWS_VERSION]),
+        new_fingerprint=Hasher.hash([dataset._fingerprint, name, _ROWS_VERSION, *(splitter.key if splitter else ())]),
         desc="Putting stories in order",
     )

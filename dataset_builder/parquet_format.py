@@ -51,11 +51,11 @@ class WrittenSplit:
     file_bytes: int
 
 
-def parquet_records(stream: IO[bytes], file: str) -> Records:
-    """The rows of an open file, with the columns from which a story is read."""
+def parquet_records(stream: IO[bytes], file: str, *, prose: bool = False) -> Records:
+    """The rows of an open file, with the columns from which a story is read; arguments as in `open_parquet`."""
     row = 0
     try:
-        table, columns = open_parquet(stream, file)
+        table, columns = open_parquet(stream, file, prose=prose)
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
             for part in bounded(batch):
                 for record in part.to_pylist():
@@ -65,12 +65,15 @@ def parquet_records(stream: IO[bytes], file: str) -> Records:
         yield bad_parquet(error, file, row + 1 if row else None)
 
 
-def open_parquet(stream: IO[bytes], file: str, *, remote: bool = False) -> tuple[pq.ParquetFile, list[str]]:
+def open_parquet(
+    stream: IO[bytes], file: str, *, prose: bool = False, remote: bool = False
+) -> tuple[pq.ParquetFile, list[str]]:
     """An open file, and its columns from which a story is read.
 
     Args:
         stream: the file's bytes.
         file: its name, for messages.
+        prose: whether a column of prose is split into sentences.
         remote: request a row group's columns at once, instead of reading a part after the other as from a disk.
 
     Raises:
@@ -82,7 +85,7 @@ def open_parquet(stream: IO[bytes], file: str, *, remote: bool = False) -> tuple
     options: dict[str, Any] = {"pre_buffer": True} if remote else {"pre_buffer": False, "buffer_size": 1 << 16}
     try:
         table = pq.ParquetFile(stream, **options)
-        columns = story_columns(table.schema_arrow.names, file)
+        columns = story_columns(table.schema_arrow.names, file, prose=prose)
         if repeated := repeated_columns(table.metadata, columns):
             table = pq.ParquetFile(stream, **options, read_dictionary=repeated)
     except Exception as error:

@@ -15,7 +15,8 @@ from typing import Any
 from .configurations import TERMS
 from .errors import UserError
 from .sources import Part, as_list, is_sample, resolve_sources
-from .story import ROC_SENTENCES, sentence_columns
+from .story import CLOZE_SENTENCES, ROC_SENTENCES, plain_name, sentence_columns
+from .unpacking import split_compression
 
 SAMPLE_LICENSE, SAMPLE_LANGUAGE = "apache-2.0", "en"
 _NO_LICENSE = (None, "unknown")  # an id on the Hub that permits nothing
@@ -86,7 +87,7 @@ def in_rocstories_layout(sources: Sequence[str] | str) -> list[str]:
 
     - all stories have five sentences and are in a table: CSV or TSV with the columns `sentence1` … `sentence5` (winter
       2017, spring 2016), or TSV without a header, as in papers on sentence ordering; these columns in Parquet (the
-      configuration `guide`) or JSON Lines; or ReBART's `shuf_sents`;
+      configuration `guide`) or JSON Lines; or ReBART's `shuf_sents`; or Story Cloze tests;
     - a single story of five sentences has a UUID as `storyid`, like those of ROCStories;
     - the name of the file, the folder or the data set on the Hub contains ROCStories;
     - the card of a data set that `build_dataset` wrote has its tag.
@@ -114,13 +115,16 @@ def _has_layout(part: Part) -> bool:
     five = [record for record in records if _number_of_sentences(record) == len(ROC_SENTENCES)]
     if any(_UUID.fullmatch(str(record.get("storyid"))) for record in five):
         return True
-    is_table = part.title.lower().endswith((".csv", ".tsv"))
+    is_table = split_compression(part.title)[0].lower().endswith((".csv", ".tsv"))
     return bool(five) and len(five) == len(records) and (is_table or "sentences" not in five[0])
 
 
 def _number_of_sentences(record: Mapping[str, Any]) -> int:
     sentences = record.get("sentences", record.get("shuf_sents"))
-    return len(sentences) if isinstance(sentences, (list, tuple)) else len(sentence_columns(record))
+    if isinstance(sentences, (list, tuple)):
+        return len(sentences)
+    is_cloze = set(CLOZE_SENTENCES) <= set(map(plain_name, map(str, record)))
+    return len(ROC_SENTENCES) if is_cloze else len(sentence_columns(record))
 
 
 def _is_tagged(source: str) -> bool:

@@ -32,16 +32,20 @@ from .configurations import CITATION, CONFIGURATIONS, HOMEPAGE
 # names the first missing one, whose name therefore says that all are needed.
 from .errors import UserError
 from .file_writing import staged
+from .json_formats import LARGEST_DOCUMENT
 from .line_formats import Lines
 from .parquet_format import TooLarge
+from .sentence_splitting import SentenceSplitter
 from .splitting import Portion, split_rows, split_table, warn_of_shared_stories, whole_table
 from .story import BadRecord
 from .story_cache import content_hash, stories_of_files, story_table
 from .story_files import SPLITS, did_you_mean, files_in_folder, split_of_name
 from .tables import ROC_HEADER
+from .unpacking import COMPRESSIONS
 
 # Imported only to be copied.
-__all__ = ["SCRIPT", "BadRecord", "Lines", "ROC_HEADER", "TooLarge", "staged"]
+__all__ = ["COMPRESSIONS", "LARGEST_DOCUMENT", "SCRIPT", "BadRecord", "Lines", "ROC_HEADER", "SentenceSplitter"]
+__all__ += ["TooLarge", "staged"]
 __all__ += ["ShuffledRocstories", "ShuffledRocstoriesConfig"]
 
 NO_DATA_FILES = (
@@ -60,11 +64,13 @@ class ShuffledRocstoriesConfig(datasets.BuilderConfig):
         seed: of the split and of the shuffles; the guide's is 42.
         test_size: share (or number) of stories held out of training.
         validation_size: share (or number) of the held-out stories for the validation split.
+        split_sentences: language of prose to split into sentences; see `read_stories`.
     """
 
     seed: int = 42
     test_size: float | int = 0.2
     validation_size: float | int = 0.3
+    split_sentences: str | None = None
 
 
 class ShuffledRocstories(datasets.GeneratorBasedBuilder):
@@ -132,7 +138,11 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
 
     def _splits_on_disk(self, files: Mapping[str, Files]) -> dict[str, dict[str, Any]]:
         """Rows in the order of `Dataset.train_test_split`, for which the stories must be in a table."""
-        tables = {split: story_table(part, cache_dir=self._cache_dir_root) for split, part in files.items()}
+        language = self.config.split_sentences
+        tables = {
+            split: story_table(part, split_sentences=language, cache_dir=self._cache_dir_root)
+            for split, part in files.items()
+        }
         for split, table in tables.items():
             self._check(table, files[split])
         if list(tables) == ["train"]:
@@ -149,13 +159,13 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
             lengths = pc.list_value_length(table.data.column("sentences")).to_numpy()
             for position in np.flatnonzero(lengths != configuration.sentences)[:1].tolist():
                 # The table has no files and rows, which only this message needs: look them up.
-                configuration.check(next(islice(stories_of_files(files), position, None)))
+                configuration.check(next(islice(stories_of_files(files, self.config.split_sentences), position, None)))
 
     def _streamed_splits(self, files: Mapping[str, Files]) -> dict[str, dict[str, Any]]:
         """The same rows in file order: `train` alone is counted first, and each split selects rows while reading."""
         if list(files) != ["train"]:
             return {split: {"files": part} for split, part in files.items()}
-        count = sum(1 for _ in stories_of_files(files["train"]))
+        count = sum(1 for _ in stories_of_files(files["train"], self.config.split_sentences))
         arguments = {}
         for split, rows in split_rows(count, **self._sizes()).items():
             picked = np.zeros(count, dtype=bool)
@@ -170,7 +180,7 @@ class ShuffledRocstories(datasets.GeneratorBasedBuilder):
         if portion is not None:
             rows = configuration.rows_of_portion(portion, self.config.seed)
         else:
-            rows = configuration.rows_of_stories(stories_of_files(files), self.config.seed)
+            rows = configuration.rows_of_stories(stories_of_files(files, self.config.split_sentences), self.config.seed)
             rows = rows if picked is None else compress(rows, picked)
         yield from enumerate(rows)
 

@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import UserError
 from .hub_datasets import check_hub_id, files_by_split, is_dataset, is_saved, load_splits
+from .sentence_splitting import SentenceSplitter, splitter_of
 from .story import BadRecord, Story, story_columns, story_from_record
 from .story_cache import file_key, folder_hash
-from .story_files import OnError, files_in_folder, format_of_name, read_records, read_stories, split_of_name
+from .story_files import OnError, files_in_folder, format_of_file, read_records, read_stories, split_of_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SAMPLE = "sample"
 SAMPLE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "sample_stories.csv")
-_FORMAT_NAMES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet", "text": "text"}
+_FORMAT_NAMES = {
+    "csv": "CSV",
+    "tsv": "TSV",
+    "jsonl": "JSON Lines",
+    "json": "JSON",
+    "parquet": "Parquet",
+    "text": "text",
+}
 _INSTEAD = "only Parquet can be streamed, on disk or from the Hub; `sentence-ordering build` writes it"
 
 
@@ -90,17 +98,21 @@ def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
     return names
 
 
-def resolve_sources(sources: Sequence[str] | str) -> list[Part]:
+def resolve_sources(sources: Sequence[str] | str, split_sentences: str | None = None) -> list[Part]:
     """The parts of some sources, in their order.
 
     A folder or a data set on the Hub has splits if one of its names contains `validation` or `test` (see
     `split_of_name`); so have the files that are named one by one, which count as one folder. Otherwise no part has a
     split.
 
+    Args:
+        sources: as in `load_stories`.
+        split_sentences: as in `read_stories`.
+
     Raises:
         UserError: a source cannot be read; the message states what was tried.
     """
-    return _with_splits([(source, _parts(source)) for source in as_list(sources)])
+    return _with_splits([(source, _parts(source, splitter_of(split_sentences))) for source in as_list(sources)])
 
 
 def resolve_streamed_sources(sources: Sequence[str] | str) -> list[StreamedPart]:
@@ -122,59 +134,64 @@ def _with_splits(found: Sequence[tuple[str, Sequence[_AnyPart]]]) -> list[_AnyPa
     return resolved
 
 
-def _parts(source: str) -> list[Part]:
+def _parts(source: str, splitter: SentenceSplitter | None) -> list[Part]:
     if source == SAMPLE:
-        return [_file_part(SAMPLE_FILE, "sample_stories.csv")]
+        return [_file_part(SAMPLE_FILE, "sample_stories.csv", splitter)]
     if os.path.isfile(source):
-        return [_file_part(source, source)]
+        return [_file_part(source, source, splitter)]
     if os.path.isdir(source):
         if not is_saved(source) and not is_dataset(source):
-            return [_file_part(path, path) for path in files_in_folder(source)]
+            return [_file_part(path, path, splitter) for path in files_in_folder(source)]
     else:
         check_hub_id(source)
-    return _dataset_parts(source)
+    return _dataset_parts(source, splitter)
 
 
-def _file_part(path: str, name: str) -> Part:
+def _file_part(path: str, name: str, splitter: SentenceSplitter | None) -> Part:
+    language = None if splitter is None else splitter.language
     return Part(
         name=name,
         split=split_of_name(name),
         title=os.path.basename(name),
-        kind=_FORMAT_NAMES[format_of_name(name)],
-        key=lambda: file_key(name, path),
-        read=lambda on_error: read_stories(path, name=name, on_error=on_error),
+        kind=_FORMAT_NAMES[format_of_file(name, path)],
+        key=lambda: file_key(name, path, language),
+        read=lambda on_error: read_stories(path, name=name, on_error=on_error, split_sentences=language),
         records=lambda: (item[1] for item in read_records(path, name) if not isinstance(item, BadRecord)),
     )
 
 
-def _dataset_parts(source: str) -> list[Part]:
+def _dataset_parts(source: str, splitter: SentenceSplitter | None) -> list[Part]:
     """The splits of a data set on the Hub, of a local copy of one, or of one that `save_to_disk` wrote."""
     digest = folder_hash(source) if os.path.isdir(source) else None
     title, kind = source, "data set on the Hub"
     if digest:
         title, kind = os.path.basename(os.path.abspath(source)), "data set"
+    key = splitter.key if splitter else ()
     return [
         Part(
             name=f"{source} ({split})",
             split=split_of_name(str(split)),
             title=f"{title} ({split})",
             kind=kind,
-            key=partial(tuple, (source, str(split), digest or dataset._fingerprint)),
-            read=partial(_stories_of_dataset, dataset, f"{source} ({split})"),
+            key=partial(tuple, (source, str(split), digest or dataset._fingerprint, *key)),
+            read=partial(_stories_of_dataset, dataset, f"{source} ({split})", splitter),
             records=partial(_records_of_dataset, dataset, f"{source} ({split})"),
         )
         for split, dataset in load_splits(source, digest)
     ]
 
 
-def _records_of_dataset(dataset: Dataset, name: str) -> Iterator[Mapping[str, Any]]:
-    yield from dataset.with_format(None).select_columns(story_columns(dataset.column_names, name))
+def _records_of_dataset(dataset: Dataset, name: str, prose: bool = True) -> Iterator[Mapping[str, Any]]:
+    columns = story_columns(dataset.column_names, name, prose=prose)
+    yield from dataset.with_format(None).select_columns(columns)
 
 
-def _stories_of_dataset(dataset: Dataset, name: str, on_error: OnError) -> Iterator[Story]:
-    for row, record in enumerate(_records_of_dataset(dataset, name), start=1):
+def _stories_of_dataset(
+    dataset: Dataset, name: str, splitter: SentenceSplitter | None, on_error: OnError
+) -> Iterator[Story]:
+    for row, record in enumerate(_records_of_dataset(dataset, name, splitter is not None), start=1):
         try:
-            story = story_from_record(record, file=name, row=row)
+            story = story_from_record(record, file=name, row=row, splitter=splitter)
         except BadRecord as error:
             on_error(error)
         else:

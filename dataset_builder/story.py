@@ -5,15 +5,23 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import PurePath
 from typing import Any
 
 from .errors import UserError
+from .unpacking import split_compression
 
+Splitter = Callable[[str], list[str]]
 FIXED_POINTS = ("first", "last", "before")
+TEXT_COLUMNS = ("text", "abstract", "story")
+"""Columns of prose that is split into sentences, in order of preference, where a record has no sentences."""
+CLOZE_SENTENCES = ("inputsentence1", "inputsentence2", "inputsentence3", "inputsentence4")
+_CLOZE_ENDINGS = {"1": "randomfifthsentencequiz1", "2": "randomfifthsentencequiz2"}
+CLOZE_COLUMNS = (*CLOZE_SENTENCES, *_CLOZE_ENDINGS.values(), "answerrightending")
+"""The columns of a Story Cloze test, see `plain_name`."""
 STORY_FIELDS = ("storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents")
 ROC_SENTENCES = ("sentence1", "sentence2", "sentence3", "sentence4", "sentence5")
 # White space and Unicode's default ignorable characters, which leave no mark on the page.
@@ -116,8 +124,18 @@ def missing_sentence_columns(names: Iterable[str]) -> list[str]:
     return [f"sentence{number}" for number in range(1, last + 1) if f"sentence{number}" not in present]
 
 
-def story_columns(names: Iterable[str], name: str = "rows") -> list[str]:
+def plain_name(column: str) -> str:
+    """`Sentence 1`, `sentence_1` and `sentence1` are the same column."""
+    return re.sub(r"[\s_-]+", "", column).lower()
+
+
+def story_columns(names: Iterable[str], name: str = "rows", *, prose: bool = False) -> list[str]:
     """The columns among `names` from which a story is read.
+
+    Args:
+        names: all columns.
+        name: of the file or data set, for messages.
+        prose: whether texts are split into sentences.
 
     Raises:
         BadRecord: none of them has sentences, or one occurs twice.
@@ -126,10 +144,33 @@ def story_columns(names: Iterable[str], name: str = "rows") -> list[str]:
     columns = [column for column in names if column in {*STORY_FIELDS, *sentence_columns(names)}]
     if twice := sorted({column for column in columns if columns.count(column) > 1}):
         raise BadRecord(name, None, f"the column {twice[0]!r} occurs twice; rename or remove one of them")
-    if not set(columns).difference({"storyid", "storytitle", "labels", "orig_sents"}):
-        hint = similar_column("sentences", names)
-        raise BadRecord(name, None, f"column 'sentences' is missing (found: {', '.join(names) or 'none'}){hint}")
-    return columns
+    if set(columns).difference({"storyid", "storytitle", "labels", "orig_sents"}):
+        return columns
+    if set(CLOZE_SENTENCES) <= set(map(plain_name, names)):
+        return [column for column in names if plain_name(column) in {*CLOZE_COLUMNS, "inputstoryid"}]
+    text = text_column(names)
+    if text is None or not prose:
+        raise BadRecord(name, None, f"column {_no_sentences(names)}")
+    return [*(column for column in columns if column in ("storyid", "storytitle")), text]
+
+
+def text_column(names: Iterable[str]) -> str | None:
+    """The column of prose among `names`, if any."""
+    present = set(names)
+    return next((name for name in TEXT_COLUMNS if name in present), None)
+
+
+def _no_sentences(names: Iterable[str]) -> str:
+    """What is missing and why, to put after `column`."""
+    names = list(map(str, names))
+    found = f"'sentences' is missing (found: {', '.join(names) or 'nothing'})"
+    text = text_column(names)
+    return found + (similar_column("sentences", names) if text is None else hint_at_splitting(text))
+
+
+def hint_at_splitting(column: str) -> str:
+    """A hint for the message that sentences are missing where there is a column of prose."""
+    return f"; to split '{column}' into sentences, add --split_sentences LANG, in Python split_sentences=LANG"
 
 
 def without_blank_end(cells: Sequence[Any]) -> list[Any]:
@@ -150,7 +191,9 @@ def similar_column(missing: str, names: Iterable[str]) -> str:
     return f"; is {close[0]!r} meant to be {missing!r}?" if close else ""
 
 
-def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_given: bool = False) -> Story:
+def story_from_record(
+    record: Mapping[str, Any], *, file: str, row: int, as_given: bool = False, splitter: Splitter | None = None
+) -> Story:
     """Read one record as a story.
 
     The sentences are in one of:
@@ -159,7 +202,10 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
     - ReBART's `shuf_sents`, shuffled, and `orig_sents`: `orig_sents[k]` is the index in `shuf_sents` of the
       k-th sentence of the true order, as a string. It is the inverse permutation of `labels`
       (Basu Roy Chowdhury et al. 2021, https://aclanthology.org/2021.emnlp-main.841);
-    - the columns `sentence1`, `sentence2`, …, in true order.
+    - the columns `sentence1`, `sentence2`, …, in true order;
+    - the columns of a Story Cloze test (Mostafazadeh et al. 2016): `InputSentence1` … `InputSentence4`, followed by the
+      right one of `RandomFifthSentenceQuiz1` and `RandomFifthSentenceQuiz2`;
+    - one of `TEXT_COLUMNS`, if there is a splitter.
 
     Args:
         record: fields by name; `storyid` and `storytitle` may be missing.
@@ -167,6 +213,7 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
         row: 1-based row, for the same.
         as_given: keep the sentences in their order in the record, whatever `labels` say, and accept one or none.
             `first`, `last` and `before` become `Story.fixed_points`.
+        splitter: splits prose into sentences.
 
     Raises:
         BadRecord: sentences are missing, empty, not text or contain a NUL; or, unless `as_given`, there are none or
@@ -174,7 +221,9 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
         SingleSentence: there is one, unless `as_given`.
     """
     try:
-        sentences = _sentences(record)
+        if not {"sentences", "shuf_sents", "sentence1"} & set(record):
+            record = _with_right_ending(record)
+        sentences = _sentences(record, splitter)
         if not sentences and not as_given:
             raise UserError("0 sentences, where an order needs at least two")
         if len(sentences) > 1 and not as_given:
@@ -184,7 +233,7 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
     storyid, title = record.get("storyid"), record.get("storytitle")
     story = Story(
         sentences=tuple(sentences),
-        storyid=f"{PurePath(file).stem}-{row}" if storyid in (None, "") else str(storyid),
+        storyid=f"{_stem(file)}-{row}" if storyid in (None, "") else str(storyid),
         title="" if title is None else str(title),
         file=file,
         row=row,
@@ -195,25 +244,48 @@ def story_from_record(record: Mapping[str, Any], *, file: str, row: int, as_give
     return story
 
 
-def _sentences(record: Mapping[str, Any]) -> list[str]:
+def _stem(file: str) -> str:
+    return PurePath(split_compression(file)[0]).stem
+
+
+def _sentences(record: Mapping[str, Any], splitter: Splitter | None) -> list[str]:
     column = next((name for name in ("sentences", "shuf_sents") if name in record), None)
     if column is not None:
         values = record[column]
         if not isinstance(values, (list, tuple)):
             raise UserError(f"'{column}' is not a list of sentences")
         names = [f"sentence {number}" for number in range(1, len(values) + 1)]
-    else:
-        names = sentence_columns(record)
-        if not names:
-            found, hint = ", ".join(map(str, record)) or "nothing", similar_column("sentences", map(str, record))
-            raise UserError(f"'sentences' is missing (found: {found}){hint}")
-        values = without_blank_end([record[name] for name in names])
+    elif columns := sentence_columns(record):
+        values = without_blank_end([record[name] for name in columns])
         names = [f"sentence{number}" for number in range(1, len(values) + 1)]
         if missing := [name for name in names if name not in record]:
             raise UserError(f"column {missing[0]!r} is missing")
+    else:
+        values = _split_text(record, splitter)
+        names = [f"sentence {number}" for number in range(1, len(values) + 1)]
     for name, sentence in zip(names, values, strict=True):
         _check_sentence(name, sentence)
     return list(values)
+
+
+def _with_right_ending(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of a Story Cloze test as one with the columns `sentence1` … `sentence5`; any other unchanged."""
+    cells = {plain_name(str(name)): value for name, value in record.items()}
+    if not set(CLOZE_SENTENCES) <= set(cells):
+        return record
+    right = _CLOZE_ENDINGS.get(str(cells.get("answerrightending")).strip(), "")
+    if right not in cells:
+        raise UserError("'AnswerRightEnding' is neither 1 nor 2: tests without the right ending cannot be used")
+    story = [cells[name] for name in (*CLOZE_SENTENCES, right)]
+    return {"storyid": cells.get("inputstoryid"), **dict(zip(ROC_SENTENCES, story, strict=True))}
+
+
+def _split_text(record: Mapping[str, Any], splitter: Splitter | None) -> list[str]:
+    column = text_column(record)
+    if splitter is None or column is None:
+        raise UserError(_no_sentences(record))
+    _check_sentence(column, record[column])
+    return splitter(record[column])
 
 
 def _check_sentence(name: str, sentence: Any) -> None:

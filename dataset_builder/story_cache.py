@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .file_writing import settle, staged
+from .json_formats import has_notebook_orders, notebooks_folder
 from .parquet_format import record_batches
+from .sentence_splitting import splitter_of
 from .story import Story, story_hash
-from .story_files import OnError, Skipped, read_stories
+from .story_files import OnError, Skipped, format_of_file, read_stories
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,11 +31,17 @@ TABLE_VERSION = 2
 logger = logging.getLogger(__name__)
 
 
-def story_table(files: Sequence[tuple[str, str]], *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def story_table(
+    files: Sequence[tuple[str, str]],
+    *,
+    split_sentences: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
     """The stories of some files, joined, as a memory-mapped data set in file order.
 
     Args:
         files: `(name, path)` pairs; the name is for messages, the suffix and made-up ids.
+        split_sentences: as in `read_stories`.
         cache_dir: as in `datasets`.
 
     Returns:
@@ -43,20 +51,31 @@ def story_table(files: Sequence[tuple[str, str]], *, cache_dir: str | os.PathLik
     Raises:
         BadRecord: as `read_stories`; but a record of a single sentence is skipped.
     """
-    key = [file_key(name, path) for name, path in files]
+    key = [file_key(name, path, split_sentences) for name, path in files]
     names = [name for name, _ in files]
-    return cached_table(lambda skipped: stories_of_files(files, skipped), key, names, cache_dir=cache_dir)
+    return cached_table(
+        lambda skipped: stories_of_files(files, split_sentences, skipped), key, names, cache_dir=cache_dir
+    )
 
 
-def file_key(name: str, path: str) -> tuple[str, str]:
+def file_key(name: str, path: str, split_sentences: str | None = None) -> tuple[Any, ...]:
     """What a file's stories depend on: its content, and its name, which decides the format and made-up ids."""
-    return os.path.basename(name), content_hash(path)
+    splitter = splitter_of(split_sentences)
+    key: tuple[Any, ...] = (os.path.basename(name), content_hash(path), *(splitter.key if splitter else ()))
+    folder = notebooks_folder(name)
+    if format_of_file(name, path) == "csv" and os.path.isdir(folder) and has_notebook_orders(path):
+        key += (folder_hash(folder),)
+    return key
 
 
-def stories_of_files(files: Iterable[tuple[str, str]], on_error: OnError | None = None) -> Iterator[Story]:
+def stories_of_files(
+    files: Iterable[tuple[str, str]], split_sentences: str | None = None, on_error: OnError | None = None
+) -> Iterator[Story]:
     """The stories of `(name, path)` pairs, one file after the other; without records of a single sentence."""
     for name, path in files:
-        yield from read_stories(path, name=name, on_error=Skipped() if on_error is None else on_error)
+        yield from read_stories(
+            path, name=name, on_error=Skipped() if on_error is None else on_error, split_sentences=split_sentences
+        )
 
 
 def cached_table(

@@ -8,24 +8,37 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import IO, Any, cast
 
 from .errors import UserError
+from .json_formats import json_records
 from .line_formats import Lines, Records, jsonl_records, text_records
 from .parquet_format import parquet_records
+from .sentence_splitting import SentenceSplitter, splitter_of
 from .story import BadRecord, SingleSentence, Story, story_from_record
 from .tables import csv_records, tsv_records
+from .unpacking import COMPRESSIONS, UnpackingError, split_compression, unpacked, zip_member
 
 OnError = Callable[[BadRecord], None]
 SPLITS = ("train", "validation", "test")
-SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "text"}
-_LINE_FORMATS: dict[str, Callable[[Lines], Records]] = {
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".json": "json",
+    ".ipynb": "json",
+}
+_LINE_FORMATS: dict[str, Callable[..., Records]] = {
     "csv": csv_records,
     "tsv": tsv_records,
-    "jsonl": jsonl_records,
     "text": text_records,
 }
+# Two ends of sentences within a line, each followed by a word that begins another one.
+_THREE_SENTENCES = re.compile(r"(?:[.!?][\"'”’»)]*\s+[\"'“‘«(]*[^\W\da-z].*){2}", re.DOTALL)
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -46,6 +59,7 @@ def read_stories(
     on_error: OnError | None = None,
     file_format: str | None = None,
     name: str | None = None,
+    split_sentences: str | None = None,
 ) -> Iterator[Story]:
     """The stories of a file or an open stream, one by one, in the order of the file.
 
@@ -53,28 +67,32 @@ def read_stories(
     end is removed (and a byte order mark at the start of the file).
 
     Args:
-        source: a path (or an fsspec URL), or a stream open for reading: bytes as UTF-8, or text.
+        source: a path (or an fsspec URL), of a file that may be compressed (see `unpacking`), or an open stream: bytes
+            as UTF-8, or text.
         as_given: keep the sentences in the order of the file instead of their true order; one or none is accepted.
         on_error: called with each bad record, after which reading continues; without it, the first one is raised.
-        file_format: one of `csv`, `tsv`, `jsonl`, `parquet`, `text`; the suffix of the path by default, `text` for a
-            stream.
+        file_format: one of `csv`, `tsv`, `jsonl`, `json`, `parquet`, `text`; the suffix of the path by default, `text`
+            for a stream.
         name: name of the source, for messages and made-up ids; the path by default, `stdin` for a stream.
+        split_sentences: language of prose to split into sentences, such as `en`: of text files, and of a column `text`,
+            `abstract` or `story` where a record has no sentences. Needs the extra `split`.
 
     Raises:
         BadRecord: a record is not a story; the message states file, row and reason.
         UserError: the file does not exist or its format is unknown, raised at once; or it may not be read, raised when
             it is opened.
     """
+    reading = _Reading(as_given, on_error, splitter_of(split_sentences))
     if not isinstance(source, (str, os.PathLike)):
         stream = getattr(source, "buffer", source)  # the bytes of a text stream, to locate one that is not UTF-8
-        name = name or "stdin"
-        return _stories(_records(stream, name, file_format or "text"), name, as_given, on_error)
+        name, file_format = name or "stdin", file_format or "text"
+        return reading.stories(_records(stream, name, file_format, reading.prose), name, file_format)
     path = os.fspath(source)
     name = name or path
-    file_format = file_format or format_of_name(name)
     if "://" not in path and not os.path.isfile(path):
-        _check_special(path, file_format)
-    return _stories(read_records(path, name, file_format), name, as_given, on_error)
+        _check_special(path, file_format or format_of_name(name))
+    file_format = file_format or format_of_file(name, path)
+    return reading.stories(read_records(path, name, file_format, prose=reading.prose), name, file_format)
 
 
 class Skipped:
@@ -90,10 +108,23 @@ class Skipped:
         self.count += 1
 
 
-def read_records(path: str, name: str, file_format: str | None = None) -> Records:
-    """The records of a file before they are made stories: `(row, fields)`, or the error."""
+def read_records(path: str, name: str, file_format: str | None = None, *, prose: bool = False) -> Records:
+    """The records of a file before they are made stories: `(row, fields)`, or the error.
+
+    Args:
+        path: a path, or an fsspec URL.
+        name: for messages and the suffixes.
+        file_format: as in `read_stories`.
+        prose: whether texts are split into sentences.
+    """
+    file_format = file_format or format_of_file(name, path)
     with open_bytes(path) as stream:
-        yield from _records(stream, name, file_format or format_of_name(name))
+        try:
+            compression = split_compression(name)[1]
+            content = unpacked(stream, compression) if compression else stream
+            yield from _records(content, name, file_format, prose)
+        except UnpackingError as error:
+            yield BadRecord(name, None, str(error))
 
 
 def open_bytes(path: str) -> IO[bytes]:
@@ -108,26 +139,56 @@ def open_bytes(path: str) -> IO[bytes]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _records(stream: IO[Any], file: str, file_format: str) -> Records:
+def _records(stream: IO[Any], file: str, file_format: str, prose: bool) -> Records:
     if file_format == "parquet":
-        return parquet_records(stream, file)
+        return parquet_records(stream, file, prose=prose)
+    if file_format == "json":
+        return json_records(stream, file)
     if isinstance(stream, io.IOBase) and not isinstance(stream, (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)):
         stream = io.BufferedReader(cast(io.RawIOBase, stream))  # `readline` of an fsspec file takes no size
-    return _LINE_FORMATS[file_format](Lines(stream, file))
+    if file_format == "jsonl":
+        return jsonl_records(Lines(stream, file))
+    return _LINE_FORMATS[file_format](Lines(stream, file), prose=prose)
 
 
-def _stories(records: Records, name: str, as_given: bool, on_error: OnError | None) -> Iterator[Story]:
-    for item in records:
-        try:
-            if isinstance(item, BadRecord):
-                raise item
-            story = story_from_record(item[1], file=name, row=item[0], as_given=as_given)
-        except BadRecord as error:
-            if on_error is None:
-                raise
-            on_error(error)
-        else:
-            yield story
+@dataclass(frozen=True)
+class _Reading:
+    """How records become stories; see `read_stories`."""
+
+    as_given: bool
+    on_error: OnError | None
+    splitter: SentenceSplitter | None
+
+    @property
+    def prose(self) -> bool:
+        return self.splitter is not None
+
+    def stories(self, records: Records, name: str, file_format: str) -> Iterator[Story]:
+        for item in records:
+            try:
+                if isinstance(item, BadRecord):
+                    raise item
+                story = story_from_record(
+                    item[1], file=name, row=item[0], as_given=self.as_given, splitter=self.splitter
+                )
+                if file_format == "text" and not self.as_given and not self.prose:
+                    _check_lines(story)
+            except BadRecord as error:
+                if self.on_error is None:
+                    raise
+                self.on_error(error)
+            else:
+                yield story
+
+
+def _check_lines(story: Story) -> None:
+    """Refuses a text of three or more lines that all have three or more sentences: these are stories or paragraphs."""
+    if len(story.sentences) > 2 and all(map(_THREE_SENTENCES.search, story.sentences)):
+        reason = (
+            "every line has several sentences; if each is a story, add --split_sentences LANG (in Python "
+            "split_sentences=LANG); to order paragraphs, use JSON Lines"
+        )
+        raise BadRecord(story.file, story.row, reason)
 
 
 def split_of_name(name: str) -> str | None:
@@ -135,43 +196,69 @@ def split_of_name(name: str) -> str | None:
 
     None if the name contains none, or several.
     """
-    words = re.split(r"[^a-z]+", PurePath(name).stem.lower())
+    words = re.split(r"[^a-z]+", PurePath(split_compression(name)[0]).stem.lower())
     found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
 
 
 def format_of_name(name: str) -> str:
-    """The format of a file by its suffix; ValueError for an unknown one."""
-    suffix = PurePath(name).suffix.lower()
+    """The format of a file by its suffixes, the last of which may be one of `COMPRESSIONS`.
+
+    Raises:
+        UserError: the suffix is unknown, the file is compressed Parquet, or the format of what is in a ZIP archive is
+            not in its name.
+    """
+    plain, compression = split_compression(name)
+    suffix = PurePath(plain).suffix.lower()
     if suffix not in SUFFIXES:
-        raise UserError(f"{name}: no reader for {suffix or 'a file without a suffix'}; supported are {supported()}")
+        what = f"{suffix or 'a file without a suffix'}{f' in {compression}' if compression else ''}"
+        raise UserError(f"{name}: no reader for {what}; supported are {supported()}")
+    if compression and suffix == ".parquet":
+        raise UserError(f"{name}: Parquet is not read from compressed files: unpack it")
     return SUFFIXES[suffix]
+
+
+def format_of_file(name: str, path: str) -> str:
+    """As `format_of_name`; the name of the file in a ZIP archive counts, if the archive's own has no other suffix."""
+    plain, compression = split_compression(name)
+    if compression != ".zip" or PurePath(plain).suffix.lower() in SUFFIXES:
+        return format_of_name(name)
+    try:
+        with open_bytes(path) as stream:
+            return format_of_name(f"{zip_member(stream)}.zip")
+    except UnpackingError as error:
+        raise BadRecord(name, None, str(error)) from None
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def supported() -> str:
     """The supported suffixes, for messages."""
-    return ", ".join(SUFFIXES)
+    return f"{', '.join(SUFFIXES)}, also with {', '.join(COMPRESSIONS)}"
 
 
 def files_in_folder(folder: str) -> list[str]:
     """Paths of the supported files in a folder (not in folders below it), sorted by name.
 
-    Hidden files, README and LICENSE are not data.
+    Hidden files, README and LICENSE are not data; nor are JSON documents if there are other files, nor is a compressed
+    file beside the same file unpacked.
 
     Raises:
         UserError: there are none.
     """
-    names = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_file()
-        and PurePath(entry.name).suffix.lower() in SUFFIXES
-        and not entry.name.startswith((".", "_"))
-        and PurePath(entry.name).stem.lower() not in _NOT_DATA
-    )
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_file() and _is_data(entry.name))
+    # What describes the stories is often JSON, and an archive is often beside what was unpacked.
+    tables = [name for name in names if PurePath(name).suffix.lower() not in (".json", ".ipynb")]
+    names = [name for name in tables or names if split_compression(name)[0] not in {*names} - {name}]
     if not names:
         raise UserError(f"{folder}: no file of stories in this folder; supported are {supported()}")
     return [os.path.join(folder, name) for name in names]
+
+
+def _is_data(name: str) -> bool:
+    plain = PurePath(split_compression(name)[0])
+    return plain.suffix.lower() in SUFFIXES and name[0] not in "._" and plain.stem.lower() not in _NOT_DATA
 
 
 def _check_special(path: str, file_format: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from .errors import UserError
 from .parquet_format import ROWS_AT_ONCE, bad_parquet, bounded, open_parquet
+from .sentence_splitting import splitter_of
 from .story import BadRecord, SingleSentence, Story, story_from_record
 from .story_cache import content_hash
 from .story_files import open_bytes
@@ -66,6 +67,7 @@ class StoryStream:
 
     Args:
         files: `(name, path)` pairs.
+        split_sentences: language of the prose to split into sentences, as in `read_stories`.
 
     Raises:
         BadRecord: a file is not Parquet, or has no column of sentences.
@@ -73,10 +75,11 @@ class StoryStream:
         OSError: the Hub cannot be reached.
     """
 
-    def __init__(self, files: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, files: Sequence[tuple[str, str]], *, split_sentences: str | None = None) -> None:
         self._warned = False
+        self._splitter = splitter_of(split_sentences)
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            self.files = list(pool.map(lambda file: _read_footer(*file), files))
+            self.files = list(pool.map(lambda file: _read_footer(file[0], file[1], self._splitter is not None), files))
         if not sum(map(sum, (file.groups for file in self.files))):
             raise UserError(f"no stories in {', '.join(name for name, _ in files)}")
         sizes = [rows for file in self.files for rows in file.groups]
@@ -89,7 +92,11 @@ class StoryStream:
 
     def digest(self) -> str:
         """A hash of the content of the files, which are read for it; the path of a file on the Hub has its commit."""
-        files = [(file.path, file.groups) if "://" in file.path else content_hash(file.path) for file in self.files]
+        files: list[Any] = [
+            (file.path, file.groups) if "://" in file.path else content_hash(file.path) for file in self.files
+        ]
+        if self._splitter is not None:
+            files.append(self._splitter.key)
         return hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def order(self, seed: int | None = None, epoch: int = 0) -> ReadingOrder:
@@ -136,7 +143,8 @@ class StoryStream:
                     number = int(order.files[chunk])
                     file = self.files[number]
                     stream = opened.enter_context(open_bytes(file.path))
-                    table = open_parquet(stream, file.name, remote="://" in file.path)[0]
+                    prose = self._splitter is not None
+                    table = open_parquet(stream, file.name, prose=prose, remote="://" in file.path)[0]
                 assert table is not None
                 group = int(order.groups[chunk])
                 begin = end - self.files[number].groups[group]
@@ -159,7 +167,9 @@ class StoryStream:
         before = sum(self.files[file].groups[:group])
         for row, record in _records(table, self.files[file], group, before, *rows):
             try:
-                story: Story | None = story_from_record(record, file=self.files[file].name, row=before + row + 1)
+                story: Story | None = story_from_record(
+                    record, file=self.files[file].name, row=before + row + 1, splitter=self._splitter
+                )
             except BadRecord as error:
                 story = on_error(error)
             if story is not None:
@@ -194,9 +204,9 @@ def _records(
         raise bad_parquet(error, file.name, before + done + 1) from None
 
 
-def _read_footer(name: str, path: str) -> StreamedFile:
+def _read_footer(name: str, path: str, prose: bool) -> StreamedFile:
     with open_bytes(path) as stream:
-        table, columns = open_parquet(stream, name, remote="://" in path)
+        table, columns = open_parquet(stream, name, prose=prose, remote="://" in path)
         metadata = table.metadata
         groups = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     return StreamedFile(name, path, tuple(columns), groups)

@@ -7,14 +7,21 @@ import re
 from collections.abc import Iterator
 from itertools import chain, zip_longest
 
+from .json_formats import NOTEBOOK_ORDERS, notebook_records
 from .line_formats import Lines, Record, Records
 from .story import (
+    CLOZE_COLUMNS,
+    CLOZE_SENTENCES,
     ROC_SENTENCES,
+    TEXT_COLUMNS,
     BadRecord,
+    hint_at_splitting,
     is_blank,
     missing_sentence_columns,
+    plain_name,
     sentence_columns,
     similar_column,
+    text_column,
     without_blank_end,
 )
 
@@ -29,26 +36,37 @@ _DOUBLED = re.compile(r'"[^"]*+""(?:[^"]++|"")*+"')
 _DOUBLED_FIELD = re.compile(rf"(?:^|\t){_DOUBLED.pattern}(?=\t|$)")
 
 
-def csv_records(lines: Lines) -> Records:
-    """ROCStories CSV of winter 2017 or spring 2016, or any columns sentence1 … sentenceN."""
-    return _table_records(lines.file, _csv_rows(lines))
+def csv_records(lines: Lines, *, prose: bool = False) -> Records:
+    """ROCStories CSV of winter 2017 or spring 2016, or any columns sentence1 … sentenceN; and as `story_from_record`.
+
+    Args:
+        lines: the lines of the file.
+        prose: whether a column of prose is split into sentences.
+    """
+    return _table_records(lines.file, _csv_rows(lines), prose)
 
 
-def tsv_records(lines: Lines) -> Records:
-    """Ordered sentences, one story in each line; or, with a header row, the same columns as in CSV."""
+def tsv_records(lines: Lines, *, prose: bool = False) -> Records:
+    """Ordered sentences, one story in each line; or, with a header row, the same columns as in CSV.
+
+    Args:
+        lines: the lines of the file.
+        prose: whether a single field is a text to split into sentences.
+    """
     quoted = _is_quoted(lines)
     rows = _csv_rows(lines, delimiter="\t") if quoted else _tsv_rows(lines)
     first = next(rows, None)
     if first is None:
         return
     if not isinstance(first, BadRecord) and _looks_like_header(first[1]):
-        yield from _table_records(lines.file, chain([first], rows))
+        yield from _table_records(lines.file, chain([first], rows), prose)
         return
     for item in chain([first], rows):
         if isinstance(item, BadRecord):
             yield item
         elif not all(map(is_blank, item[1])):
-            yield item[0], {"sentences": without_blank_end(item[1])}
+            fields = without_blank_end(item[1])
+            yield item[0], {"text": fields[0]} if prose and len(fields) == 1 else {"sentences": fields}
 
 
 def _csv_rows(lines: Lines, delimiter: str = ",") -> Rows:
@@ -116,16 +134,12 @@ def _follows_quoting(lines: Lines) -> bool:
 
 
 def _looks_like_header(fields: list[str]) -> bool:
-    columns = set(map(_column_name, fields))
-    return len(columns.intersection({"storyid", "storytitle"}).union(sentence_columns(columns))) >= 2
+    columns = set(map(plain_name, fields))
+    known = columns.intersection({"storyid", "storytitle", *TEXT_COLUMNS, *CLOZE_COLUMNS})
+    return len(known.union(sentence_columns(columns))) >= 2
 
 
-def _column_name(field: str) -> str:
-    """`Sentence 1`, `sentence_1` and `sentence1` are the same column."""
-    return re.sub(r"[\s_-]+", "", field).lower()
-
-
-def _table_records(file: str, rows: Rows) -> Records:
+def _table_records(file: str, rows: Rows, prose: bool) -> Records:
     header = next(rows, None)
     if header is None:
         yield BadRecord(file, None, f"the file is empty; its first row should be the header {ROC_HEADER}")
@@ -133,8 +147,11 @@ def _table_records(file: str, rows: Rows) -> Records:
     if isinstance(header, BadRecord):
         yield header
         return
-    columns = [_column_name(field) for field in header[1]]
-    wrong = _what_is_wrong_with(header[1], columns)
+    columns = [plain_name(field) for field in header[1]]
+    if columns == NOTEBOOK_ORDERS:
+        yield from notebook_records(rows, file)
+        return
+    wrong = _what_is_wrong_with(header[1], columns, prose)
     if wrong:
         yield BadRecord(file, header[0], wrong)
         return
@@ -148,7 +165,7 @@ def _table_records(file: str, rows: Rows) -> Records:
 
 def _is_header_again(fields: list[str], columns: list[str]) -> bool:
     """Whether this is the header of a second file, concatenated to the first."""
-    return _column_name(fields[0]) == columns[0] and [_column_name(field) for field in fields] == columns
+    return plain_name(fields[0]) == columns[0] and [plain_name(field) for field in fields] == columns
 
 
 def _record_of_row(file: str, row: int, fields: list[str], columns: list[str], names: list[str]) -> Record | BadRecord:
@@ -156,6 +173,8 @@ def _record_of_row(file: str, row: int, fields: list[str], columns: list[str], n
     if not all(map(is_blank, fields[len(columns) :])):
         return BadRecord(file, row, f"{len(fields)} fields, but the header has {len(columns)}")
     cells = dict(zip_longest(columns, fields[: len(columns)], fillvalue=""))
+    if not names:
+        return row, cells
     sentences = without_blank_end([cells[name] for name in names])
     for name, sentence in zip(names, sentences, strict=False):
         if is_blank(sentence):
@@ -163,15 +182,18 @@ def _record_of_row(file: str, row: int, fields: list[str], columns: list[str], n
     return row, {"storyid": cells.get("storyid"), "storytitle": cells.get("storytitle"), "sentences": sentences}
 
 
-def _what_is_wrong_with(header: list[str], columns: list[str]) -> str:
+def _what_is_wrong_with(header: list[str], columns: list[str], prose: bool) -> str:
     """Why the first row cannot be the header; empty if it can."""
-    known = {"storyid", "storytitle", *sentence_columns(columns)}.intersection(columns)
+    known = {"storyid", "storytitle", *sentence_columns(columns), *TEXT_COLUMNS, *CLOZE_COLUMNS}.intersection(columns)
     twice = [name for name in sorted(known) if columns.count(name) > 1]
     if twice:
         return f"the header names {' and '.join(map(repr, twice))} twice; rename or remove one of the columns"
     missing = missing_sentence_columns(columns)
-    if not missing:
+    if not missing or set(CLOZE_SENTENCES) <= known:
         return ""
+    text = None if sentence_columns(columns) else text_column(columns)
+    if text is not None:
+        return "" if prose else f"column(s) missing: {', '.join(missing)}{hint_at_splitting(text)}"
     # Without a header the first story would be lost: a message of its own instead of "column missing".
     if not known and sum(" " in field.strip() for field in header) >= 3:
         return f"the header row is missing, the first row is a story; insert {ROC_HEADER} above it"

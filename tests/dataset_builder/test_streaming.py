@@ -58,9 +58,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many records of each file were made stories."""
     counts: Counter[str] = Counter()
 
-    def counted(record: Any, *, file: str, row: int) -> Story:
+    def counted(record: Any, *, file: str, row: int, splitter: Any = None) -> Story:
         counts[Path(file).stem] += 1
-        return original(record, file=file, row=row)
+        return original(record, file=file, row=row, splitter=splitter)
 
     original = reading.story_from_record
     monkeypatch.setattr(reading, "story_from_record", counted)

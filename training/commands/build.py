@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's flags and the text of its help."""
     parser.add_argument("--data", required=True, nargs="+", metavar="SRC", help="stories, as for train")
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder to write; must be new or empty")
-    add_recipe_flags(parser, ("data_seed", "test_size", "validation_size"))
+    add_recipe_flags(parser, ("split_sentences", "data_seed", "test_size", "validation_size"))
     parser.add_argument(
         "--license",
         metavar="ID",
@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.data_seed,
         test_size=options.test_size,
         validation_size=options.validation_size,
+        split_sentences=options.split_sentences,
         license=options.license,
         language=options.language,
         allow_rocstories=options.allow_rocstories,

@@ -41,7 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="compute in bfloat16: faster on hardware that supports it; the metrics differ in the third digit",
     )
-    add_recipe_flags(parser, ("per_device_eval_batch_size", "data_seed", "test_size", "validation_size"))
+    add_recipe_flags(
+        parser, ("split_sentences", "per_device_eval_batch_size", "data_seed", "test_size", "validation_size")
+    )
     describe(
         parser,
         "Evaluate a model on stories whose order is known.",
@@ -74,13 +76,14 @@ def run(options: argparse.Namespace) -> int:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     if options.split == "all":
-        stories = load_all(options.data)
+        stories = load_all(options.data, split_sentences=options.split_sentences)
     else:
         splits = load_stories(
             options.data,
             seed=options.data_seed,
             test_size=options.test_size,
             validation_size=options.validation_size,
+            split_sentences=options.split_sentences,
         )
         if options.split not in splits:
             raise UserError(f"the data have no split {options.split}; choose from {', '.join(splits)}")

@@ -11,11 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_name, read_stories
+from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_file, read_stories
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
-from .parsing import ArgumentParser, describe
+from .parsing import ArgumentParser, add_recipe_flags, describe
 
 if TYPE_CHECKING:
     from training.inference.ordering import OrderedStory
@@ -31,8 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         'a record of JSONL may constrain the order:\n  {"sentences": [...], "first": 0, "last": 3, "before": [[1, 2]]}'
     )
     parser.add_argument(
-        "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV or Parquet; or a folder of such files"
+        "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV, JSON or Parquet, or a folder"
     )
+    add_recipe_flags(parser, ("split_sentences",))
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument(
         "--output", metavar="FILE", help="file to write: .txt, .jsonl, .csv or .parquet; for shards, a folder"
@@ -116,14 +117,14 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
 
     if options.output is not None:
         format_of(options.output)
-    records = _records(options.input)
+    records = _records(options.input, options.split_sentences)
     model, tokenizer = _load(options)
     answers = counter.counted(_orderer(options, model, tokenizer)(records))
     if options.output is not None:
         write_file(tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
         say(f"wrote {options.output}: {counter.total:,} stories")
         return _next(model, is_text=format_of(options.output) == "text")
-    text = options.input is None or format_of_name(options.input) == "text"
+    text = options.input is None or format_of_file(options.input, options.input) == "text"
     try:
         write_stream(answers, sys.stdout, "text" if text else "jsonl")
     except BrokenPipeError:
@@ -149,7 +150,7 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
             "a folder for the shards"
         )
     inputs = files_in_folder(options.input) if os.path.isdir(options.input) else [options.input]
-    records = chain.from_iterable(map(_records, inputs))
+    records = chain.from_iterable(_records(path, options.split_sentences) for path in inputs)
     first = next(records, None)  # reports a missing file before the model is loaded
 
     from tqdm import tqdm
@@ -161,7 +162,10 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     model, tokenizer = _load(options)
     shard_size = options.shard_size or SHARD_SIZE
     folder = Path(options.output)
-    open_shards(folder, shard_plan(inputs, options.model, model, options.num_permutations, shard_size))
+    plan = shard_plan(inputs, options.model, model, options.num_permutations, shard_size)
+    if options.split_sentences is not None:
+        plan["split_sentences"] = options.split_sentences
+    open_shards(folder, plan)
     order = _orderer(options, model, tokenizer)
     progress = tqdm(desc="Ordering", unit=" stories", disable=processes.rank > 0 or None, delay=1)
     shards = order_in_shards(
@@ -216,12 +220,14 @@ def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callabl
     )
 
 
-def _records(path: str | None) -> Iterator[Story | BadRecord]:
+def _records(path: str | None, split_sentences: str | None) -> Iterator[Story | BadRecord]:
     """The stories of the input, and its bad records at their positions."""
     errors: list[BadRecord] = []
     if path is None and sys.stdin.isatty():
         complain("type one sentence per line, with a blank line between stories; Ctrl-D ends the input")
-    stories = read_stories(sys.stdin if path is None else path, as_given=True, on_error=errors.append)
+    stories = read_stories(
+        sys.stdin if path is None else path, as_given=True, on_error=errors.append, split_sentences=split_sentences
+    )
     return _merged(stories, errors, path)
 
 

@@ -81,7 +81,9 @@ def open_stories(recipe: Recipe) -> RecipeStories:
         ValueError: as `load_stories` and `stream_stories`.
     """
     if recipe.streaming:
-        stream, splits = stream_stories(recipe.data, validation_sources=recipe.validation_data)
+        stream, splits = stream_stories(
+            recipe.data, validation_sources=recipe.validation_data, split_sentences=recipe.split_sentences
+        )
         return RecipeStories(splits, stream, recipe.seed)
     splits = load_stories(
         recipe.data,
@@ -89,6 +91,7 @@ def open_stories(recipe: Recipe) -> RecipeStories:
         seed=recipe.data_seed,
         test_size=recipe.test_size,
         validation_size=recipe.validation_size,
+        split_sentences=recipe.split_sentences,
     )
     if recipe.max_train_samples is not None and "train" in splits:
         splits["train"] = splits["train"].select(range(min(recipe.max_train_samples, len(splits["train"]))))

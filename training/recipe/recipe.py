@@ -45,10 +45,15 @@ class Recipe:
 
     encoder: str = setting("", "Encoder: an id on the Hub, a folder, 'minilm' (from PyPI), 'cnn' or 'rnn'.")
     data: list[str] = setting(
-        [], "Stories: 'sample', an id on the Hub, files or folders (CSV, TSV, JSONL, Parquet, text)."
+        [], "Stories: 'sample', an id on the Hub, files or folders (CSV, TSV, JSON, Parquet, text)."
     )
     output_dir: str = setting("", "Folder for the trained model, a complete Hub repository.")
     validation_data: list[str] | None = setting(None, "Stories to validate on; then all of --data is trained on.")
+    split_sentences: str | None = setting(
+        None,
+        "Language of prose to split into sentences, such as en: in text files, and in a column text, abstract or "
+        "story. Needs the extra 'split'.",
+    )
     max_train_samples: int | None = setting(
         None, "Train on the first N training stories only; on all by default.", at_least=1
     )

@@ -66,6 +66,7 @@ def test_defaults_are_those_of_the_project() -> None:
         "test_size": 0.2,
         "validation_size": 0.3,
         "data_seed": 42,
+        "split_sentences": None,
     }
     assert {name: getattr(recipe, name) for name in expected} == expected
     recipe.check()
@@ -300,7 +301,7 @@ def test_what_is_published_says_everything_that_decides_the_model() -> None:
     assert Recipe(**values, output_dir="out") == recipe
     assert set(values) >= {spec.name for spec in dataclasses.fields(Recipe)} - {
         "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to", "encoder_config", "reading",
-        "max_input_tokens", "max_train_samples", "lora",
+        "max_input_tokens", "max_train_samples", "lora", "split_sentences",
         "head_learning_rate", "attn_implementation", "per_device_train_batch_tokens",
         "head", "pair_size", "context_layers"}  # fmt: skip
 

@@ -52,6 +52,7 @@ class StoryDataModule(LightningDataModule):
         tokenizer: the model's tokenizer, or `model.data_collator(tokenizer)`, which also has the encoder's
             limit. Not needed with a `Trainer`, which has the module's.
         validation_data: sources to validate on; then all of `data` is used for training.
+        split_sentences: language of prose to split into sentences, such as `"en"`.
         streaming: read `data`, which must be Parquet files, during training.
         shuffle_buffer_size: stories in the shuffle buffer of a stream.
         per_device_train_batch_size: stories in one forward pass of training, on each device.
@@ -76,6 +77,7 @@ class StoryDataModule(LightningDataModule):
         tokenizer: Any = None,
         *,
         validation_data: list[str] | None = None,
+        split_sentences: str | None = None,
         streaming: bool = False,
         shuffle_buffer_size: int = 10_000,
         per_device_train_batch_size: int = 16,
