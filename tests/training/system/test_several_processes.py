@@ -242,7 +242,7 @@ def test_a_run_of_two_processes_is_not_resumed_by_one_that_does_other_steps(
         ),
         pytest.param(
             ["--data", "stories.jsonl", "--output_dir", "new", "--learning_rat", "1"],
-            "there is no --learning_rat; did you mean --learning_rate? (see sentence-ordering train --help)",
+            "unknown flag --learning_rat; did you mean --learning_rate? (see sentence-ordering train --help)",
             marks=pytest.mark.slow,
         ),
     ],
