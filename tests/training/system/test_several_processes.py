@@ -242,7 +242,7 @@ def test_a_run_of_two_processes_is_not_resumed_by_one_that_does_other_steps(
         ),
         pytest.param(
             ["--data", "stories.jsonl", "--output_dir", "new", "--learning_rat", "1"],
-            "there is no --learning_rat; did you mean --learning_rate? (see sentence-ordering train --help)",
+            "unknown flag --learning_rat; did you mean --learning_rate? (see sentence-ordering train --help)",
             marks=pytest.mark.slow,
         ),
     ],
@@ -266,11 +266,8 @@ def test_what_trains_in_one_process_is_refused_in_several(shared: Path, monkeypa
         "or try trainer or lightning\n",
     )
     result = run_command("compare", "--encoders", "rnn", "--data", "sample", "--output_dir", "new")
-    assert (result.code, result.err) == (
-        2,
-        "sentence-ordering: compare starts a process for each of its runs, and 2 of it were started: start one without "
-        "torchrun\n",
-    )
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert all(fact in result.err for fact in ("compare", "without torchrun", "2 processes")), result.err
     assert not Path("new").exists()
 
 
