@@ -137,7 +137,7 @@ def test_help_loads_nothing_heavy_and_takes_less_than_half_a_second() -> None:
     code = (
         "import atexit, sys, time\n"
         "atexit.register(lambda: print(time.process_time(), *sys.modules, file=sys.stderr))\n"
-        "sys.argv = ['sentence-ordering', '--help']\n"
+        "sys.argv = ['sentence-ordering', 'train', '--help']\n"
         "from training.commands.command_line import main\n"
         "sys.exit(main())\n"
     )
