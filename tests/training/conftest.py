@@ -59,7 +59,7 @@ def run_command(*arguments: str | os.PathLike[str]) -> Command:
 def done_ordering(stories: int) -> str:
     """What `order` says on standard error when it is done and the answer went to standard output."""
     what = "1 story" if stories == 1 else f"{stories} stories"
-    return f"sentence-ordering: ordered {what}; next: --output FILE.jsonl keeps the scores, too\n"
+    return f"sentence-ordering: ordered {what}; next: --output FILE.jsonl writes the scores as well\n"
 
 
 @pytest.fixture(scope="session")

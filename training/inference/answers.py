@@ -1,4 +1,4 @@
-"""Writes ordered stories: text, JSONL, CSV or Parquet. A file takes its name only when it is complete."""
+"""Writes ordered stories as text, JSONL, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -24,21 +24,21 @@ SUFFIXES = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parqu
 
 
 def format_of(path: str) -> str:
-    """The format that a file's name asks for.
+    """The output format for a file name, by its suffix.
 
     Raises:
-        UserError: if there is no such format, or no file can have that name.
+        UserError: for an unknown suffix or an impossible file name.
     """
     check_file_name("--output", path)
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise UserError(f"--output {path}: cannot write {suffix or 'a file without a suffix'}; there are "
-                         f"{', '.join(SUFFIXES)}")  # fmt: skip
+        raise UserError(f"--output {path}: cannot write {suffix or 'a file without a suffix'}; choose from "
+                        f"{', '.join(SUFFIXES)}")  # fmt: skip
     return SUFFIXES[suffix]
 
 
 def record(answer: OrderedStory) -> dict[str, Any]:
-    """An answer as plain values."""
+    """An answer as JSON values: the ordered story, or `error`."""
     values: dict[str, Any] = {}
     if answer.story is not None:
         values = {"storyid": answer.story.storyid, "storytitle": answer.story.title}
@@ -53,16 +53,16 @@ def record(answer: OrderedStory) -> dict[str, Any]:
 
 
 def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format: str) -> None:
-    """Writes each answer when it is there, as text (a sentence a line, a blank line between stories) or JSONL.
+    """Writes each answer immediately, as text (a sentence a line, a blank line between stories) or JSONL.
 
-    To a terminal, control characters in the sentences are spelled out; a file or pipe gets every byte.
+    For a terminal, control characters in the sentences are escaped; files and pipes get every byte.
     """
     show = for_terminal if stream.isatty() else str
     for count, answer in enumerate(answers):
         if output_format == "jsonl":
             stream.write(show(json.dumps(record(answer), ensure_ascii=False)) + "\n")
         else:
-            # A sentence of another format may have several lines; here a line is a sentence.
+            # In CSV, JSONL and Parquet a sentence may contain line ends.
             lines = [re.sub(r"[\r\n]+", " ", sentence) for sentence in answer.sentences]
             lines = lines if answer.error is None else [f"[error] {shortened(answer.error)}"]
             stream.write(("\n" if count else "") + "".join(f"{show(line)}\n" for line in lines))
@@ -70,37 +70,35 @@ def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format
 
 
 def write_file(answers: Iterable[OrderedStory], path: str) -> None:
-    """Writes answers to a file in the format of its suffix, under a temporary name until it is complete.
+    """Writes answers to a file in the format of its suffix, with a temporary name until it is complete.
 
     CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores`, `confidence`, `truncated` and
     `error`; the lists are JSON.
     """
-    write = _WRITERS[format_of(path)]
+    output_format = format_of(path)
     with new_file(path) as unfinished:
-        write(answers, str(unfinished))
-
-
-def _write_lines(output_format: str) -> Callable[[Iterable[OrderedStory], str], None]:
-    def write(answers: Iterable[OrderedStory], path: str) -> None:
-        with open(path, "w", encoding="utf-8", newline="\n") as sink:
-            write_stream(answers, sink, output_format)
-
-    return write
+        if output_format == "csv":
+            _write_csv(answers, str(unfinished))
+        elif output_format == "parquet":
+            _write_parquet(answers, str(unfinished))
+        else:
+            with open(unfinished, "w", encoding="utf-8", newline="\n") as sink:
+                write_stream(answers, sink, output_format)
 
 
 def _write_csv(answers: Iterable[OrderedStory], path: str) -> None:
-    # How many columns there are is known only at the end, so the answers wait on disk until then.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=os.path.dirname(path)) as waiting:
+    # The number of columns is known only at the end: until then the answers are in a temporary file.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=os.path.dirname(path)) as buffer:
         width = 0
         for answer in answers:
             width = max(width, len(answer.sentences))
-            waiting.write(json.dumps(record(answer), ensure_ascii=False) + "\n")
-        waiting.seek(0)
-        columns = [f"sentence{place}" for place in range(1, width + 1)]
+            buffer.write(json.dumps(record(answer), ensure_ascii=False) + "\n")
+        buffer.seek(0)
+        columns = [f"sentence{position}" for position in range(1, width + 1)]
         with open(path, "w", encoding="utf-8", newline="") as sink:
             writer = csv.DictWriter(sink, ["storyid", "storytitle", *columns, *_LISTS, "error"], lineterminator="\n")
             writer.writeheader()
-            for line in waiting:
+            for line in buffer:
                 writer.writerow(_csv_row(json.loads(line), columns))
 
 
@@ -130,11 +128,3 @@ def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
     with pq.ParquetWriter(path, schema) as writer:
         while rows := list(islice(records, 1000)):
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
-
-
-_WRITERS: dict[str, Callable[[Iterable[OrderedStory], str], None]] = {
-    "text": _write_lines("text"),
-    "jsonl": _write_lines("jsonl"),
-    "csv": _write_csv,
-    "parquet": _write_parquet,
-}

@@ -1,4 +1,4 @@
-"""A trained model as ONNX, where a repository on the Hub has it: `onnx/model.onnx`."""
+"""Exports a trained model to `onnx/model.onnx` in its folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from training.system.errors import CommandFailed
 from .onnx_model import FILES, INPUTS, WEIGHTS_KEY, OnnxModel, output_names, weights_hash
 
 OPSET = 18
-# Largest difference of a score between ONNX Runtime and torch that passes for the same, in float32.
-TOLERANCE = 1e-4
-_LARGEST_FILE = 2**31 - 2**26  # bytes; protobuf holds no more than 2 GiB
-_MOST_SENTENCES = 4096
-# Of different lengths, so that nothing that they have in common is taken for a constant.
+TOLERANCE = 1e-4  # largest allowed difference of a score between ONNX Runtime and torch, in float32
+_MAX_PROTOBUF = 2**31 - 2**26  # bytes; the limit of protobuf is 2 GiB
+_MAX_SENTENCES = 4096
+# Batches of different shapes: the export must not take a common size for a constant.
 _EXAMPLES = (
     (["The dog ran home.", "It was raining outside, and the street was dark.", "He slept."],
      ["Tom left the house early.", "He had forgotten his keys again."]),
@@ -34,28 +33,28 @@ _EXAMPLES = (
 
 
 class ExportFailed(CommandFailed):
-    """A model that torch cannot export, or whose ONNX gives other scores; the message is one line."""
+    """torch cannot export the model, or the exported model gives other scores. The message is one line."""
 
 
 def export_onnx(model: SentenceOrderingModel, tokenizer: Any, folder: Path, *, quantize: bool = False) -> list[Path]:
-    """Writes a model as ONNX, with dynamic axes, and checks that it gives the same scores.
+    """Exports a model to ONNX with dynamic axes and checks that it gives the same scores.
 
     The graph takes `input_ids`, `attention_mask` `(batch, tokens)` and `marker_positions` `(batch, sentences)`, all
-    int64, as `StoryTokenizer.collate` gives them, and returns `logits` `(batch, sentences)`, float32; of a model with
-    `head="pairs"` also `pair_logits` `(batch, sentences, sentences)`.
+    int64, as from `StoryTokenizer.collate`, and returns `logits` `(batch, sentences)`, float32; with `head="pairs"`
+    also `pair_logits` `(batch, sentences, sentences)`.
 
     Args:
         model: in eval mode, float32.
         tokenizer: the model's.
-        folder: `onnx/` is made in it, or its files are replaced; a file has its name only when it is whole.
-        quantize: write `onnx/model_quantized.onnx` as well, whose weights are int8 (dynamic quantization by ONNX
-            Runtime). Its scores are not the same, and are not checked.
+        folder: the files are written to its subfolder `onnx/`, each with a temporary name until it is complete.
+        quantize: also write `onnx/model_quantized.onnx` with int8 weights (dynamic quantization by ONNX Runtime). Its
+            scores differ and are not checked.
 
     Returns:
-        The files.
+        The written files.
 
     Raises:
-        ExportFailed: if torch cannot export the encoder, or the scores differ by more than `TOLERANCE`.
+        ExportFailed: torch cannot export the encoder, or the scores differ by more than `TOLERANCE`.
     """
     model = model.cpu().float().eval()
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
@@ -66,16 +65,16 @@ def export_onnx(model: SentenceOrderingModel, tokenizer: Any, folder: Path, *, q
         check_scores(model, OnnxModel(path, model.config), story_tokenizer)
         if quantize:
             _quantize(path, staging / Path(FILES["onnx-int8"]).name)
-        for made in sorted(staging.iterdir()):
-            settle(made, folder / "onnx" / made.name)
-            written.append(folder / "onnx" / made.name)
-    if not quantize:  # one of other weights would be taken for this model's
+        for exported in sorted(staging.iterdir()):
+            settle(exported, folder / "onnx" / exported.name)
+            written.append(folder / "onnx" / exported.name)
+    if not quantize:  # an older one has other weights
         (folder / FILES["onnx-int8"]).unlink(missing_ok=True)
     return written
 
 
 class _Outputs(nn.Module):
-    """The model as a function from tensors to tensors."""
+    """The model with tensors as inputs and outputs, for the exporter."""
 
     def __init__(self, model: SentenceOrderingModel) -> None:
         super().__init__()
@@ -90,7 +89,7 @@ def _export(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, path:
     batch = _collated(story_tokenizer, _EXAMPLES[0])
     tokens = model.config.max_input_tokens
     axes = [torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=tokens)]
-    sentences = torch.export.Dim("sentences", min=1, max=min(tokens or _MOST_SENTENCES, _MOST_SENTENCES))
+    sentences = torch.export.Dim("sentences", min=1, max=min(tokens or _MAX_SENTENCES, _MAX_SENTENCES))
     shapes = {name: {0: axes[0], 1: sentences if name == "marker_positions" else axes[1]} for name in INPUTS}
     size = sum(parameter.numel() * 4 for parameter in model.parameters())
     try:
@@ -107,7 +106,7 @@ def _export(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, path:
             )
             assert program is not None
             program.model.metadata_props[WEIGHTS_KEY] = weights_hash(folder) or ""
-            program.save(path, external_data=size > _LARGEST_FILE)
+            program.save(path, external_data=size > _MAX_PROTOBUF)
     except Exception as error:
         kind = getattr(model.config.backbone_config, "model_type", "this")
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -116,7 +115,7 @@ def _export(model: SentenceOrderingModel, story_tokenizer: StoryTokenizer, path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells on every channel how far it is; ONNX Runtime advises, on the root logger, what was done."""
+    """Silences the exporter (standard output, warnings, loggers) and ONNX Runtime (root logger)."""
     loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -131,10 +130,10 @@ def _quiet() -> Iterator[None]:
 
 
 def check_scores(model: SentenceOrderingModel, exported: OnnxModel, story_tokenizer: StoryTokenizer) -> None:
-    """Compares scores over batches of various shapes.
+    """Compares the scores of torch and ONNX Runtime over batches of different shapes.
 
     Raises:
-        ExportFailed: if one differs by more than `TOLERANCE`.
+        ExportFailed: a score differs by more than `TOLERANCE`.
     """
     for stories in _EXAMPLES:
         inputs = _collated(story_tokenizer, stories)
@@ -143,7 +142,7 @@ def check_scores(model: SentenceOrderingModel, exported: OnnxModel, story_tokeni
         for name in output_names(model.config):
             difference = (expected[name] - found[name]).abs().max().item()
             if not difference <= TOLERANCE:
-                raise ExportFailed(f"the {name} of ONNX differ by {difference:.2g} from torch's: it was not kept")
+                raise ExportFailed(f"{name} of the ONNX model differ by {difference:.2g} from torch: it was not kept")
 
 
 def _collated(story_tokenizer: StoryTokenizer, stories: tuple[list[str], ...]) -> dict[str, Tensor]:

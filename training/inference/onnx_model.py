@@ -1,4 +1,4 @@
-"""A trained model that ONNX Runtime runs, in the place of the torch model wherever stories are only scored."""
+"""Runs an exported model with ONNX Runtime, in place of the torch model where stories are only scored."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from training.system.hub_errors import first_line
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# Where a repository has them, as on the Hub.
+# Names in a repository, as is usual on the Hub.
 FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
 INPUTS = ("input_ids", "attention_mask", "marker_positions")
-# Of the metadata: the hash of the weights that were exported.
-WEIGHTS_KEY = "sentence_ordering_weights"
+WEIGHTS_KEY = "sentence_ordering_weights"  # ONNX metadata: hash of the exported weights
 NEEDS = ("onnx", "onnxruntime", "onnxscript")
 
 
 def output_names(config: SentenceOrderingConfig) -> tuple[str, ...]:
-    """What the graph of a model with this config returns."""
+    """Output names of the exported graph."""
     return ("logits", "pair_logits") if config.head == "pairs" else ("logits",)
 
 
@@ -40,11 +39,6 @@ class OnnxModel:
     Args:
         path: the ONNX file.
         config: the model's.
-
-    Attributes:
-        config: the model's.
-        path: the ONNX file.
-        device: the CPU.
     """
 
     device = torch.device("cpu")
@@ -61,79 +55,74 @@ class OnnxModel:
         )
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, marker_positions: Tensor) -> SentenceOrderingOutput:
-        """Scores a batch as `StoryTokenizer.collate` gives it.
+        """Scores a batch from `StoryTokenizer.collate`.
 
         Args:
-            input_ids: `(batch, tokens)`, int64.
-            attention_mask: `(batch, tokens)`, int64.
-            marker_positions: `(batch, sentences)`, int64, -1 where there is no sentence.
+            input_ids, attention_mask: `(batch, tokens)`, int64.
+            marker_positions: `(batch, sentences)`, int64, padded with -1.
 
         Returns:
-            `logits` `(batch, sentences)`, float32, `sentence_mask`, and `pair_logits`
-            `(batch, sentences, sentences)` of a model with `head="pairs"`; no loss.
+            `logits` `(batch, sentences)`, float32, `sentence_mask`, and with `head="pairs"` also `pair_logits`
+            `(batch, sentences, sentences)`; no loss.
         """
         values = (input_ids, attention_mask, marker_positions)
         feed = {name: value.long().numpy() for name, value in zip(INPUTS, values, strict=True)}
         names = output_names(self.config)
-        found = dict(zip(names, map(torch.from_numpy, self.session.run(list(names), feed)), strict=True))
+        outputs = dict(zip(names, map(torch.from_numpy, self.session.run(list(names), feed)), strict=True))
         return SentenceOrderingOutput(
-            logits=found["logits"], sentence_mask=marker_positions >= 0, pair_logits=found.get("pair_logits")
+            logits=outputs["logits"], sentence_mask=marker_positions >= 0, pair_logits=outputs.get("pair_logits")
         )
 
     @property
     def weights(self) -> str:
-        """The hash of the weights that it was exported from, empty if they were in no file."""
+        """Hash of the exported weights, empty if they were not in a file."""
         return str(self.session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, ""))
 
 
 def weights_hash(folder: Path) -> str | None:
-    """SHA-256 over the weights in a folder, None where there are none."""
-    digest, some = hashlib.sha256(), False
-    for path in sorted(folder.glob("model*.safetensors")):
+    """SHA-256 over the weights in a folder, None if it has none."""
+    paths = sorted(folder.glob("model*.safetensors"))
+    digest = hashlib.sha256()
+    for path in paths:
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-        some = True
-    return digest.hexdigest() if some else None
+    return digest.hexdigest() if paths else None
 
 
 def check_installed() -> None:
-    """Refuses, in words, to go on without the libraries.
-
-    Raises:
-        UserError: if one is missing.
-    """
+    """Raises a `UserError` if a library for ONNX is not installed."""
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
-        raise UserError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install '{PROGRAM}[onnx]'")
+        raise UserError(f"{' and '.join(missing)} must be installed for ONNX: pip install '{PROGRAM}[onnx]'")
 
 
 def load_onnx_model(name_or_path: str, backend: str) -> tuple[OnnxModel, Any]:
-    """A model that was exported, and its tokenizer.
+    """An exported model and its tokenizer.
 
     Args:
-        name_or_path: a folder or an id on the Hub, with `onnx/` in it.
+        name_or_path: folder or Hub id with the subfolder `onnx/`.
         backend: `"onnx"` or `"onnx-int8"`.
 
     Raises:
-        UserError: if there is none, it was exported from other weights than those beside it, or cannot be read.
+        UserError: the file is missing, cannot be read, or was exported from other weights than those in the folder.
     """
     check_installed()
     folder, file = Path(name_or_path), FILES[backend]
     flag = " --quantize" if backend == "onnx-int8" else ""
-    make = f"make it with {PROGRAM} export --model {name_or_path}{flag}"
+    make = f"create it with {PROGRAM} export --model {name_or_path}{flag}"
     try:
         config = SentenceOrderingConfig.from_pretrained(name_or_path)
         tokenizer = load_tokenizer(name_or_path)
-        StoryTokenizer(tokenizer, config)  # refuses a tokenizer of another model
+        StoryTokenizer(tokenizer, config)  # raises for a tokenizer of another model
         path = folder / file if folder.is_dir() else Path(hf_hub_download(name_or_path, file))
         if not path.is_file():
             raise FileNotFoundError(file)
         model = OnnxModel(path, config)
     except (FileNotFoundError, EntryNotFoundError):
         raise UserError(f"--model {name_or_path} has no {file}: {make}") from None
-    except Exception as error:  # ONNX Runtime has exceptions of its own, with no class in common
+    except Exception as error:  # the exceptions of ONNX Runtime have no common class
         raise UserError(f"--model {name_or_path} cannot be loaded: {first_line(error)}") from error
     weights = weights_hash(folder) if folder.is_dir() else None
     if weights is not None and model.weights not in ("", weights):
-        raise UserError(f"--model {name_or_path}: {file} was exported from other weights than lie beside it: {make}")
+        raise UserError(f"--model {name_or_path}: {file} was exported from other weights: {make}")
     return model, tokenizer

@@ -1,11 +1,11 @@
-"""Orders stories from files of any size: read, score and write in portions, in input order."""
+"""Orders stories from files of any size, in portions and in input order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 from dataset_builder import BadRecord, Story
@@ -22,17 +22,17 @@ from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS, 
 
 @dataclass(frozen=True)
 class OrderedStory:
-    """One story put in order, or why it could not be.
+    """An ordered story, or the error for its record.
 
     Attributes:
-        story: as it was read; None for a record that could not be read.
-        sentences: in order.
-        order: for each of them its index in the input.
-        scores: one per input sentence; lower comes first.
-        confidence: for each sentence but the last, the probability that it comes before the next; None of a model
-            whose scores have not been calibrated.
+        story: the input; None for a record that could not be read.
+        sentences: in the predicted order.
+        order: their indices in the input.
+        scores: one per input sentence; the lowest comes first.
+        confidence: for each sentence but the last, the probability that it comes before the next; None if the model is
+            not calibrated.
         truncated: indices of input sentences of which only the beginning was read.
-        error: what was wrong, or None.
+        error: error message, or None.
     """
 
     story: Story | None
@@ -45,18 +45,17 @@ class OrderedStory:
 
 
 @dataclass(frozen=True)
-class _Portion:
-    """Records of the input, and of those that can be ordered what the model needs.
+class _Tokenized:
+    """A story for the model: token ids of each sentence, indices of truncated ones, and constraints on the order."""
 
-    Attributes:
-        records: stories, and the records that could not be read as one.
-        errors: why a story cannot be ordered, by its place.
-        waiting: of the others place, story, ids of its sentences, those that were cut, and what is known of its order.
-    """
+    story: Story
+    ids: list[list[int]]
+    truncated: list[int]
+    fixed: FixedPoints
 
-    records: list[Story | BadRecord]
-    errors: dict[int, str]
-    waiting: list[tuple[int, Story, list[list[int]], list[int], FixedPoints]]
+
+_Portion = list[OrderedStory | _Tokenized]
+"""One entry for each record of the input: the story to score, or its error."""
 
 
 def order_stories(
@@ -69,34 +68,39 @@ def order_stories(
     num_permutations: int = 1,
     read_ahead: bool = False,
 ) -> Iterator[OrderedStory]:
-    """Puts stories in order, one answer for each record that comes in, in its order.
+    """Orders stories; yields one answer for each record, in input order.
 
     Args:
         model: a trained model, in eval mode.
         tokenizer: the model's.
-        stories: stories with their sentences as given, and the records that could not be read as one.
+        stories: the input, with the records that could not be read.
         batch_size, batch_tokens, num_permutations: see `score_stories`.
-        read_ahead: read and tokenize the next portion while the model is at this one. Not for input that somebody
-            types: the answers would wait for it.
+        read_ahead: read and tokenize the next portion while the model scores this one. Not for input from a terminal:
+            the answers would wait for it.
     """
     story_tokenizer = StoryTokenizer(tokenizer, model.config)
     records = iter(stories)
 
     def scored(portion: _Portion) -> list[OrderedStory]:
-        texts, ids = [story.sentences for _, story, *_ in portion.waiting], [ids for _, _, ids, *_ in portion.waiting]
-        scores = score_stories(
-            model,
-            story_tokenizer,
-            texts,
-            ids,
-            batch_size=batch_size,
-            batch_tokens=batch_tokens,
-            num_permutations=num_permutations,
+        stories = [entry for entry in portion if isinstance(entry, _Tokenized)]
+        scores = iter(
+            score_stories(
+                model,
+                story_tokenizer,
+                [entry.story.sentences for entry in stories],
+                [entry.ids for entry in stories],
+                batch_size=batch_size,
+                batch_tokens=batch_tokens,
+                num_permutations=num_permutations,
+            )
         )
-        return _answers(portion, scores, model.config.confidence_temperature)
+        temperature = model.config.confidence_temperature
+        return [
+            entry if isinstance(entry, OrderedStory) else _answer(entry, next(scores), temperature) for entry in portion
+        ]
 
-    # Tokenizers let go of Python's lock, and so does the model. Reading stays in this thread: one that waits for
-    # standard input cannot be ended.
+    # Tokenizers and model release the GIL. Reading stays in this thread, because a thread that waits for standard input
+    # cannot be stopped.
     with ThreadPoolExecutor(1) as executor:
         coming: Future[_Portion] | None = None
         while coming is not None or (read := list(islice(records, PORTION))):
@@ -105,7 +109,7 @@ def order_stories(
             try:
                 read = list(islice(records, PORTION)) if read_ahead else []
             except Exception:
-                yield from scored(portion)  # what came before is answered all the same
+                yield from scored(portion)  # answers for what was read before the error
                 raise
             if read:
                 coming = executor.submit(_prepared, read, story_tokenizer)
@@ -113,42 +117,36 @@ def order_stories(
 
 
 def _prepared(records: list[Story | BadRecord], story_tokenizer: StoryTokenizer) -> _Portion:
-    portion = _Portion(records, {}, [])
-    places = [place for place, record in enumerate(records) if isinstance(record, Story)]
-    stories = [record for record in records if isinstance(record, Story)]
+    stories = [record.sentences for record in records if isinstance(record, Story)]
+    tokenized: Iterator[list[list[int]] | None]
     try:
-        tokenized: list[list[list[int]] | None] = list(
-            story_tokenizer.tokenize_stories([story.sentences for story in stories], longest=story_tokenizer.room)
+        tokenized = iter(list(story_tokenizer.tokenize_stories(stories, longest=story_tokenizer.room)))
+    except ValueError:  # one of them is not text: `_tokenized` finds out which
+        tokenized = repeat(None)
+    return [
+        OrderedStory(None, error=str(record))
+        if isinstance(record, BadRecord)
+        else _tokenized(record, next(tokenized), story_tokenizer)
+        for record in records
+    ]
+
+
+def _tokenized(story: Story, ids: list[list[int]] | None, story_tokenizer: StoryTokenizer) -> OrderedStory | _Tokenized:
+    try:
+        if ids is None:
+            ids = story_tokenizer.tokenize(story.sentences, longest=story_tokenizer.room)
+        fixed = FixedPoints.read(story.fixed_points, len(story.sentences))
+        return _Tokenized(story, *story_tokenizer.shortened(ids), fixed)
+    except ValueError as error:
+        return OrderedStory(story, error=str(BadRecord(story.file, story.row, str(error))))
+
+
+def _answer(entry: _Tokenized, scores: StoryScores, temperature: float | None) -> OrderedStory:
+    story = entry.story
+    try:
+        answer = in_order(
+            story.sentences, scores.scores, pair_logits=scores.pair_logits, temperature=temperature, fixed=entry.fixed
         )
-    except ValueError:  # one of them is no text: which one shows when they are taken one by one
-        tokenized = [None] * len(stories)
-    for place, story, ids in zip(places, stories, tokenized, strict=True):
-        try:
-            shortened = story_tokenizer.shortened(
-                story_tokenizer.tokenize(story.sentences, longest=story_tokenizer.room) if ids is None else ids
-            )
-            fixed = FixedPoints.read(story.fixed_points, len(story.sentences))
-        except ValueError as error:
-            portion.errors[place] = str(BadRecord(story.file, story.row, str(error)))
-        else:
-            portion.waiting.append((place, story, *shortened, fixed))
-    return portion
-
-
-def _answers(portion: _Portion, scores: list[StoryScores], temperature: float | None) -> list[OrderedStory]:
-    answers: dict[int, OrderedStory] = {}
-    for place, record in enumerate(portion.records):
-        if isinstance(record, BadRecord):
-            answers[place] = OrderedStory(None, error=str(record))
-        elif place in portion.errors:
-            answers[place] = OrderedStory(record, error=portion.errors[place])
-    for (place, story, _, truncated, fixed), found in zip(portion.waiting, scores, strict=True):
-        try:
-            answer = in_order(
-                story.sentences, found.scores, pair_logits=found.pair_logits, temperature=temperature, fixed=fixed
-            )
-        except ValueError as error:  # its scores are not finite
-            answers[place] = OrderedStory(story, error=str(BadRecord(story.file, story.row, str(error))))
-        else:
-            answers[place] = OrderedStory(story, **answer, truncated=truncated)
-    return [answers[place] for place in range(len(portion.records))]
+    except ValueError as error:  # scores that are not finite
+        return OrderedStory(story, error=str(BadRecord(story.file, story.row, str(error))))
+    return OrderedStory(story, **answer, truncated=entry.truncated)

@@ -1,17 +1,16 @@
-"""Orders more stories than one file should hold: in shards, by as many processes as there are, again where it stopped.
+"""Orders large inputs in shards, with several processes and continuing after an interruption.
 
-A shard is so many records of the input, in its order. Whether it is done shows by its file being there, which takes
-its name only when it is complete. So processes need to know nothing of each other (shard k belongs to process k mod
-the number of processes), and the same command goes on where it was stopped.
+A shard is a fixed number of input records, in their order. It is done when its file exists, which gets its name only
+when it is complete. Processes therefore need no communication: shard k belongs to process k mod the number of
+processes, and the same command continues an interrupted run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +30,24 @@ PLAN = "order.json"
 
 
 def open_shards(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Makes the folder of the shards, with the plan by which they are made, or finds it made by the same plan.
+    """Creates the folder for the shards with its plan, or checks that an existing one has the same plan.
 
     Args:
-        folder: where the shards are to be.
-        plan: whatever decides what is in them, in plain values.
+        folder: for the shards.
+        plan: from `shard_plan`.
 
     Raises:
-        UserError: if something else is in the folder, or shards by another plan.
+        UserError: the folder has other files, or shards of another plan.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file, where a folder of shards is to be written")
+        raise UserError(f"--output {folder} is a file, but shards need a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    # Looked at once, and not at what is hidden: another process may be writing the same plan at this moment.
+    # Listed once and without hidden files: another process may be writing the same plan now.
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     if PLAN not in names:
         if names:
             raise UserError(f"--output {folder} is not empty and holds no shards: choose another folder")
-        write_json(folder / PLAN, dict(plan))  # all processes write it, and any of them may be the last
+        write_json(folder / PLAN, dict(plan))  # each process may write it
         return
     there = read_json(folder / PLAN)
     for name in plan:
@@ -66,9 +65,9 @@ def _shown(value: Any) -> str:
 def shard_plan(
     inputs: list[str], model_name: str, model: SentenceOrderingModel | OnnxModel, num_permutations: int, shard_size: int
 ) -> dict[str, Any]:
-    """What decides the answers of each shard; files are told by name and size, the model by its head, too.
+    """All that the content of the shards depends on: files by name and size, the model by a hash of its head.
 
-    One that ONNX Runtime runs is told by its file.
+    An exported model is identified by a hash of its file.
     """
     if isinstance(model, OnnxModel):
         head = model.path.read_bytes()
@@ -92,48 +91,30 @@ def order_in_shards(
     output_format: str = "jsonl",
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Iterator[tuple[Path, int, bool]]:
-    """Writes this process's shards that are missing, in constant memory.
+    """Writes the missing shards of this process. At most one shard is in memory.
 
     Args:
-        records: the whole input; what belongs to other shards is read and left.
-        order: answers each record of a shard, in its order.
-        folder: of the shards, see `open_shards`.
-        shard_size: records of a shard, the last one has what is left.
+        records: the whole input; records of other shards are skipped.
+        order: gives one answer for each record of a shard, in order.
+        folder: see `open_shards`.
+        shard_size: records per shard; the last shard may have fewer.
         output_format: `"jsonl"` or `"parquet"`.
-        processes: which shards are this process's.
+        processes: decides which shards belong to this process.
 
     Yields:
-        For each of its shards the file, its records, and whether it was there already.
+        For each of its shards the file, the number of records, and whether the file existed before.
     """
     records = iter(records)
     for index in count():
-        shard = islice(records, shard_size)
-        first = next(shard, None)
-        if first is None:
+        shard = list(islice(records, shard_size))
+        if not shard:
             return
+        if index % processes.world_size != processes.rank:
+            continue
         path = folder / f"part-{index:05d}.{output_format}"
-        mine, there = index % processes.world_size == processes.rank, path.exists()
-        counted = _Counted(chain([first], shard))
-        if mine and not there:
-            for stale in folder.glob(f".{path.name}.{UNFINISHED}-*"):  # of a process that was killed
+        exists = path.exists()
+        if not exists:
+            for stale in folder.glob(f".{path.name}.{UNFINISHED}-*"):  # of a killed process
                 stale.unlink(missing_ok=True)
-            write_file(order(counted), str(path))
-        deque(counted, maxlen=0)
-        if mine:
-            yield path, counted.number, there
-
-
-class _Counted:
-    """Passes records on and counts them."""
-
-    def __init__(self, records: Iterable[Story | BadRecord]) -> None:
-        self._records = iter(records)
-        self.number = 0
-
-    def __iter__(self) -> Iterator[Story | BadRecord]:
-        return self
-
-    def __next__(self) -> Story | BadRecord:
-        record = next(self._records)
-        self.number += 1
-        return record
+            write_file(order(shard), str(path))
+        yield path, len(shard), exists

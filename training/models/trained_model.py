@@ -1,4 +1,4 @@
-"""Loading a trained model for evaluation and ordering."""
+"""Loads a trained model for evaluation and ordering."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from modeling_sentence_ordering.repository_sentence_ordering import refuse_adapt
 from training.system.device import fastest_device
 from training.system.hub_errors import first_line, is_unreachable
 
-# What loading a damaged or hostile model raises. ImportError: it asks for a library that is not installed.
+# Errors of loading a damaged or hostile model. ImportError: it needs a library that is not installed.
 _FAILURES = (
     OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ImportError, SafetensorError,
     pickle.UnpicklingError,
 )  # fmt: skip
-# How files begin that `torch.save` (a zip archive, or before torch 1.6 a bare pickle) or `pickle` wrote.
+# First bytes of files from `torch.save` (a zip archive, or a pickle before torch 1.6) and `pickle`.
 _PICKLES = (b"PK", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))
 
 
 def is_trained_model(name_or_path: str) -> bool:
-    """Whether a folder or an id on the Hub is a sentence ordering model; false also where nothing can be read."""
+    """Whether a folder or an id on the Hub is a sentence ordering model; false if it cannot be read."""
     try:
         fields = PretrainedConfig.get_config_dict(name_or_path)[0]
         return bool(fields.get("model_type") == SentenceOrderingConfig.model_type)
     except (OSError, ValueError, TypeError, AttributeError):
-        return False  # what is wrong is said by whoever loads it
+        return False  # loading it reports the error
 
 
 def check_trained_model(repo_id: str) -> None:
-    """Finds out whether a repository on the Hub is one of ours, without its weights.
+    """Checks that a repository on the Hub is a sentence ordering model, without downloading its weights.
 
     Raises:
         UserError: if it is not, or there is none.
@@ -54,11 +54,11 @@ def check_trained_model(repo_id: str) -> None:
 
 
 def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[SentenceOrderingModel, Any]:
-    """A model of ours and its tokenizer, by the code of this package: nothing of the repository is executed.
+    """A sentence ordering model and its tokenizer, loaded by this package: no code of the repository is run.
 
     Args:
         name_or_path: a folder or an id on the Hub.
-        bf16: weights in bfloat16, to be faster where the hardware computes in it; scores have three digits then.
+        bf16: convert the weights to bfloat16, which is faster on some hardware; scores then have three digits.
 
     Returns:
         The model in eval mode on the fastest device, and its tokenizer.

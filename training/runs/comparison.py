@@ -1,4 +1,4 @@
-"""Runs frameworks × encoders × seeds by one recipe, each in a process of its own, and goes on where it stopped."""
+"""Runs frameworks × encoders × seeds by one recipe, each in its own process; can be resumed."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from training.system.console import BAD_INPUT, PROGRAM
 
 PLAN_FILE = "plan.json"
 RUNS = "runs"
-# Written into a run's folder when its process has ended well: what makes it count as done.
+# Written to a run's folder when its process has succeeded.
 DONE_FILE = "run.json"
-# What a run that is interrupted gets to put its files away; it needs to end the step that it is in.
+# Time for an interrupted run to finish its step and remove its temporary files.
 SECONDS_TO_END = 30.0
-_ROOM_FOR_A_LINE = 8192  # bytes; on a disk with less, a run cannot say why it failed
-# Trains as `python -m training.commands.command_line` does, and ends when the process that started it has ended, killed
-# or not. Otherwise the same comparison, started again, would train in the folder that the old run is still writing to.
+_ROOM_FOR_A_LINE = 8192  # bytes; with less free space, a run cannot write why it failed
+# Runs the command line, and exits when the parent process has ended: otherwise the run would still write to its folder
+# when the comparison is started again.
 _TRAIN = """
 import os, sys, threading
 threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
 from training.commands.command_line import run_and_exit
 run_and_exit()
 """
-# Decided anew for each run, or by where it stands; everything else must be the same when a comparison goes on.
+# Fields that are set for each run, so that they cannot be set for an encoder.
 _NOT_SHARED = ("encoder", "framework", "seed", "output_dir", "resume_from_checkpoint", "overwrite_output_dir")
 
 
 @dataclass(frozen=True)
 class ComparedEncoder:
-    """An encoder and the fields of the recipe that are for it alone, such as its learning rate."""
+    """An encoder with its own recipe fields, such as its learning rate."""
 
     name: str
     fields: dict[str, Any]
@@ -105,12 +105,12 @@ def plan_runs(
     Args:
         recipe: what all runs share.
         frameworks: names of frameworks.
-        encoders: encoders, with what is for them alone.
+        encoders: encoders with their own fields.
         seeds: seeds.
         output_dir: folder of the comparison.
 
     Raises:
-        RecipeError: if one of them cannot be run, or two are the same.
+        RecipeError: if a run's recipe is invalid, or two runs are the same.
     """
     runs = []
     for encoder, framework, seed in itertools.product(encoders, frameworks, seeds):
@@ -127,7 +127,7 @@ def plan_runs(
 
 
 def check_encoders(runs: Sequence[ComparedRun]) -> None:
-    """Loads every encoder that is still to be trained, so that a bad one does not end a comparison halfway.
+    """Loads the encoder of every remaining run, so that a bad one fails before any training.
 
     Raises:
         RecipeError: if one cannot be loaded, or cannot order sentences.
@@ -141,20 +141,20 @@ def check_encoders(runs: Sequence[ComparedRun]) -> None:
 def run_comparison(
     runs: Sequence[ComparedRun], output_dir: Path, report: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Runs what has not been run yet.
+    """Runs the remaining runs.
 
     Args:
         runs: all runs of the comparison.
         output_dir: its folder.
-        report: called with each line for the person who waits.
+        report: called with each line of progress.
 
     Returns:
-        For each run, in order: `encoder`, `framework`, `seed`, `seconds` (the training alone), `peak_memory_mb` of
+        For each run, in order: `encoder`, `framework`, `seed`, `seconds` (of training), `peak_memory_mb` of
         the process, `results` (its `results.json`) and `log` (rows of its training log).
 
     Raises:
         RecipeError: if the folder holds another comparison, or a run refuses its recipe, encoder or data.
-        TrainingFailed: if a run fails; those that are done are kept.
+        TrainingFailed: if a run fails; finished runs are kept.
     """
     _check_plan(runs, output_dir)
     outcomes = []
@@ -164,7 +164,7 @@ def run_comparison(
             report(f"run {number} of {len(runs)}: {run.name}")
             began = time.perf_counter()
             memory = _run_in_process(run, folder, report)
-            # Wall time tells the whole run; what is compared is the training alone, measured inside of it.
+            # The time of the whole process; the training alone is measured within it.
             repository.write_json(
                 folder / DONE_FILE,
                 {"peak_memory_mb": memory, "process_seconds": round(time.perf_counter() - began, 1)},
@@ -201,7 +201,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_in_process(run: ComparedRun, folder: Path, report: Callable[[str], None]) -> float:
-    """Trains in a fresh process, from its last checkpoint if it has one; its peak memory in MiB."""
+    """Trains in a new process, from the last checkpoint if there is one; its peak memory in MiB."""
     values = dataclasses.asdict(run.recipe)
     if last_checkpoint(load_framework(run.framework), folder / repository.CHECKPOINTS, report) is not None:
         values["resume_from_checkpoint"] = "last"
@@ -213,12 +213,12 @@ def _run_in_process(run: ComparedRun, folder: Path, report: Callable[[str], None
     log_file = folder.parent / f"{run.name}.log"
     with open(log_file, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            # -P: a training.py in the working directory is not imported in place of this package.
+            # -P: do not import a training.py of the working directory.
             [sys.executable, "-P", "-c", _TRAIN, "train", "--config", str(recipe_file)],
-            stdin=subprocess.PIPE,  # never written to; it closes with this process
+            stdin=subprocess.PIPE,  # closes when this process ends
             stdout=log,
             stderr=subprocess.STDOUT,
-            process_group=0,  # Ctrl-C in a terminal is for this process, which passes it on
+            process_group=0,  # receives Ctrl-C from this process only
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
         )
         try:
@@ -244,7 +244,7 @@ def _run_in_process(run: ComparedRun, folder: Path, report: Callable[[str], None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Lets a run put its unfinished files away, which an outright kill would leave behind."""
+    """Interrupts a run, so that it removes its temporary files, and kills it if it does not end."""
     process.send_signal(signal.SIGINT)
     try:
         with suppress(subprocess.TimeoutExpired):

@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 def flat_rows(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row of plain values for each run, judged on its test split, or on validation where there is none."""
+    """One row of plain values for each run, with the metrics of its test split, or of validation without one."""
     rows = []
     for outcome in outcomes:
         split = "test" if "test" in outcome["results"] else "validation"

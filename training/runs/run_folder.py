@@ -1,4 +1,4 @@
-"""The folder of a training run: whether the run may use it, and where in it the run goes on."""
+"""The output folder of a training run: checks, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.system.output_names import check_apart, check_not_overwritten
 from training.system.processes import Processes
 from training.system.run_lock import only_run_in
 
-# What a run that is resumed may do in another way than before: none of it changes the model.
+# Fields that may differ when a run is resumed, because they do not change the model.
 _MAY_DIFFER = (
     "per_device_eval_batch_size",
     "dataloader_num_workers",
@@ -28,14 +28,14 @@ _MAY_DIFFER = (
     "logging_steps",
     "save_total_limit",
 )
-# What may be more than before, so that a run that has ended is trained longer: the schedule is then the longer run's.
+# Fields that may be larger when a run is resumed, to train longer. The schedule is then that of the longer run.
 _MAY_GROW = ("num_train_epochs", "max_steps")
-# What a run may have left that was ended before it wrote its recipe.
+# Files of a run that ended before it wrote its recipe.
 _BEFORE_RECIPE = {repository.CHECKPOINTS, repository.TENSORBOARD, repository.RESULTS_FILE, repository.LOG_FILE}
 
 
 def check_paths(recipe: Recipe) -> None:
-    """Refuses an output folder that holds what the run reads.
+    """Refuses an output folder that contains the run's input.
 
     Raises:
         ValueError: naming both.
@@ -48,12 +48,12 @@ def check_paths(recipe: Recipe) -> None:
 
 @contextmanager
 def run_folder(recipe: Recipe) -> Iterator[None]:
-    """Makes the output folder, for this run alone; see `only_run_in`.
+    """Creates and locks the output folder, see `only_run_in`.
 
     Raises:
         FolderInUse: if another run is there.
         RecipeError: if it is a file.
-        OSError: if it cannot be made.
+        OSError: if it cannot be created.
     """
     folder = Path(recipe.output_dir)
     if folder.exists() and not folder.is_dir():
@@ -73,11 +73,10 @@ def run_folder(recipe: Recipe) -> Iterator[None]:
 def checkpoint_to_resume(
     folder: Path, recipe: Recipe, framework: Framework, processes: Processes, report: Callable[[str], None]
 ) -> Path | None:
-    """The checkpoint to go on from, or None for a run that begins.
+    """The checkpoint to resume from, or None for a new run.
 
     Raises:
-        RecipeError: if a named checkpoint is damaged, or something is in the folder that the recipe does not say may be
-            replaced.
+        RecipeError: if a named checkpoint is damaged, or the folder is not empty and may not be overwritten.
     """
     wanted = recipe.resume_from_checkpoint
     if wanted is None:
@@ -100,7 +99,7 @@ def checkpoint_to_resume(
 
 
 def _check_may_begin(folder: Path) -> None:
-    """Refuses to begin a run among files that are not of one."""
+    """Refuses to start a run in a folder with other files."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     others = sorted(names - _BEFORE_RECIPE)
     if others and repository.RECIPE_FILE not in names:
@@ -111,7 +110,7 @@ def _check_may_begin(folder: Path) -> None:
 
 
 def _check_same_recipe(path: Path, recipe: Recipe) -> None:
-    """Refuses to go on by another recipe: the one that is published would then not make the model beside it.
+    """Refuses to resume with another recipe, which would be published with the model.
 
     Raises:
         RecipeError: naming the first field that differs.
@@ -130,7 +129,7 @@ def _check_same_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
-    """Refuses to go on with other stories under the names that the recipe gives.
+    """Refuses to resume if the stories have changed.
 
     Raises:
         RecipeError: naming the splits that differ.
@@ -146,7 +145,7 @@ def check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
 
 
 def clear_folder(folder: Path, recipe: Recipe, resume_from: Path | None) -> None:
-    """Removes what an earlier run left for itself in the folder; not before the new run can begin."""
+    """Removes the checkpoints and logs of an earlier run, once the new run is ready to start."""
     if resume_from is None:
         shutil.rmtree(folder / repository.TENSORBOARD, ignore_errors=True)
     if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:

@@ -1,4 +1,4 @@
-"""Hyperparameter search over the fields of a recipe, with Optuna: resumable, pruned by validation metrics."""
+"""Hyperparameter search over recipe fields with Optuna; can be resumed, and prunes by validation metrics."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ Space = Mapping[str, Callable[[Trial], Any]]
 def read_space(path: str | os.PathLike[str]) -> Space:
     """The search space of a YAML file: recipe fields, each with a list of choices or a range.
 
-    A range is a mapping with `low` and `high`, and `log: true` or `step`. It is of whole numbers where the field is.
+    A range is a mapping with `low` and `high`, and `log: true` or `step`. It has integers if the field has.
 
     Returns:
-        For each field the function that asks a trial for its value.
+        For each field a function that suggests its value in a trial.
 
     Raises:
         RecipeError: if the file cannot be read, or a field cannot be searched like this.
@@ -78,22 +78,23 @@ def _suggestion(path: str, name: str, wanted: Any) -> Callable[[Trial], Any]:
 def search(
     recipe: Recipe, space: Space, *, n_trials: int, report: Callable[[str], None] = print
 ) -> tuple[Recipe, list[FrozenTrial]]:
-    """Tries recipes until there are so many trials, and writes the best one to `recipe.yaml` in the output folder.
+    """Runs trials and writes the best recipe to `recipe.yaml` in the output folder.
 
     The first trial is the recipe itself. A trial is pruned at an evaluation if it is worse than the median of the
-    trials before it. Started again, the search continues; a trial that was interrupted is tried again.
+    trials before it. When it is started again, the search continues and repeats an interrupted trial.
 
     Args:
-        recipe: what is not searched; its `output_dir` is the folder of the search, `metric_for_best_model` decides.
+        recipe: the fields that are not searched; `output_dir` is the folder of the search, and `metric_for_best_model`
+            is optimized.
         space: see `read_space`.
         n_trials: number of finished trials, including pruned and failed ones.
-        report: called with one line for each trial.
+        report: called with one line after each trial.
 
     Returns:
         The best recipe, and all finished trials.
 
     Raises:
-        RecipeError: if the recipe cannot be used, or the folder holds a search by another recipe or metric.
+        RecipeError: if the recipe is invalid, or the folder has a search with another recipe or metric.
     """
     folder = Path(recipe.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,13 +136,13 @@ def _open_study(folder: Path, recipe: Recipe, space: Space) -> optuna.Study:
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: complete, pruned, or failed by themselves; interrupted trials do not count."""
+    """Complete, pruned and failed trials, but not interrupted ones."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state in ended or "error" in trial.user_attrs]
 
 
 def _run_trial(trial: Trial, recipe: Recipe, space: Space) -> float:
-    """Trains one recipe; its value is the metric on the validation stories."""
+    """Trains one recipe; returns the metric on the validation stories."""
     metric = recipe.metric_for_best_model
     has_baseline = any("baseline" in other.user_attrs for other in _finished(trial.study))
     if has_baseline:
@@ -173,7 +174,7 @@ def _run_trial(trial: Trial, recipe: Recipe, space: Space) -> float:
 
 
 def _keep_records(folder: Path) -> None:
-    """Removes weights and checkpoints of a trial; its results and its log stay."""
+    """Removes the weights and checkpoints of a trial and keeps its results and log."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

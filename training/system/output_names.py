@@ -1,4 +1,4 @@
-"""Names that a person gives to what is to be written, looked at before anything is computed for it."""
+"""Checks of output paths before any work is done."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataset_builder import UserError
 
 
 def check_file_name(flag: str, path: str) -> None:
-    """Refuses a file that could not be written.
+    """Refuses the path of a file that cannot be written.
 
     Raises:
-        UserError: if the path is blank or a folder, or its folder is not there.
-        OSError: if the file system takes no such name.
+        UserError: if the path is blank or a folder, or its folder does not exist.
+        OSError: if the file system does not allow the name.
     """
     if not path.strip():
         raise UserError(f"{flag} {path!r} is no name of a file")
@@ -29,7 +29,7 @@ def check_file_name(flag: str, path: str) -> None:
 
 
 def check_folder_name(flag: str, path: str) -> None:
-    """Refuses a blank one, which would mean the folder that the person is in.
+    """Refuses a blank path, which would mean the working directory.
 
     Raises:
         UserError: if it is blank.
@@ -39,15 +39,15 @@ def check_folder_name(flag: str, path: str) -> None:
 
 
 def check_apart(flag: str, output: str, *, data: Iterable[str] = (), models: Iterable[str] = ()) -> None:
-    """Refuses an output that would replace what is read, or be taken for a part of it the next time.
+    """Refuses an output that would overwrite an input, or be read as a part of it the next time.
 
-    Links and hard links are seen through. What is not here (ids on the Hub, `sample`) is passed over.
+    Symbolic and hard links are resolved. Inputs that are not local (ids on the Hub, `sample`) are ignored.
 
     Args:
-        flag: of the output.
-        output: a file or a folder, there or not.
-        data: files and folders that stories are read from; the output may not be one of them, nor a file in one.
-        models: folders of models and encoders; the output may not be one of them, nor anything in one.
+        flag: the flag of the output, for messages.
+        output: a file or a folder, which need not exist.
+        data: files and folders of stories; the output may not be one of them, nor a file in one.
+        models: folders of models and encoders; the output may not be one of them, nor within one.
 
     Raises:
         UserError: naming both.
@@ -68,7 +68,7 @@ def check_apart(flag: str, output: str, *, data: Iterable[str] = (), models: Ite
 
 
 def check_not_overwritten(flag: str, output: str, inputs: Iterable[str]) -> None:
-    """Refuses to read something from a folder that is to be replaced.
+    """Refuses inputs within a folder that will be overwritten.
 
     Raises:
         UserError: naming both.

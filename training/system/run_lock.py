@@ -17,23 +17,23 @@ _held: set[int] = set()
 
 
 class FolderInUse(CommandFailed):
-    """Another process writes to the folder."""
+    """Another run writes to the folder."""
 
 
 @contextmanager
 def only_run_in(flag: str, folder: Path) -> Iterator[None]:
-    """Makes a folder, and keeps others from it that call this; in the end it is removed if there is nothing in it.
+    """Creates and locks a folder; at the end it is removed if it is empty.
 
-    The operating system gives the lock back when the process ends, in whatever way. Some network file systems have no
-    locks; there nothing is kept out.
+    The operating system releases the lock when the process ends or is killed. On network file systems without locks,
+    the folder is not locked.
 
     Args:
-        flag: of the folder.
-        folder: where the run writes.
+        flag: the flag that names the folder, for messages.
+        folder: the folder.
 
     Raises:
-        FolderInUse: if another run is there.
-        OSError: if the folder cannot be made.
+        FolderInUse: if another run has locked it.
+        OSError: if the folder cannot be created.
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _lock(handle: int) -> None:
 
 
 def _close_in_child() -> None:
-    """A forked worker that outlives a killed run must not go on holding its folder."""
+    """Closes the lock in a forked worker, which may outlive a killed run."""
     for handle in list(_held):
         os.close(handle)
     _held.clear()

@@ -172,7 +172,7 @@ def test_refusals_come_before_anything_is_built_or_sent(hub: Hub, stories: Path,
         # A repository that is public stays public.
         assert "--license ID" in refusal("--data", stories, "--push_to_hub", public)
         assert "is a public repository" in refusal("--data", stories, "--push_to_hub", public, "--private")
-        assert "is no id of a repository" in refusal("--data", "sample", "--push_to_hub", "a/b/c")
+        assert "a/b/c" in refusal("--data", "sample", "--push_to_hub", "a/b/c")
         assert "add --push_to_hub" in refusal("--data", stories, "--private")
         assert "--language English" in refusal("--data", stories, "--language", "English")
     with pytest.raises(KeyError):

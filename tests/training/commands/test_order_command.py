@@ -26,7 +26,6 @@ from dataset_builder import BadRecord, Story, read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, load_tokenizer, save_tokenizer
 from tests.training.conftest import Command, Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories
-from training.commands import order as command_order
 from training.commands.command_line import main
 from training.inference import ordering
 from training.inference.ordering import OrderedStory, order_stories
@@ -245,7 +244,7 @@ def test_no_half_file_takes_the_name_if_something_fails_half_way(
         yield from islice(order_stories(*arguments, **options), 2)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command_order, "order_stories", fail_at_the_third)
+    monkeypatch.setattr(ordering, "order_stories", fail_at_the_third)
     target = tmp_path / f"ordered{suffix}"
     target.write_text("the old one")
     source = write_input(tmp_path / "stories.txt", FIVE)
@@ -307,7 +306,7 @@ def test_bfloat16_is_for_torch_alone(trained: Trained) -> None:
     assert (result.code, len(result.out.splitlines())) == (0, 60)
     refused = run_command("order", "--model", trained.folder, stories, "--bf16", "--backend", "onnx")
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err.startswith("sentence-ordering: --bf16 is for --backend torch, not onnx")
+    assert all(fact in refused.err for fact in ("--bf16", "--backend torch", "onnx"))
 
 
 def test_a_story_without_finite_scores_is_an_error_in_its_place(trained: Trained, tmp_path: Path) -> None:

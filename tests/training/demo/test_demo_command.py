@@ -80,7 +80,7 @@ def test_the_examples_are_stories_that_a_model_of_the_sample_has_not_seen() -> N
     [
         ("demo", ["--model"]),
         ("demo --model {model} --prot 3", ["did you mean --port?"]),
-        ("demo --model {model} --port 0", ["--port 0", "from 1 to 65535"]),
+        ("demo --model {model} --port 0", ["--port", "between 1 and 65535", "got 0"]),
         ("demo --model {model} --port x", ["--port", "'x'"]),
         ("demo --model {model} --export {out} --port 7860", ["--port", "--export", "leave one of them out"]),
         ("demo --model {empty} --export {out}", ["{empty}", "no config.json"]),
@@ -89,8 +89,8 @@ def test_the_examples_are_stories_that_a_model_of_the_sample_has_not_seen() -> N
         ("demo --model {model} --export {full}/file", ["--export {full}/file", "not a new or empty folder"]),
         ("push --repo_id me/it", ["--model", "--space"]),
         ("push --model {model} --space {empty} --repo_id me/it", ["--space", "not allowed with", "--model"]),
-        ("push --space {empty} --repo_id me/it", ["--space {empty} is no Space", "demo --export"]),
-        ("push --space {model} --repo_id me/it", ["--space {model} is no Space"]),
+        ("push --space {empty} --repo_id me/it", ["--space {empty} is not a Space", "demo --export"]),
+        ("push --space {model} --repo_id me/it", ["--space {model} is not a Space"]),
         ("push --space {appless} --repo_id me/it", ["--space {appless} lacks app.py"]),
     ],
 )
@@ -112,9 +112,7 @@ def test_without_gradio_it_says_how_to_install_it(trained: Trained, monkeypatch:
     monkeypatch.setitem(sys.modules, "gradio", None)
     command = run_command("demo", "--model", str(trained.folder))
     assert command.code == 2
-    assert command.err == (
-        "sentence-ordering: the page needs Gradio, which is not installed: pip install 'sentence-ordering[demo]'\n"
-    )
+    assert command.err == ("sentence-ordering: demo needs Gradio: pip install 'sentence-ordering[demo]'\n")
 
 
 def test_the_page_is_tested_with_the_version_that_is_asked_for() -> None:
