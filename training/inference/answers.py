@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -108,12 +108,27 @@ def _csv_row(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
     return {**values, **dict(zip(columns, sentences, strict=False)), **lists}
 
 
+def write_rows(rows: Iterable[Mapping[str, Any]], path: str) -> None:
+    """Writes records with `file`, the name of their input file, and `row`, their row in it, as JSONL or Parquet."""
+    with new_file(path) as unfinished:
+        if format_of(path) == "parquet":
+            _write_parquet_rows(rows, str(unfinished), located=True)
+            return
+        with open(unfinished, "w", encoding="utf-8", newline="\n") as sink:
+            sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
+    _write_parquet_rows((record(answer) for answer in answers), path)
+
+
+def _write_parquet_rows(rows: Iterable[Mapping[str, Any]], path: str, *, located: bool = False) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema(
         [
+            *([("file", pa.string()), ("row", pa.int64())] if located else []),
             ("storyid", pa.string()),
             ("storytitle", pa.string()),
             ("sentences", pa.list_(pa.string())),
@@ -124,7 +139,7 @@ def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
             ("error", pa.string()),
         ]
     )
-    records: Iterator[dict[str, Any]] = (record(answer) for answer in answers)
+    records = iter(rows)
     with pq.ParquetWriter(path, schema) as writer:
-        while rows := list(islice(records, 1000)):
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+        while some := list(islice(records, 1000)):
+            writer.write_batch(pa.RecordBatch.from_pylist(some, schema=schema))
