@@ -221,6 +221,14 @@ class AnswerOptions:
         if self.ties is not None and not (number and 0.5 < self.ties <= 1):
             raise ValueError(f"ties must be a probability above 0.5 and at most 1, got {self.ties!r}")
 
+    def check_calibration(self, temperature: float | None) -> None:
+        """Raises ValueError if probabilities are asked for and the model has no `confidence_temperature`."""
+        if temperature is None and (self.pairwise or self.ties is not None or self.score):
+            raise ValueError(
+                "the model is not calibrated, so its scores are not probabilities: train it with validation stories, "
+                "or set confidence_temperature in its config"
+            )
+
     @property
     def keys(self) -> list[str]:
         """The keys that are added to an answer."""
@@ -251,17 +259,13 @@ def answer_of(
             for a text with more than `MOST_PAIRS` pairs.
     """
     scores, pair_logits = found.scores, found.pair_logits
-    needs = options.pairwise or options.ties is not None
-    if temperature is None and (needs or options.score):
-        raise ValueError(
-            "the model is not calibrated, so that its scores are not probabilities: train it with validation stories, "
-            "or set confidence_temperature in its config"
-        )
-    if needs and len(sentences) ** 2 > MOST_PAIRS:
+    options.check_calibration(temperature)
+    needs_pairs = options.pairwise or options.ties is not None
+    if needs_pairs and len(sentences) ** 2 > MOST_PAIRS:
         raise ValueError(f"pairwise and ties take at most {int(MOST_PAIRS**0.5):,} sentences, got {len(sentences):,}")
     answer = in_order(sentences, scores, pair_logits=pair_logits, temperature=temperature, fixed=fixed)
     order, known = answer["order"], answer["scores"]
-    if temperature is not None and needs:
+    if temperature is not None and needs_pairs:
         log_odds = _log_odds(known, pair_logits, temperature)
         kept = _kept_pairs(fixed or FixedPoints(), order)
         log_odds = torch.where(kept, torch.inf, torch.where(kept.T, -torch.inf, log_odds))

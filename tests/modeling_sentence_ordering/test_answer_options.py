@@ -78,9 +78,9 @@ def test_layers_assert_only_what_is_sure_and_all_that_they_can(order: SentenceOr
         answer = order(story, ties=ties, pairwise=True)
         layers, matrix = answer["layers"], answer["pairwise"]
         assert [index for layer in layers for index in layer] == answer["order"]
-        assert all(
-            matrix[i][j] >= ties for one, other in combinations(layers, 2) for i in one for j in other
-        ), "every asserted precedence is sure"
+        assert all(matrix[i][j] >= ties for one, other in combinations(layers, 2) for i in one for j in other), (
+            "every asserted precedence is sure"
+        )
         for layer in layers:  # no layer can be cut
             for size in range(1, len(layer)):
                 assert any(matrix[i][j] < ties for i in layer[:size] for j in layer[size:])
@@ -116,10 +116,8 @@ def test_as_few_sentences_as_possible_moved(size: int) -> None:
         found = moved(order)
         stays = [index for index in order if index not in found]
         assert stays == sorted(stays) and len(stays) + len(found) == size
-        longest = max(
-            (len(some) for count in range(size + 1) for some in combinations(order, count) if list(some) == sorted(some)),
-            default=0,
-        )
+        some = (some for count in range(size + 1) for some in combinations(order, count))
+        longest = max((len(kept) for kept in some if list(kept) == sorted(kept)), default=0)
         assert len(stays) == longest
 
 
