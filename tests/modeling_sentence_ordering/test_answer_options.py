@@ -22,7 +22,7 @@ from modeling_sentence_ordering.pipeline_sentence_ordering import AnswerOptions
 from tests.modeling_sentence_ordering.small_encoders import STORIES, MakeModel
 
 STORY = STORIES[3]
-HEADS = {
+HEADS: dict[str, dict[str, Any]] = {
     "score": {"confidence_temperature": 0.5},
     "pairs": {"head": "pairs", "objective": "pairwise", "pair_size": 6, "confidence_temperature": 0.5},
 }
