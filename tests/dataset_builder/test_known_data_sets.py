@@ -161,6 +161,11 @@ def test_sentences_joined_with_eos_are_a_story_in_each_line(tmp_path: Path) -> N
     expected = [["a b .", "c d ."], ["e .", "f .", "g ."], ["h .", "i ."]]
     assert sentences_of(tmp_path / "s.txt") == sentences_of(tmp_path / "s.txt", as_given=True) == expected
     assert [story.row for story in read_stories(tmp_path / "s.txt")] == [1, 3, 4]
+    for content, row in ((b"\xff\na <eos> b\nc <eos> d\n", 1), (b"a <eos> b\n\xff <eos> x\nc <eos> d\n", 2)):
+        (tmp_path / "s.txt").write_bytes(content)
+        bad: list[BadRecord] = []
+        assert len(list(read_stories(tmp_path / "s.txt", on_error=bad.append))) == 2, "a bad line is one bad story"
+        assert [error.row for error in bad] == [row]
     (tmp_path / "s.txt").write_text("Title\n\na <eos> b\n\nThe token is <eos>\nIt ends.\n")
     errors: list[BadRecord] = []
     stories = list(read_stories(tmp_path / "s.txt", as_given=True, on_error=errors.append))
