@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,10 @@ def test_ai4code(tmp_path: Path) -> None:
     assert load_all([str(orders)])["sentences"][1] == ["new", "1", "3"], "not from the cache"
     with pytest.raises(BadRecord, match=r"train_orders\.csv"):
         list(read_stories(tmp_path / "train" / "n1.json"))
+    packed = tmp_path / "train_orders.csv.gz"
+    packed.write_bytes(gzip.compress(orders.read_bytes()))
+    with pytest.raises(BadRecord, match="unpack"):
+        load_all([str(packed)])
     (tmp_path / "train" / "n2.json").write_text("{")
     bad = [["n1", "c1 c9"], ["n2", "c1"], ["../x", "c1"], ["n3", "c1"]]
     write_rows(orders, ["id", "cell_order"], [*bad, ["n1", "c1 c3"]])
