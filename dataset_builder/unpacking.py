@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,7 +21,10 @@ FREE_BYTES = 2**26
 """Any file may unpack to 64 MiB; a larger one is read as long as it is not compressed more than `MOST_COMPRESSED`."""
 MOST_COMPRESSED = 100
 """Maximum ratio of unpacked to compressed size; text is compressed to a third or a tenth."""
-_DAMAGED = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_DAMAGED = (
+    EOFError, OSError, ValueError, RuntimeError, LookupError, ArithmeticError, struct.error, zlib.error, lzma.LZMAError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class UnpackingError(UserError):
@@ -121,6 +126,6 @@ def _errors() -> Iterator[None]:
     except (UnpackingError, io.UnsupportedOperation):
         raise
     except _DAMAGED as error:
-        if getattr(error, "errno", None):  # the disk, not the content
+        if getattr(error, "errno", None) not in (None, errno.EINVAL):  # the disk; EINVAL is a position in a ZIP archive
             raise
         raise UnpackingError(f"damaged, cut off or encrypted ({error}): download it again, or unpack it") from None

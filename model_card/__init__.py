@@ -1,7 +1,4 @@
-"""Plain results turned into words and pictures: what stands beside a model when it is shared.
-
-Everything here is given plain values (numbers, strings, rows of a log) and knows nothing of how they came about.
-"""
+"""Model cards and plots from plain values (numbers, strings, rows of a log)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model card is made of: plain values, wherever they come from."""
+"""The values of which a model card is made."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TASK = "sentence-ordering"
 
 @dataclass(frozen=True)
 class Example:
-    """A story that the model put in order.
+    """A story ordered by the model.
 
     Attributes:
         chosen: why it is shown: `best`, `median` or `worst`.
         sentences: in true order.
-        order: true positions, from 0, in the order that the model gave.
+        order: true positions, from 0, in the predicted order.
         kendalls_tau: of this story.
     """
 
@@ -32,20 +32,20 @@ class ModelFacts:
     """A trained model in plain values.
 
     Attributes:
-        name: what it is called: its repository's id, or the name of its folder.
+        name: id of the repository, or name of the folder.
         recipe: the recipe as published.
-        results: what `results.json` holds.
+        results: content of `results.json`.
         parameters: number of parameters.
-        training_sentences: the fewest and the most sentences of a story that it was trained on.
-        max_input_tokens: the most tokens of a story that it reads, None for no limit.
-        head: what the model decides: `score` or `pairs`.
+        training_sentences: minimum and maximum number of sentences of a training story.
+        max_input_tokens: maximum number of tokens of an input, None for no limit.
+        head: `score` or `pairs`.
         base_model: the encoder's id on the Hub, if it has one.
-        datasets: ids on the Hub of the data.
-        license: of the model, an id that the Hub knows.
+        datasets: Hub ids of the data.
+        license: of the model, an id of the Hub.
         language: codes of the languages of the stories; empty if not stated.
-        quoted_under: the licence of the stories, if some are quoted.
-        examples: stories to quote, only where their licence allows it.
-        curves, heatmap: names of the pictures beside the card, None for one that is not there.
+        quoted_under: licence of the quoted stories.
+        examples: stories to quote, if their licence allows it.
+        curves, heatmap: file names of the pictures, None if there is none.
     """
 
     name: str
@@ -66,11 +66,11 @@ class ModelFacts:
 
     @property
     def judged_split(self) -> str | None:
-        """The split that the results are of: `test`, or `validation` where there is no test; None where neither is."""
+        """The split of the results: `test`, otherwise `validation`; None without both."""
         return next((split for split in ("test", "validation") if split in self.results), None)
 
     @property
     def data_names(self) -> list[str]:
-        """Names of the data, as a reader knows them."""
+        """Names of the data for a reader."""
         return ["the sample bundled with sentence-ordering" if name == "sample" else name
                 for name in self.recipe["data"]]  # fmt: skip

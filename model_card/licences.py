@@ -1,4 +1,4 @@
-"""What the Hub takes for a licence and for a language in the metadata of models and data sets."""
+"""Licences and languages that the Hub accepts in the metadata of models and data sets."""
 
 from __future__ import annotations
 
@@ -25,29 +25,16 @@ UNKNOWN = "unknown"
 
 
 def check_licence(flag: str, licence: str) -> None:
-    """Refuses what is no licence to the Hub: it would reject the card.
-
-    Args:
-        flag: where the licence was named, for the message.
-        licence: its id.
-
-    Raises:
-        UserError: naming the nearest id.
-    """
+    """Raises a `UserError` for a licence id that the Hub would reject, with the most similar valid one."""
     if licence not in LICENCES:
         near = difflib.get_close_matches(licence.lower(), sorted(LICENCES), n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else "there are apache-2.0, mit, cc-by-4.0 and many more:"
+        hint = f"did you mean {near[0]}?" if near else "use apache-2.0, mit, cc-by-4.0 or another id"
         raise UserError(
-            f"{flag} {licence}: the Hub knows no such licence; {hint} "
-            "(see https://huggingface.co/docs/hub/repositories-licenses)"
+            f"{flag} {licence}: unknown licence; {hint} (see https://huggingface.co/docs/hub/repositories-licenses)"
         )
 
 
 def check_language(flag: str, code: str) -> None:
-    """Refuses what the Hub does not take for a language: it wants codes of ISO 639, or `multilingual`.
-
-    Raises:
-        UserError: naming the flag.
-    """
+    """Raises a `UserError` for anything but an ISO 639 code or `multilingual`."""
     if not re.fullmatch("[a-z]{2,3}|multilingual", code):
-        raise UserError(f"{flag} {code} is no language code of two or three letters, such as en")
+        raise UserError(f"{flag} {code} is not a language code of two or three letters, such as en")

@@ -1,4 +1,4 @@
-"""Pieces of Markdown as GitHub and the Hub render it."""
+"""Markdown for GitHub and the Hub."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_text(words: str) -> str:
-    """Anybody's words on one line, for a cell or behind other words, where nothing in them is markup or a link.
+    """Escapes a text and puts it on one line, so that nothing in it is markup or a link.
 
-    Bare URLs, e-mail addresses and names of users become links without any markup, and cannot be escaped: an empty
-    comment inside of them, which nobody sees, makes two texts of each.
+    Bare URLs, e-mail addresses and user names become links without markup and cannot be escaped: an empty comment
+    inside them prevents that.
     """
     escaped = re.sub(r"([\\`*_\[\]<>#|~$&])", r"\\\1", " ".join(words.split()))
     return re.sub(r"(https?:|ftp:|mailto:|xmpp:|www(?=\.)|@)(?=\S)", r"\1<!-- -->", escaped, flags=re.IGNORECASE)
 
 
 def fenced(code: str, language: str) -> str:
-    """A block of code, with a fence that does not occur in it."""
+    """A code block, with a fence longer than any in the code."""
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{code.rstrip()}\n{fence}"
 
 
 def number(value: float) -> str:
-    """Three decimals, and no minus before a zero."""
+    """Three decimals, without a minus sign before zero."""
     return f"{round(value, 3) + 0.0:.3f}"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a training run and its results, drawn without a display and the same, byte for byte, each time."""
+"""Plots of training runs and results; the same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from matplotlib.ticker import MaxNLocator
 from dataset_builder.file_writing import new_file
 
 Row = Mapping[str, float | None]
-"""One line of a training log: ``step`` and whatever was logged there."""
+"""A row of a training log: ``step`` and the values logged at it."""
 
-# The object API throughout: pyplot would keep every figure alive and pick a backend for the whole process.
+# Without pyplot, which keeps every figure alive and selects a backend for the whole process.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#555555", "#a6761d")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GRID, QUIET, INK = "#e3e6ea", "#6b7280", "#1f2937"
 TRAINING: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.65}
-# Hollow markers, so that runs which agree to the last digit can still be told apart.
+# Hollow markers keep identical curves distinguishable.
 EVALUATION: dict[str, Any] = {"linewidth": 1.8, "markersize": 6, "markerfacecolor": "none"}
-MOST_NUMBERED = 12  # positions of a heatmap whose cells have numbers
-LEGEND_CHARACTERS = 88  # as many as fit side by side below the plot
+MOST_NUMBERED = 12  # a heatmap with more positions has no numbers in its cells
+LEGEND_CHARACTERS = 88  # width of the legend below the plot
 
 
 def plot_loss_curves(runs: Mapping[str, Sequence[Row]], path: str | os.PathLike[str]) -> None:
     """Draw the loss (above) and Kendall's tau (below) of one or more training runs against the step, as a PNG.
 
-    The training loss is a thin line; what was measured on the evaluation data has markers. A value that is absent,
-    None or not finite is left out of its curve.
+    The training loss is a thin line, values on the evaluation data have markers. Values that are missing, None or not
+    finite are omitted.
 
     Args:
         runs: For each run's name the rows of its log, in any order. Read are ``step`` (optimizer steps done), ``loss``
             (on the training data), ``eval_loss`` and ``eval_kendalls_tau``.
-        path: The file to write. It appears when it is complete: until then it stands beside it under another name.
+        path: The file to write; it has a temporary name until it is complete.
 
     Raises:
-        ValueError: There is no run.
+        ValueError: ``runs`` is empty.
     """
     if not runs:
-        raise ValueError("there is no run to plot: give at least one name with the rows of its log")
+        raise ValueError("no runs to plot")
     columns = max(1, min(3, LEGEND_CHARACTERS // (max(map(len, runs)) + 6)))
     legend_rows = math.ceil(len(runs) / columns) if len(runs) > 1 else 0
     figure = Figure(figsize=(8, 6.4 + 0.19 * legend_rows), dpi=150, facecolor="white")
@@ -66,21 +66,20 @@ def plot_loss_curves(runs: Mapping[str, Sequence[Row]], path: str | os.PathLike[
 
 
 def plot_position_heatmap(positions: Sequence[Sequence[float]], path: str | os.PathLike[str]) -> None:
-    """Draw where the sentences of each true position were put, as a PNG: shares in percent, by true position.
+    """Draw the distribution of predicted positions for each true position as a PNG, in percent.
 
-    One hue from light to dark, so that it reads the same for the colour-blind and in grey; numbers in the cells where
-    there is room for them.
+    One hue from light to dark, which also works in grey and for the colour-blind; with numbers if they fit.
 
     Args:
-        positions: Square; row the true position, column the position given, each value a number of sentences.
-        path: The file to write. It appears when it is complete: until then it stands beside it under another name.
+        positions: Square matrix of sentence counts; rows are true positions, columns predicted positions.
+        path: The file to write; it has a temporary name until it is complete.
 
     Raises:
-        ValueError: There is no position, or one without sentences.
+        ValueError: The matrix is empty, or a row has no sentences.
     """
     rows = [[float(count) for count in row] for row in positions]
     if not rows or any(sum(row) <= 0 for row in rows):
-        raise ValueError("there is nothing to plot: every true position needs at least one sentence")
+        raise ValueError("every true position needs at least one sentence")
     shares = [[count / sum(row) for count in row] for row in rows]
     size = len(shares)
     side = min(7.0, max(3.2, 0.5 * size + 1.1))
@@ -147,7 +146,7 @@ def _style(axes: Axes, title: str, name: str) -> None:
 
 
 def _legends(figure: Figure, above: Axes, names: list[str], columns: int) -> None:
-    """What the kinds of lines mean, beside the first title; where there are several runs, their names below it all."""
+    """Legend of the line styles in the upper plot; with several runs also their names below."""
     style: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK}
     several = len(names) > 1
     color = QUIET if several else COLORS[0]

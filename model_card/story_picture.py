@@ -1,4 +1,4 @@
-"""A picture of a story being put in order: an SVG that reads well on light and dark pages, the same each time."""
+"""An SVG of a story being ordered, with its own background for light and dark pages."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ from dataset_builder.file_writing import write_text
 
 from .plots import COLORS, GRID, INK, QUIET
 
-DOUBTFUL = 0.6  # neighbours of less confidence are marked
+DOUBTFUL = 0.6  # neighbours with a lower confidence are marked
 _WIDTH, _BOX, _GAP, _MARGIN = 960, 380, 14, 24  # pixels
-_LETTERS, _LINE = 50, 19  # to a line of a box, and its height
+_LETTERS, _LINE = 50, 19  # characters of a line, and its height
 _RIGHT = _WIDTH - _MARGIN - _BOX
 
 
 def story_svg(
     sentences: Sequence[str], order: Sequence[int], confidence: Sequence[float] | None = None, title: str = ""
 ) -> str:
-    """A story as it came in, as the model ordered it, and curves from one to the other.
-
-    The background is its own, so that it is the same on any page.
+    """The input sentences on the left, the ordered ones on the right, and curves between them.
 
     Args:
-        sentences: as they came in.
-        order: indices of `sentences`, in the order that was given them, as the pipeline's `order`.
-        confidence: for each sentence of the answer but the last, the probability that it does stand before the next
-            one; shown between the two, and marked below `DOUBTFUL`. None shows none.
-        title: of the story, above it.
+        sentences: in input order.
+        order: the pipeline's `order`: indices of `sentences` in predicted order.
+        confidence: the pipeline's `confidence`, shown between neighbours and marked below `DOUBTFUL`.
+        title: above the story.
 
     Raises:
-        ValueError: `order` is no permutation of the sentences, or there is none.
+        ValueError: `order` is not a permutation of the sentences, or there are no sentences.
     """
     if not sentences or sorted(order) != list(range(len(sentences))):
         raise ValueError(f"order must have each of the indices 0 to {len(sentences) - 1} once, not {list(order)}")
@@ -76,7 +73,7 @@ def draw_story(
     confidence: Sequence[float] | None = None,
     title: str = "",
 ) -> None:
-    """Writes what `story_svg` returns. The file appears when it is complete.
+    """Writes the result of `story_svg` to a file.
 
     Raises:
         ValueError: see `story_svg`.
@@ -112,7 +109,7 @@ def _box(x: float, y: float, lines: Sequence[str], color: str, number: int | Non
 
 
 def _doubt(y: float, sure: float) -> list[str]:
-    """How sure the model is of two neighbours, on the border between them."""
+    """The confidence in two neighbours, on the border between them."""
     x, color = _RIGHT + _BOX - 58, COLORS[1] if sure < DOUBTFUL else QUIET
     return [
         f'<rect x="{x - 26}" y="{y - 10:g}" width="52" height="20" rx="10" fill="#ffffff" stroke="{color}"/>',

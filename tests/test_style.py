@@ -17,7 +17,7 @@ PACKAGES = ("modeling_sentence_ordering", "dataset_builder", "training", "model_
 LONGEST_FILE = 400  # lines
 # The modeling package is flat: each file is one more download and one more warning when a model is first loaded.
 MOST_MODEL_FILES = 9
-LONGEST_MODEL_FILE = 730
+LONGEST_MODEL_FILE = 720
 # What runs code that is in the file it reads.
 UNSAFE = ("pickle.load", "pickle.loads", "joblib.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
 MACHINE_PATH = re.compile(r"(?<![\w.-])/(?:work|root)/\w|/home/\w+/|/Users/\w+/|\b[A-Z]:\\\\?Users")
@@ -137,7 +137,7 @@ def test_help_loads_nothing_heavy_and_takes_less_than_half_a_second() -> None:
     code = (
         "import atexit, sys, time\n"
         "atexit.register(lambda: print(time.process_time(), *sys.modules, file=sys.stderr))\n"
-        "sys.argv = ['sentence-ordering', '--help']\n"
+        "sys.argv = ['sentence-ordering', 'train', '--help']\n"
         "from training.commands.command_line import main\n"
         "sys.exit(main())\n"
     )

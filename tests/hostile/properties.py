@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,19 +19,22 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
-from dataset_builder import BadRecord, read_stories
+from dataset_builder import BadRecord, UserError, read_stories
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer, load_tokenizer
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.conftest import run_command
 from tests.training.hostile_text import SPECIAL_TOKENS
 
 LINE_FORMATS = ("csv", "tsv", "jsonl", "text")
-FORMATS = (*LINE_FORMATS, "parquet")
+FORMATS = (*LINE_FORMATS, "json", "parquet")
 TOKENIZERS = ("bert", "roberta", "xlm-roberta", "no-cls")  # one of each family
 
 _PIECES = [
     "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n", '{"sentences": [', '"labels": ', '"', ",",
     "\t", "\n", "\r\n", "\r", "]}", "[", "{", "\\u0000", "\\ud83d", "\\", "1e999", "null", "NaN", "It rained.", " ",
+    "<eos>", "text,abstract\n", '{"text": ', '{"cells": [{"source": "a"}, ',
+    '{"annotations": [{"story_id": 1, "worker_arranged_photo_order": 0, "text": "', "id,cell_order\n", "../a,b\n",
+    "InputSentence1\tInputSentence2\tInputSentence3\tInputSentence4\n",
     "\ufeff", "\0", "\x85", "\u2028", "é", "👩‍👩‍👧", *SPECIAL_TOKENS,
 ]  # fmt: skip
 sentences = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40).filter(
@@ -59,15 +64,56 @@ def damaged_parquet(draw: Any) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
 
 
-def check_reader(data: bytes, file_format: str, as_given: bool) -> None:
+def packed(data: bytes, suffix: str) -> bytes:
+    """A compressed file."""
+    if suffix == ".gz":
+        return gzip.compress(data)
+    if suffix == ".zst":
+        return bytes(pa.compress(data, codec="zstd", asbytes=True))
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("s.txt", data)
+    return sink.getvalue()
+
+
+@st.composite
+def damaged_archive(draw: Any) -> tuple[str, bytes]:
+    """The suffix of a compressed file, and its bytes, of which some are others, or the end is missing."""
+    suffix = draw(st.sampled_from([".gz", ".zst", ".zip"]))
+    data = bytearray(packed(draw(any_bytes), suffix))
+    for _ in range(draw(st.integers(0, 8))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return suffix, bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+def check_archive(suffix: str, data: bytes, folder: Path) -> None:
+    """Stories, or errors in one line each that name the file."""
+    for name in (f"s.txt{suffix}", f"s{suffix}"):
+        (folder / name).write_bytes(data)
+        errors: list[BadRecord] = []
+        try:
+            for story in read_stories(folder / name, on_error=errors.append):
+                assert len(story.sentences) >= 2
+        except UserError as error:  # what is in the archive has no known name
+            assert str(folder / name) in str(error) and "\n" not in str(error)
+        assert all(error.file == str(folder / name) and "\n" not in str(error) for error in errors)
+
+
+def check_reader(data: bytes, file_format: str, as_given: bool, split_sentences: str | None = None) -> None:
     """Stories that can be used, or errors in one line each; nothing of a line is changed."""
     errors: list[BadRecord] = []
-    read = read_stories(io.BytesIO(data), file_format=file_format, as_given=as_given, on_error=errors.append)
+    read = read_stories(
+        io.BytesIO(data),
+        file_format=file_format,
+        as_given=as_given,
+        on_error=errors.append,
+        split_sentences=split_sentences,
+    )
     for story in read:
         assert len(story.sentences) >= (0 if as_given else 2)
         for sentence in story.sentences:
             assert sentence.strip() and "\0" not in sentence
-            if file_format in ("text", "tsv"):
+            if file_format in ("text", "tsv") and split_sentences is None:
                 assert sentence.encode() in data
     assert all("\n" not in str(error) for error in errors)
 

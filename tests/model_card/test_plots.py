@@ -154,7 +154,7 @@ def test_a_picture_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, mo
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no run to plot"):
+    with pytest.raises(ValueError, match="no runs to plot"):
         plot_loss_curves({}, tmp_path / "loss.png")
     assert os.listdir(tmp_path) == []
 
@@ -210,6 +210,6 @@ def test_the_same_heatmap_is_the_same_file_and_nothing_unfinished_is_left(tmp_pa
 
 @pytest.mark.parametrize("positions", [[], [[1, 0], [0, 0]]])
 def test_a_heatmap_of_nothing_is_refused(positions: list[list[float]], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing to plot"):
+    with pytest.raises(ValueError, match="at least one sentence"):
         plot_position_heatmap(positions, tmp_path / "map.png")
     assert not os.listdir(tmp_path)

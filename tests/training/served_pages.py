@@ -46,7 +46,7 @@ class Server:
         raise AssertionError(f"no {pattern!r} in\n{''.join(self.lines)}\n{self.process.stderr.read()}")
 
     def address(self) -> str:
-        return self.wait_for(r"the page is at (http://127\.0\.0\.1:\d+/)")
+        return self.wait_for(r"serving at (http://127\.0\.0\.1:\d+/)")
 
     def interrupt(self) -> tuple[int, str]:
         """Ctrl-C: its exit code, and what it has said on standard error."""

@@ -1,6 +1,6 @@
-"""What the demo page's server does not answer: uploads, large requests, and pages of other sites.
+"""Middleware of the demo page that refuses uploads, large requests and requests from other sites.
 
-A Space has a copy of this file as `demo_guard.py` and none of our packages: it imports nothing of ours.
+A Space has a copy of this file as `demo_guard.py`, without our packages: it must not import them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MAX_BODY = 2**20
-"""Bytes of a request; the longest story takes a fifth of it."""
+"""Bytes of a request; the longest story needs a fifth of it."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-# All that the page sends: an action, and that it is not wanted any more.
+# What the page posts: actions and their cancellation.
 _POSTED = ("/queue/join", "/cancel", "/reset")
-# What writes files, or fetches them from elsewhere.
+# Routes that write files or fetch them from other servers.
 _REFUSED = ("/upload", "/upload_progress", "/deep_link", "/proxy=", "/stream/")
 
 Scope = MutableMapping[str, Any]
@@ -27,8 +27,8 @@ class Guard:
 
     Args:
         app: the page.
-        local_only: refuse requests by other names than those of this machine, and from pages of other origins. A site
-            that makes its own name point to this machine is thus kept out.
+        local_only: refuse requests with another `Host` than localhost, or from other origins. This also prevents DNS
+            rebinding.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], local_only: bool) -> None:
@@ -36,7 +36,6 @@ class Guard:
         self.local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, or hands it on."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -57,13 +56,13 @@ class Guard:
         if self.local_only:
             host, origin = headers.get(b"host", ""), headers.get(b"origin")
             if _hostname(host) not in LOCAL_HOSTS:
-                return 403, "this page is for this machine only"
+                return 403, "this page is served on localhost only"
             if origin is not None and origin.partition("://")[2] != host:
-                return 403, "this page does not answer other sites"
+                return 403, "this page does not accept requests from other sites"
         if any(part in path for part in _REFUSED) or (method == "POST" and not path.endswith(_POSTED)):
-            return 403, "this page takes no files"
+            return 403, "this page does not accept files"
         if method not in ("GET", "HEAD", "POST", "OPTIONS"):
-            return 405, "not for this page"
+            return 405, "method not allowed"
         length = headers.get(b"content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:
             return 413, f"a request has at most {MAX_BODY:,} bytes"
@@ -73,12 +72,12 @@ class Guard:
 def _hostname(host: str) -> str | None:
     try:
         return urlsplit(f"//{host}").hostname
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # an incomplete IPv6 address
         return None
 
 
 class _Bounded:
-    """Passes a body on up to its limit; a request may leave out how long it is."""
+    """Limits the body of requests without a content length."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive

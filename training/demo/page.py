@@ -1,7 +1,7 @@
-"""The demo page: a story is shuffled, a model puts it in order, and one sees where it is in doubt and how well it did.
+"""The demo page: a model orders a shuffled story and shows its confidence and score.
 
-`sentence-ordering demo` shows it, and a Space has a copy of it as `demo_page.py`, with `demo_page.css` and
-`demo_page.js` beside it and none of our packages: so this file imports nothing of ours.
+`sentence-ordering demo` serves it. A Space has copies of it (`demo_page.py`, `demo_page.css`, `demo_page.js`) without
+our packages: this file must not import them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
 
 import gradio as gr  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
@@ -29,18 +29,17 @@ from starlette.middleware import Middleware  # noqa: E402
 MAX_SENTENCES = 100
 MAX_CHARACTERS = 50_000
 MAX_WAITING = 64
-"""Actions of visitors that wait at most; the next one is told to try again."""
+"""Size of the queue; further requests are refused."""
 MAX_VISITORS = 1000
-_FORGOTTEN_AFTER = 3600  # seconds, of a visitor's story; it is read from the text again if it is needed
-# Below this the model is wrong about two neighbours more often than one time in four.
-DOUBTFUL = 0.75
+_STATE_SECONDS = 3600  # how long a visitor's story is kept; it is read from the text box again if needed
+DOUBTFUL = 0.75  # neighbours with a lower confidence are marked
 
 Metrics = Callable[[Sequence[Sequence[float]], Sequence[Sequence[int]]], Mapping[str, Any]]
 Example = Mapping[str, Any]
 # Up to a full stop and the quotation marks behind it, unless the next word is in lower case: "Come in!" said Nina.
 _SENTENCE = re.compile(r"\S.*?(?:[.!?…؟][\"'”’»)\]]*(?=\s+(?![a-zà-ÿ])\S|\s*$)|[。！？]|$)")
 _CSS, _JAVASCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".js"))
-# Said by screen readers when it changes.
+# Screen readers announce changes.
 _ANNOUNCED = "element.setAttribute('aria-live', 'polite');"
 _INTRODUCTION = """
 <h1>Which sentence comes first?</h1>
@@ -51,11 +50,11 @@ and works out from their meaning alone in which order they belong.</p>
 
 @dataclass
 class Model:
-    """A pipeline that is still being loaded when the page is already there.
+    """A pipeline that is loaded after the page is served.
 
     Attributes:
-        name: as people know it.
-        load: gives the pipeline `sentence-ordering`.
+        name: shown on the page.
+        load: returns the `sentence-ordering` pipeline.
     """
 
     name: str
@@ -64,7 +63,6 @@ class Model:
     _loaded: threading.Event = field(default_factory=threading.Event)
 
     def prepare(self) -> None:
-        """Loads it; whatever goes wrong is raised."""
         self._order = self.load()
         self._loaded.set()
 
@@ -73,12 +71,12 @@ class Model:
         return self._loaded.is_set()
 
     def order(self, sentences: list[str]) -> Mapping[str, Any]:
-        """The pipeline's answer; waits until there is a pipeline."""
+        """The pipeline's answer; waits until it is loaded."""
         self._loaded.wait()
         return self._order(sentences)
 
     def status(self) -> str:
-        """HTML: whether it is there."""
+        """Loading state, as HTML."""
         if self.is_loaded:
             return f'<p class="so-model so-ready">The model <b>{escape(self.name)}</b> is ready.</p>'
         seconds = int(time.monotonic() - self._began)
@@ -90,15 +88,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Story:
-    """What lies on the table: the sentences of a text, in the order in which they are shown.
+    """The sentences of a text in the order in which the page shows them.
 
     Attributes:
-        text: as it stood in the text box.
+        text: content of the text box.
         sentences: of the text, in its order.
-        shown: their indices, in the order on the page.
-        is_answer: whether a model put them in this order.
-        confidence: of that model, for each sentence shown but the last; None if it gives none.
-        truncated: the indices of sentences of which it read only the beginning.
+        shown: their indices, in the order shown.
+        is_answer: whether this is the order of the model.
+        confidence: of the model, for each sentence shown but the last; None if it is not calibrated.
+        truncated: indices of sentences of which only the beginning was read.
     """
 
     text: str
@@ -110,12 +108,12 @@ class Story:
 
     @classmethod
     def read(cls, text: str | None) -> Story:
-        """A text with a sentence a line; one that has a single line is taken for a paragraph.
+        """Reads one sentence per line; a single line is split into its sentences.
 
         Raises:
-            ValueError: saying why it cannot be ordered here.
+            ValueError: with a message for the visitor.
         """
-        # Half of a surrogate pair is no character, and the model refuses it.
+        # The model refuses lone surrogates.
         clean = (text or "").encode("utf-8", "replace").decode("utf-8")
         if len(clean) > MAX_CHARACTERS:
             raise _too_many(len(clean), "characters", MAX_CHARACTERS)
@@ -123,15 +121,15 @@ class Story:
         if len(sentences) == 1:
             sentences = [part.strip() for part in _SENTENCE.findall(sentences[0])]
         if not sentences:
-            raise ValueError("There is no sentence yet: write some, one per line, or pick a story.")
+            raise ValueError("Write some sentences, one per line, or pick a story.")
         if len(sentences) == 1:
-            raise ValueError("One sentence is always in order: write at least two, one per line.")
+            raise ValueError("Write at least two sentences, one per line.")
         if len(sentences) > MAX_SENTENCES:
             raise _too_many(len(sentences), "sentences", MAX_SENTENCES)
         return cls(text or "", tuple(sentences), tuple(range(len(sentences))))
 
     def shuffled(self) -> Story:
-        """In another order than the one shown, and than that of the text, if there is one."""
+        """Shuffled, if possible to another order than the one shown and that of the text."""
         for _ in range(20):
             shown = tuple(random.sample(range(len(self.sentences)), len(self.sentences)))
             if shown not in (self.shown, tuple(range(len(shown)))):
@@ -139,7 +137,7 @@ class Story:
         return Story(self.text, self.sentences, shown)
 
     def ordered_by(self, model: Model) -> Story:
-        """As the model orders what is shown."""
+        """Ordered by the model."""
         answer = model.order([self.sentences[index] for index in self.shown])
         return replace(
             self,
@@ -149,28 +147,28 @@ class Story:
             truncated=frozenset(self.shown[place] for place in answer.get("truncated", ())),
         )
 
-    def true_places(self) -> list[int]:
-        """For each sentence shown its place in the text; of identical sentences the one shown first has the first."""
+    def true_positions(self) -> list[int]:
+        """For each sentence shown its position in the text; identical sentences get theirs in the order shown."""
         places: defaultdict[str, deque[int]] = defaultdict(deque)
         for place, sentence in enumerate(self.sentences):
             places[sentence].append(place)
         return [places[self.sentences[index]].popleft() for index in self.shown]
 
     def doubtful(self) -> set[int]:
-        """The places on the page after which the order is in doubt."""
+        """Ranks after which the order is in doubt."""
         return {place for place, sure in enumerate(self.confidence or ()) if sure < DOUBTFUL}
 
 
 def _too_many(count: int, what: str, limit: int) -> ValueError:
     return ValueError(
-        f"{count:,} {what} are too many for this page, which takes {limit:,}. "
-        "The command “sentence-ordering order” takes any number."
+        f"{count:,} {what} are too many: this page accepts at most {limit:,}. "
+        "The command “sentence-ordering order” has no limit."
     )
 
 
 def story_html(story: Story, is_judged: bool) -> str:
-    """The list; of each sentence what is to be said of it, in words and not in colours alone."""
-    places, doubtful, items = story.true_places(), story.doubtful(), []
+    """The list of sentences with their notes, in words and not in colours alone."""
+    places, doubtful, items = story.true_positions(), story.doubtful(), []
     for place, index in enumerate(story.shown):
         kind, notes = [], []
         if is_judged:
@@ -189,12 +187,12 @@ def story_html(story: Story, is_judged: bool) -> str:
             f'<span class="so-text" dir="auto">{escape(story.sentences[index])}</span>{said}</li>'
         )
     number = zlib.crc32("\n".join(story.sentences).encode())
-    # Screen readers forget that a list without bullets is one, unless they are told.
+    # The role is needed because some screen readers do not treat a list without bullets as a list.
     return f'<ol class="so-list" role="list" data-story="{number}">{"".join(items)}</ol>'
 
 
 def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
-    """What has happened, and how well the model did."""
+    """State of the story, and the model's score."""
     count = len(story.sentences)
     if not story.is_answer:
         return f"<p>{count} sentences, shuffled. Press <b>Order</b>.</p>"
@@ -207,8 +205,8 @@ def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
         sure = "The model is sure of it."
     if not is_judged:
         return f"<p>{count} sentences, in the model’s order. {sure}</p>"
-    # What is judged is the order on the page, so its places are the scores.
-    metrics = story_metrics([[float(place) for place in range(count)]], [story.true_places()])
+    # The ranks on the page serve as scores.
+    metrics = story_metrics([[float(place) for place in range(count)]], [story.true_positions()])
     accuracy, tau = (float(metrics[name][0]) for name in ("accuracy", "kendalls_tau"))
     signed = f"{tau:.2f}".replace("-", "−")
     return (
@@ -220,9 +218,9 @@ def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
 
 @dataclass(frozen=True)
 class Actions:
-    """What the page does when a button is pressed; `build_page` has the arguments.
+    """Handlers of the buttons. They return or yield the visitor's story, the list and the summary.
 
-    What they return or yield goes into the story that is kept for a visitor, the list and the summary.
+    The attributes are the arguments of `build_page`.
     """
 
     model: Model
@@ -249,7 +247,7 @@ class Actions:
         yield gr.skip(), gr.skip(), f"<p>{doing} {len(story.sentences)} sentences …</p>"
         try:
             yield self.view(story.ordered_by(self.model), is_judged)
-        except Exception as error:  # a visitor is told, and the page goes on
+        except Exception as error:  # shown to the visitor
             why = (str(error).splitlines() or [type(error).__name__])[0]
             yield _sorry(f"The model could not order this: {why}")
 
@@ -257,12 +255,12 @@ class Actions:
         return (gr.skip(), gr.skip(), gr.skip()) if story is None else self.view(story, is_judged)
 
     def pick(self, number: int) -> tuple[str, bool, Story | None, str, str]:
-        """An example, shuffled; before all that its text, and that it is in the true order."""
+        """The text of an example, the check mark that it is in the true order, and the output of `shuffle`."""
         text = _text_of(self.examples[number])
         return text, True, *self.shuffle(text, True, None)
 
     async def status(self) -> AsyncIterator[str]:
-        """How far the model is, until it is loaded."""
+        """The loading state, each second until the model is loaded."""
         while not self.model.is_loaded:
             yield self.model.status()
             await asyncio.sleep(1)
@@ -270,7 +268,7 @@ class Actions:
 
 
 def _as_shown(text: str | None, story: Story | None) -> Story:
-    """The story on the page, or another if the text has changed since."""
+    """The story on the page, or a new one if the text has changed."""
     read = Story.read(text)
     return story if story is not None and story.text == read.text else read
 
@@ -284,16 +282,16 @@ def _sorry(why: str) -> tuple[None, str, str]:
 
 
 def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics) -> gr.Blocks:
-    """The page.
+    """Builds the page.
 
     Args:
         model: loaded or not.
-        examples: with a `title` and `sentences` in true order each; the first is on the table at first.
-        story_metrics: `training.evaluation.metrics.story_metrics`, which a Space has as `metrics.py`.
+        examples: each with `title` and `sentences` in true order; the first one is shown at the start.
+        story_metrics: `training.evaluation.metrics.story_metrics`; a Space has it in `metrics.py`.
     """
     actions = Actions(model, examples, story_metrics)
     with gr.Blocks(title="Sentence ordering", analytics_enabled=False) as page:
-        story = gr.State(None, time_to_live=_FORGOTTEN_AFTER)
+        story = gr.State(None, time_to_live=_STATE_SECONDS)
         _html(_INTRODUCTION, elem_id="so-introduction")
         status = _html(model.status(), js_on_load=_ANNOUNCED)
         with gr.Row(elem_id="so-columns"):
@@ -319,7 +317,7 @@ def build_page(model: Model, examples: Sequence[Example], story_metrics: Metrics
         is_judged.input(actions.judge, [is_judged, story], shown, **quiet)
         for number, button in enumerate(picks):
             button.click(partial(actions.pick, number), None, [text, is_judged, *shown], **quiet)
-        if examples:  # what a visitor has written by then stays
+        if examples:  # keeps what a visitor has already written
             page.load(actions.shuffle, given, shown, **quiet)
         page.load(actions.status, None, status, concurrency_limit=None, **quiet)
     return page.queue(max_size=MAX_WAITING)
@@ -339,18 +337,18 @@ def serve(
     server_port: int | None = None,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Shows the page, loads the model, and stays until it is interrupted.
+    """Serves the page, loads the model, and waits until it is interrupted.
 
     Args:
         model, examples, story_metrics: as for `build_page`.
-        guard: `training.demo.guard.Guard`, which a Space has as `demo_guard.py`.
-        server_name: address to listen on, and by default that of Gradio's variables, which a Space sets.
-        server_port: port; by default that of Gradio's variables, or the first free one from 7860 on.
-        report: called with each line for the person at the terminal.
+        guard: `training.demo.guard.Guard`; a Space has it in `demo_guard.py`.
+        server_name: address to listen on; by default `GRADIO_SERVER_NAME`, which a Space sets.
+        server_port: by default `GRADIO_SERVER_PORT`, or the first free port from 7860.
+        report: called with each line of progress.
 
     Raises:
-        OSError: if no port is free.
-        Exception: whatever `model.load` raises; the page is closed then.
+        OSError: no port is free.
+        Exception: any error of `model.load`, after the page is closed.
     """
     page = build_page(model, examples, story_metrics)
     theme = gr.themes.Default(primary_hue="indigo", font=("system-ui", "sans-serif"), font_mono=("monospace",))
@@ -362,9 +360,9 @@ def serve(
         quiet=True, footer_links=["gradio"], theme=theme, css=_CSS.read_text(encoding="utf-8"),
     )  # fmt: skip
     try:
-        report(f"the page is at {address}, and loads the model {model.name}")
+        report(f"serving at {address}; loading the model {model.name}")
         model.prepare()
-        report("the model is ready; Ctrl-C ends the page")
+        report("the model is ready; stop with Ctrl-C")
         threading.Event().wait()
     finally:
         page.close(verbose=False)

@@ -1,4 +1,4 @@
-"""The demo page as a Space: a folder that runs on the Hub, and anywhere else, without this package."""
+"""Writes the demo page as a Space: a folder that runs on the Hub or elsewhere without this package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.publishing.pushed_files import MODEL_FOLDER, copy_to_push
 # The version of Gradio that the page is tested with; the extra `demo` in pyproject.toml asks for the same.
 GRADIO_VERSION = "6.29.1"
 _APP, _EXAMPLES, _REQUIREMENTS = "app.py", "examples.json", "requirements.txt"
-# What the page is made of; none of it imports anything of this package.
+# Files of the page; none of them imports this package.
 _PAGE = {
     "demo_page.py": Path(__file__).with_name("page.py"),
     "demo_page.css": Path(__file__).with_name("page.css"),
@@ -45,9 +45,9 @@ MODEL = {model}
 
 
 def load():
-    from transformers import pipeline  # only here: the page is there while this takes its time
+    from transformers import pipeline  # imported here so that the page is served meanwhile
 
-    # Runs the code in the model's repository; pass revision="<commit>" as well if it is not yours.
+    # Runs the code in the model's repository; if it is not yours, also pass revision="<commit>".
     return pipeline("sentence-ordering", model=MODEL, trust_remote_code=True)
 
 
@@ -64,7 +64,7 @@ if __name__ == "__main__":
 _TEXT = """
 Puts shuffled sentences in order with {model}: pick a story or write one, shuffle it, and press *Order*.
 
-`python app.py` shows the same page on your own machine, after `pip install -r requirements.txt gradio=={gradio}`.
+To serve the same page on your machine, run `python app.py` after `pip install -r requirements.txt gradio=={gradio}`.
 
 The page's code and its stories are under Apache-2.0. `app.py` runs the code that comes with the model.
 """
@@ -73,16 +73,16 @@ The page's code and its stories are under Apache-2.0. `app.py` runs the code tha
 def write_space(
     folder: Path, model: str, examples: Sequence[Mapping[str, Any]], *, trust_remote_code: bool = False
 ) -> None:
-    """Writes a Space, under a temporary name until it is complete.
+    """Writes a Space, with a temporary name until it is complete.
 
     Args:
         folder: must be new or empty.
-        model: a model's folder, which is copied into the Space as far as it would be pushed, or its id on the Hub.
+        model: a model's folder, whose pushable files are copied into the Space, or its id on the Hub.
         examples: stories for the page, see `page.build_page`.
-        trust_remote_code: code in the model's folder may be other than this package's.
+        trust_remote_code: allow code in the model's folder that is not this package's.
 
     Raises:
-        UserError: if there is something in the folder, or something in the model's that must not be in a Space.
+        UserError: the folder is not empty, or the model's folder has files that must not be published.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--export {folder} is not a new or empty folder: choose another")
@@ -91,7 +91,7 @@ def write_space(
 
 
 def model_name(model: str) -> str:
-    """What to call a model on the page: its id on the Hub, or the name of its folder and never the path to it."""
+    """Name of a model on the page: its id on the Hub, or its folder's name without the path."""
     name = os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
     return name.encode("utf-8", "replace").decode()  # a folder's name may be any bytes
 
@@ -109,7 +109,7 @@ def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]], trust
     code = _APP_CODE.format(model=where, name=json.dumps(name, ensure_ascii=False))
     write_text(folder / _APP, code)
     write_text(folder / _EXAMPLES, json.dumps(list(examples), indent=2, ensure_ascii=False) + "\n")
-    # Without what follows a +, which says for which hardware a build is.
+    # Without the local version (such as +cpu).
     wanted = [f"{library}=={version(library).partition('+')[0]}" for library in _HUB_LIBRARIES]
     write_text(folder / _REQUIREMENTS, "\n".join(wanted) + "\n")
     write_text(folder / CARD, _card(name, is_folder))
@@ -135,11 +135,7 @@ def _card(model: str, is_folder: bool) -> str:
 
 
 def check_space(folder: Path) -> None:
-    """Finds out whether a folder is a Space with Gradio.
-
-    Raises:
-        UserError: if it is none, or its app is missing.
-    """
+    """Raises a `UserError` if a folder is not a Gradio Space or its app is missing."""
     try:
         metadata = read_yaml((folder / CARD).read_text(encoding="utf-8").split("---\n")[1])
         app = folder / metadata["app_file"] if metadata["sdk"] == "gradio" else None
@@ -147,7 +143,7 @@ def check_space(folder: Path) -> None:
         app = None
     if app is None:
         raise UserError(
-            f"--space {folder} is no Space: it has no {CARD} with `sdk: gradio` and an `app_file`; "
+            f"--space {folder} is not a Space: it needs a {CARD} with `sdk: gradio` and an `app_file`; "
             "sentence-ordering demo --export writes one"
         )
     if not app.is_file():

@@ -89,8 +89,8 @@ def test_the_examples_are_stories_that_a_model_of_the_sample_has_not_seen() -> N
         ("demo --model {model} --export {full}/file", ["--export {full}/file", "not a new or empty folder"]),
         ("push --repo_id me/it", ["--model", "--space"]),
         ("push --model {model} --space {empty} --repo_id me/it", ["--space", "not allowed with", "--model"]),
-        ("push --space {empty} --repo_id me/it", ["--space {empty} is no Space", "demo --export"]),
-        ("push --space {model} --repo_id me/it", ["--space {model} is no Space"]),
+        ("push --space {empty} --repo_id me/it", ["--space {empty} is not a Space", "demo --export"]),
+        ("push --space {model} --repo_id me/it", ["--space {model} is not a Space"]),
         ("push --space {appless} --repo_id me/it", ["--space {appless} lacks app.py"]),
     ],
 )

@@ -250,9 +250,9 @@ def test_it_fits_a_wide_and_a_narrow_screen(width: int, address: str, open_page:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param("", "There is no sentence yet", id="nothing"),
-        pytest.param(" \n\t\n\u3000 ", "There is no sentence yet", id="white space"),
-        pytest.param("No more than this.", "One sentence is always in order", id="one sentence"),
+        pytest.param("", "Write some sentences", id="nothing"),
+        pytest.param(" \n\t\n\u3000 ", "Write some sentences", id="white space"),
+        pytest.param("No more than this.", "at least two sentences", id="one sentence"),
         pytest.param("It rained.\n" * 5_000, "55,000 characters are too many", id="many lines"),
         pytest.param("A.\n" * 101, "101 sentences are too many", id="lines"),
         pytest.param("A. " * 101, "101 sentences are too many", id="paragraph"),
@@ -353,5 +353,5 @@ def test_a_model_that_does_not_load_ends_the_page_with_one_line(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     command = run_command("demo", "--model", "empty")
-    assert command.code == 2 and "the page is at http://127.0.0.1:" in command.out
+    assert command.code == 2 and "serving at http://127.0.0.1:" in command.out
     assert command.err == "sentence-ordering: --model empty has no config.json: it is no model folder\n"

@@ -155,7 +155,7 @@ def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
     judged = run_command(
         "evaluate", "--model", folder, "--data", data, "--split", "all", "--output_json", f"{folder}.json"
     )
-    assert "100 of these 300 stories are among those that the model was trained on" in judged.err
+    assert "trained on 100 of these 300 stories" in judged.err
 
     monkeypatch.setattr(trained_on, "MOST_HASHES", 99)
     done = run_command("train", *flags(recipe, overwrite_output_dir=True))
@@ -186,8 +186,8 @@ def _only(most: int) -> Any:
     ("fields", "complaint"),
     [
         ({"data": ["sample"]}, "sample: this is CSV; only Parquet can be streamed"),
-        ({"per_device_train_batch_tokens": 500}, "--per_device_train_batch_tokens must know the lengths of all"),
-        ({"shuffle_buffer_size": 0}, "--shuffle_buffer_size must be at least 1, not 0"),
+        ({"per_device_train_batch_tokens": 500}, "--per_device_train_batch_tokens needs the lengths of all"),
+        ({"shuffle_buffer_size": 0}, "--shuffle_buffer_size must be at least 1, got 0"),
         ({"validation_data": None, "early_stopping_patience": 2}, "--early_stopping_patience needs validation stories"),
     ],
 )

@@ -149,7 +149,7 @@ def test_exported_to_a_folder_of_its_own(trained: Trained, stories: Path, tmp_pa
     other = ordered(tmp_path / "out", stories, tmp_path / "other.jsonl", "--backend", "onnx")
     assert [a["order"] for a in other] == [a["order"] for a in ordered(trained.folder, stories, tmp_path / "a.jsonl")]
     again = run_command("export", "--model", trained.folder, "--output", tmp_path / "out")
-    assert again.code == 2 and "holds a model already" in again.err
+    assert again.code == 2 and "contains a model" in again.err
 
 
 def test_what_was_not_exported_or_is_broken_is_refused_in_one_line(

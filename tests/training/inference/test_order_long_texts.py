@@ -72,8 +72,7 @@ def test_sentences_that_are_cut_are_named_and_it_is_no_failure(suffix: str, fold
     result = run_command("order", "--model", folder, source, "--output", target)
     assert result.code == 0
     assert result.err == (
-        "sentence-ordering: note: 3 sentences, in 2 of 3 stories, are too long for this model: "
-        "only their beginnings were read\n"
+        "sentence-ordering: note: 3 sentences, in 2 of 3 stories, were truncated: they are too long for this model\n"
     )
     rows: list[dict[str, Any]]
     if suffix == ".txt":

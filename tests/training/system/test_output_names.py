@@ -87,12 +87,12 @@ def test_an_output_over_an_input_is_refused(
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """What was loaded or read, if anything."""
-    from dataset_builder import readers
+    from dataset_builder import story_files
     from modeling_sentence_ordering import SentenceOrderingModel
 
     calls: list[str] = []
     monkeypatch.setattr(SentenceOrderingModel, "from_pretrained", lambda *_, **__: calls.append("model"))
-    monkeypatch.setattr(readers, "open_bytes", lambda *_, **__: calls.append("stories"))
+    monkeypatch.setattr(story_files, "open_bytes", lambda *_, **__: calls.append("stories"))
     return lambda: calls
 
 

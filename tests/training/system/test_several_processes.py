@@ -236,13 +236,12 @@ def test_a_run_of_two_processes_is_not_resumed_by_one_that_does_other_steps(
         (["--data", "missing.jsonl", "--output_dir", "new"], "missing.jsonl: no such file"),
         pytest.param(
             ["--data", "stories.jsonl", "--output_dir", "."],
-            "--output_dir . is not empty: choose another, or --overwrite_output_dir to replace what is there, "
-            "or --resume_from_checkpoint to go on",
+            "--output_dir . is not empty",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             ["--data", "stories.jsonl", "--output_dir", "new", "--learning_rat", "1"],
-            "there is no --learning_rat; did you mean --learning_rate? (see sentence-ordering train --help)",
+            "--learning_rat; did you mean --learning_rate?",
             marks=pytest.mark.slow,
         ),
     ],
@@ -250,9 +249,10 @@ def test_a_run_of_two_processes_is_not_resumed_by_one_that_does_other_steps(
 def test_bad_input_is_told_once_and_ends_all_processes(shared: Path, flags: list[str], complaint: str) -> None:
     ended = together(shared, "-m", "training.commands.command_line", "train", "--encoder", "still-bert", *flags)
     assert ended.code != 0
-    assert ended.said == [f"sentence-ordering: {complaint}"]
+    (line,) = ended.said
+    assert complaint in line
     assert "exitcode  : 2 " in ended.err
-    assert f"traceback : {complaint}" in ended.err  # in the last lines of what torchrun says
+    assert f"traceback : {line.removeprefix('sentence-ordering: ')}" in ended.err  # in torchrun's summary
     assert not (shared / "new").exists()
 
 
@@ -260,17 +260,9 @@ def test_what_trains_in_one_process_is_refused_in_several(shared: Path, monkeypa
     monkeypatch.chdir(shared)
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = run_command("train", *ENCODERS["rnn"], "--framework", "poutyne", "--data", "sample", "--output_dir", "new")
-    assert (result.code, result.err) == (
-        2,
-        "sentence-ordering: --framework poutyne trains in one process, and 2 were started: start one without torchrun, "
-        "or try trainer or lightning\n",
-    )
+    assert result.code == 2 and "--framework poutyne" in result.err and "torchrun" in result.err
     result = run_command("compare", "--encoders", "rnn", "--data", "sample", "--output_dir", "new")
-    assert (result.code, result.err) == (
-        2,
-        "sentence-ordering: compare starts a process for each of its runs, and 2 of it were started: start one without "
-        "torchrun\n",
-    )
+    assert result.code == 2 and "torchrun" in result.err
     assert not Path("new").exists()
 
 
