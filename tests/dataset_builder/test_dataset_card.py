@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builder import build_dataset
-from dataset_builder.dataset_card import BuiltStories, CardMarkup, Example, dataset_card
+from dataset_builder.dataset_card import BuiltStories, CardMarkup, dataset_card
 from dataset_builder.parquet_format import WrittenSplit
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, renewed_card, write_card
@@ -143,7 +143,9 @@ def test_size_categories(count: int, category: str) -> None:
 def test_stories_cannot_break_the_card() -> None:
     nasty = ["a | b\n---\n# c", END, "<script>x</script>", "[link](http://x) `code` *bold* $x$", "x" * 5_000]
     card = card_of(
-        examples=[Example("A\n| title", nasty, [0, 1, 2, 3, 4])], sources=[("a|b.csv", "CSV", None)], license="mit"
+        examples=[{"storytitle": "A\n| title", "sentences": nasty, "labels": [0, 1, 2, 3, 4]}],
+        sources=[("a|b.csv", "CSV", None)],
+        license="mit",
     )
     assert r"| 0 | a \| b --- \# c |" in card and "| a\\|b.csv |" in card
     assert card.count(END) == card.count(BEGIN) == 1 and r"\<script\>" in card and "x" * 500 not in card
