@@ -1,4 +1,4 @@
-"""The card of a built data set: what the Hub reads, and what a person does."""
+"""The card of a built data set: metadata and text."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_examples_need_a_licence_and_are_of_the_first_split(tmp_path: Path) -> N
     assert check_card(card.content, "dataset") == ([], [])
 
 
-def test_kept_splits_and_shared_stories_are_told(tmp_path: Path) -> None:
+def test_the_card_states_kept_splits_and_shared_stories(tmp_path: Path) -> None:
     same = [4, 3, 2]
     sources = [write_stories(tmp_path / f"{split}.jsonl", same) for split in ("train", "test")]
     build_dataset(sources, tmp_path / "built", markup=MARKUP)
