@@ -313,6 +313,7 @@ def test_a_paragraph_is_cut_into_sentences(page: Page) -> None:
     assert sorted(shown(page)) == sorted(sentences)
 
 
+@pytest.mark.slow
 def test_a_space_runs_without_our_packages(model: Path, answer: Any, open_page: Opener) -> None:
     space = model.parent / "my-space"
     write_space(space, str(model), examples())
