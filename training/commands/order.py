@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_builder import UserError, format_of_file
+from training.inference.story_input import input_files, input_records
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
 from .parsing import ArgumentParser, add_recipe_flags, describe
-from .story_input import input_files, input_records
 
 if TYPE_CHECKING:
     from modeling_sentence_ordering import AnswerOptions

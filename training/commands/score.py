@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_builder import UserError
+from training.inference.story_input import input_records
 from training.system.console import PROGRAM, complain, note, say, show
 from training.system.output_names import check_apart, check_file_name
 
 from .parsing import ArgumentParser, add_recipe_flags, describe
-from .story_input import input_records
 
 if TYPE_CHECKING:
     from training.inference.ordering import OrderedStory
