@@ -74,7 +74,7 @@ def test_imports_point_down() -> None:
         ("def f():\n    from training.commands import order", "training.frameworks.lightning"),
         ("from ..poutyne.adapters import model_loss", "training.frameworks.lightning"),
         ("from .lightning import module", "training.frameworks"),
-        ("import training.runs.session", "training.system"),
+        ("import training.runs.run_recipe", "training.system"),
     ],
 )
 def test_an_import_that_points_up_is_found(code: str, package: str) -> None:

@@ -16,7 +16,7 @@ from training.inference.story_input import input_files, input_records
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
-from .parsing import ArgumentParser, add_recipe_flags, describe
+from .parsing import ArgumentParser, add_recipe_flags, set_help
 
 if TYPE_CHECKING:
     from modeling_sentence_ordering import AnswerOptions
@@ -87,7 +87,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="torch",
         help="library that computes the scores; onnx and onnx-int8 need the files that export writes",
     )
-    describe(
+    set_help(
         parser,
         "Put shuffled sentences in order. Text has one sentence per line and a blank line between stories; without "
         "INPUT it is read from standard input.",
