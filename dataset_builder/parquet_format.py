@@ -88,7 +88,7 @@ def open_parquet(
         table = pq.ParquetFile(stream, **options)
         names = table.schema_arrow.names
         columns = story_columns(names, file, prose=prose)
-        columns += [group_by] if group_by in names and group_by not in columns else []
+        columns += [name for name in names if name == group_by and name not in columns]
         if repeated := repeated_columns(table.metadata, columns):
             table = pq.ParquetFile(stream, **options, read_dictionary=repeated)
     except Exception as error:
