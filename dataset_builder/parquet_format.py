@@ -52,17 +52,22 @@ class WrittenSplit:
 
 
 def parquet_records(
-    stream: IO[bytes], file: str, *, prose: bool = False, rows: tuple[int, int] | None = None
+    stream: IO[bytes],
+    file: str,
+    *,
+    prose: bool = False,
+    group_by: str | None = None,
+    rows: tuple[int, int] | None = None,
 ) -> Records:
     """The rows of an open file, with the columns from which a story is read.
 
     Args:
-        stream, file, prose: as in `open_parquet`.
+        stream, file, prose, group_by: as in `open_parquet`.
         rows: first row, counted from 1, and last row, inclusive; None: all.
     """
     row = 0
     try:
-        table, columns = open_parquet(stream, file, prose=prose)
+        table, columns = open_parquet(stream, file, prose=prose, group_by=group_by)
         for row, batch in _batches(table, columns, rows or (1, table.metadata.num_rows)):  # noqa: B007, for the error
             for part in bounded(batch):
                 for record in part.to_pylist():
@@ -89,7 +94,7 @@ def _batches(table: pq.ParquetFile, columns: list[str], rows: tuple[int, int]) -
 
 
 def open_parquet(
-    stream: IO[bytes], file: str, *, prose: bool = False, remote: bool = False
+    stream: IO[bytes], file: str, *, prose: bool = False, remote: bool = False, group_by: str | None = None
 ) -> tuple[pq.ParquetFile, list[str]]:
     """An open file, and its columns from which a story is read.
 
@@ -98,6 +103,7 @@ def open_parquet(
         file: its name, for messages.
         prose: whether a column of prose is split into sentences.
         remote: request a row group's columns at once, instead of reading a part after the other as from a disk.
+        group_by: a column to read in addition, if there is one of this name.
 
     Raises:
         BadRecord: it is not Parquet, unpacks to more than the limit, or has no column of sentences.
@@ -108,7 +114,9 @@ def open_parquet(
     options: dict[str, Any] = {"pre_buffer": True} if remote else {"pre_buffer": False, "buffer_size": 1 << 16}
     try:
         table = pq.ParquetFile(stream, **options)
-        columns = story_columns(table.schema_arrow.names, file, prose=prose)
+        names = table.schema_arrow.names
+        columns = story_columns(names, file, prose=prose)
+        columns += [name for name in names if name == group_by and name not in columns]
         if repeated := repeated_columns(table.metadata, columns):
             table = pq.ParquetFile(stream, **options, read_dictionary=repeated)
     except Exception as error:

@@ -6,15 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_file, read_stories
+from dataset_builder import UserError, format_of_file
+from training.inference.story_input import input_files, input_records
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
-from .parsing import ArgumentParser, add_recipe_flags, describe
+from .parsing import ArgumentParser, add_recipe_flags, set_help
 
 if TYPE_CHECKING:
     from training.inference.ordering import OrderedStory
@@ -49,6 +49,25 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="K",
         at_least=1,
     )
+    parser.add_number(
+        "--ties",
+        "do not assert an order of which the model is less sure than P: sentences between which it is not are one "
+        "layer, bracketed in text, and 'layers' in other formats",
+        metavar="P",
+        kind=float,
+        above=0.5,
+        at_most=1,
+    )
+    parser.add_argument(
+        "--pairwise",
+        action="store_true",
+        help="add the probabilities of all pairs: that sentence i comes before sentence j",
+    )
+    parser.add_argument(
+        "--show_moves",
+        action="store_true",
+        help="mark the sentences that moved: as few as possible; 'moved' in formats other than text",
+    )
     parser.add_argument(
         "--bf16",
         action="store_true",
@@ -62,7 +81,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="library that computes the scores; onnx and onnx-int8 need the files that export writes",
     )
     _add_engine_arguments(parser)
-    describe(
+    set_help(
         parser,
         "Put shuffled sentences in order. Text has one sentence per line and a blank line between stories; without "
         "INPUT it is read from standard input.",
@@ -70,6 +89,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             "order --model my-first-model stories.txt",
             "order --model me/my-first-model stories.csv --output ordered.jsonl --num_permutations 8",
             "order --model me/my-first-model folder_of_stories --output folder_of_answers --engine ray",
+            "order --model my-first-model my_text.txt --ties 0.8 --show_moves",
         ],
         writes="Without --output, the ordered sentences to standard output, as text for text and as JSON lines for "
         "other inputs; messages go to standard error. With --output, the file, which appears when it is complete; "
@@ -153,18 +173,23 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     from training.inference.order_batches import OrderStories
 
     if options.output is not None:
-        format_of(options.output)
-    inputs = _inputs(options.input)
-    records = chain.from_iterable([_records(path, options.split_sentences) for path in inputs])
+        output_format = format_of(options.output)
+    elif options.input is None or {format_of_file(path, path) for path in input_files(options.input)} == {"text"}:
+        output_format = "text"
+    else:
+        output_format = "jsonl"
+    if options.pairwise and output_format == "text":
+        raise UserError("--pairwise cannot be written as text: add --output FILE.jsonl, .csv or .parquet")
+    records = input_records(options.input, split_sentences=options.split_sentences)
     order = OrderStories(options.model, **_order_options(options))
     answers = counter.counted(order.answers(records, read_ahead=options.input is not None))
     if options.output is not None:
-        write_file(tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
+        progress = tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1)
+        write_file(progress, options.output, order.answer_options.keys)
         say(f"wrote {options.output}: {counter.total:,} stories")
-        return _next(order.config, is_text=format_of(options.output) == "text")
-    text = options.input is None or all(format_of_file(path, path) == "text" for path in inputs if path is not None)
+        return _next(order.config, is_text=output_format == "text")
     try:
-        write_stream(answers, sys.stdout, "text" if text else "jsonl")
+        write_stream(answers, sys.stdout, output_format)
     except BrokenPipeError:
         drop_output()  # the reader has stopped, which is not an error
         counter.failed = 0
@@ -190,7 +215,7 @@ def _write_with_ray(options: argparse.Namespace, counter: _Counter) -> str:
     from training.system.run_lock import only_run_in
 
     check_installed()
-    inputs = [path for path in _inputs(options.input) if path is not None]
+    inputs = input_files(options.input)
     config = OrderStories(options.model, **_order_options(options)).config  # reports a bad model here
     folder = Path(options.output)
     with only_run_in("--output", folder):
@@ -222,42 +247,8 @@ def _write_with_ray(options: argparse.Namespace, counter: _Counter) -> str:
 
 
 def _order_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("backend", "bf16", "batch_size", "batch_tokens", "num_permutations")
-    return {name: getattr(options, name) for name in names}
-
-
-def _inputs(path: str | None) -> list[str | None]:
-    """The files of a folder, or the one input; None is standard input."""
-    if path is not None and os.path.isdir(path):
-        return [*files_in_folder(path)]
-    return [path]
-
-
-def _records(path: str | None, split_sentences: str | None) -> Iterator[Story | BadRecord]:
-    """The stories of the input, and its bad records at their positions."""
-    errors: list[BadRecord] = []
-    if path is None and sys.stdin.isatty():
-        complain("type one sentence per line, with a blank line between stories; Ctrl-D ends the input")
-    stories = read_stories(
-        sys.stdin if path is None else path, as_given=True, on_error=errors.append, split_sentences=split_sentences
-    )
-    return _merged(stories, errors, path)
-
-
-def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None) -> Iterator[Story | BadRecord]:
-    """Raises UserError for an input without a story; standard input may be empty."""
-    some = False
-    for story in stories:
-        yield from errors
-        errors.clear()
-        yield story
-        some = True
-    if not some and errors:
-        others = f"; the other {len(errors) - 1:,} records have errors as well" if len(errors) > 1 else ""
-        raise UserError(f"{errors[0]}{others}")
-    if not some and path is not None:
-        raise UserError(f"no stories in {path}")
-    yield from errors
+    names = ("backend", "bf16", "batch_size", "batch_tokens", "num_permutations", "pairwise", "ties")
+    return {"moves": options.show_moves, **{name: getattr(options, name) for name in names}}
 
 
 class _Counter:

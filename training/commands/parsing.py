@@ -33,10 +33,17 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, "formatter_class": HelpFormatter, **options})
 
     def add_number(
-        self, flag: str, help: str, *, default: int | None = None, metavar: str = "N", **limits: int
+        self,
+        flag: str,
+        help: str,
+        *,
+        kind: type = int,
+        default: int | None = None,
+        metavar: str = "N",
+        **limits: float,
     ) -> None:
-        """Adds a flag whose value is a whole number within limits; see `Limits`."""
-        number = Setting(flag.removeprefix("--"), int, limits=Limits(**limits))
+        """Adds a flag whose value is a number within limits; see `Limits`."""
+        number = Setting(flag.removeprefix("--"), kind, limits=Limits(**limits))
         self.add_argument(flag, type=number.parse_flag, default=default, metavar=metavar, help=help)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -66,7 +73,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise SystemExit(BAD_INPUT)
 
 
-def describe(parser: argparse.ArgumentParser, description: str, *, examples: Sequence[str], writes: str) -> None:
+def set_help(parser: argparse.ArgumentParser, description: str, *, examples: Sequence[str], writes: str) -> None:
     """Sets the description of a command and what follows its flags in `--help`.
 
     Args:

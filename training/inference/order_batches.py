@@ -8,8 +8,9 @@ from functools import partial
 from math import isnan
 from typing import Any
 
-from dataset_builder import BadRecord, Story
+from dataset_builder import BadRecord, Story, UserError
 from dataset_builder.story import FIXED_POINTS, story_from_record
+from modeling_sentence_ordering import AnswerOptions
 
 from .answers import record
 from .ordering import BATCH_TOKENS, OrderedStory, order_stories
@@ -55,6 +56,10 @@ class OrderStories:
         backend: `torch`, `onnx` or `onnx-int8`; the latter two need the files that `export` writes.
         bf16: compute in bfloat16.
         batch_size, batch_tokens, num_permutations: see `score_stories`.
+        pairwise, ties, moves: see `AnswerOptions`.
+
+    Raises:
+        UserError: the model cannot be loaded, or is not calibrated, which `pairwise` and `ties` need.
     """
 
     def __init__(
@@ -66,9 +71,17 @@ class OrderStories:
         batch_size: int | None = None,
         batch_tokens: int | None = BATCH_TOKENS,
         num_permutations: int = 1,
+        pairwise: bool = False,
+        ties: float | None = None,
+        moves: bool = False,
     ) -> None:
         loaded, tokenizer = load_model(model, backend=backend, bf16=bf16)
         self.config = loaded.config
+        self.answer_options = AnswerOptions(pairwise=pairwise, ties=ties, moves=moves)
+        try:
+            self.answer_options.check_calibration(self.config.confidence_temperature)
+        except ValueError as error:
+            raise UserError(f"--model {model}: {error}") from None
         self._order = partial(
             order_stories,
             loaded,
@@ -76,6 +89,7 @@ class OrderStories:
             batch_size=batch_size,
             batch_tokens=batch_tokens,
             num_permutations=num_permutations,
+            answer_options=self.answer_options,
         )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -87,12 +101,13 @@ class OrderStories:
 
         Returns:
             The other columns unchanged, and `sentences` in the predicted order, `order`, `scores`, `confidence`,
-            `truncated` and `error`, with None where a value is missing. A bad record has an error only.
+            `truncated`, `error` and what was asked for in addition, with None where a value is missing. A bad record
+            has an error only.
         """
         columns = {str(name): list(values) for name, values in batch.items()}
         rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
         answers = [record(answer) for answer in self.answers(_story(row, i) for i, row in enumerate(rows, start=1))]
-        results = {name: [answer.get(name) for answer in answers] for name in RESULTS}
+        results = {name: [answer.get(name) for answer in answers] for name in (*RESULTS, *self.answer_options.keys)}
         kept = {name: values for name, values in columns.items() if name not in FIXED_POINTS}
         return {**kept, **results}
 

@@ -20,7 +20,7 @@ from typing import Any
 from dataset_builder import UserError
 from dataset_builder.file_parts import FilePart, plan_parts, read_part
 from dataset_builder.file_writing import UNFINISHED
-from training.models.repository import read_json, write_json
+from training.models.model_folder import read_json, write_json
 from training.system.errors import CommandFailed
 
 from .answers import record, write_rows
@@ -220,7 +220,7 @@ class OrderPart:
                 raise CommandFailed(f"{part.name}, rows {part.rows or 'all'}: the worker was lost {_TRIES} times")
             stream.write(b".")
         counts: dict[str, Any] = {"records": 0, "failed": 0, "truncated": 0, "stories_truncated": 0, "first_error": ""}
-        write_rows(self._rows(part, counts), str(self.output / file))
+        write_rows(self._rows(part, counts), str(self.output / file), self.order.answer_options.keys)
         summary = Summary(file, (self.output / file).stat().st_size, **counts)
         write_json(_summary_path(self.output, file), asdict(summary))
         attempts.unlink(missing_ok=True)

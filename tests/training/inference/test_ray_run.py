@@ -222,6 +222,7 @@ def test_a_whole_output_needs_no_ray(
 ) -> None:
     options = ["--output", output, "--engine", "ray", "--part_size", 5]
     given: dict[str, Any] = {"backend": "torch", "bf16": False, "batch_size": None, "batch_tokens": 8192}
+    given |= {"pairwise": False, "ties": None, "moves": False}
     work(open_run(trained, folder, output, **given), trained)
     monkeypatch.setattr("training.inference.ray_cluster.find_spec", lambda name: name)
     done = order(trained, folder, *options)
