@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
+import secrets
+import site
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -57,15 +60,17 @@ def connected(address: str | None = None) -> Iterator[None]:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the context warns of defaults of its own
+        ray.data.DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         yield
         return
-    with _started(address):
-        try:
+    try:
+        with _started(address):
             yield
-        finally:
-            ray.shutdown()
+    finally:
+        ray.shutdown()
 
 
 @contextmanager
@@ -77,30 +82,59 @@ def _started(address: str | None) -> Iterator[None]:
         "log_to_driver": False,
         "runtime_env": {"env_vars": _OF_WORKERS},
     }
-    folder = tempfile.mkdtemp(prefix="sentence-ordering-") if address is None else None
-    tokens = {name: os.environ.pop(name) for name in _TOKENS if name in os.environ}
-    try:
-        if address is not None:
-            ray.init(address, **common)
-        else:
-            ray.init(
-                "local",
-                num_cpus=max(_FEWEST_CPUS, os.cpu_count() or 1),
-                include_dashboard=False,
-                object_store_memory=_OBJECTS,
-                _temp_dir=folder,
-                **common,
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        where = "Ray does not start" if address is None else f"--address {address}"
-        raise CommandFailed(f"{where}: {str(error).strip().splitlines()[0]}") from error
-    finally:
-        os.environ.update(tokens)
+    local: dict[str, Any] = {
+        "num_cpus": max(_FEWEST_CPUS, os.cpu_count() or 1),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECTS,
+    }
+    with tempfile.TemporaryDirectory(prefix="sentence-ordering-", ignore_cleanup_errors=True) as folder:
+        try:
+            if address is not None:
+                ray.init(address, **common)
+            else:
+                with _environment_of_local_ray(Path(folder)), _native_messages_dropped():
+                    ray.init("local", _temp_dir=folder, **local, **common)
+                if ray.util.get_node_ip_address() != "127.0.0.1":
+                    raise OSError("it was imported before, and would listen on all network interfaces")
+        except Exception as error:  # Ray raises the class itself when a process does not start
+            where = "Ray does not start" if address is None else f"--address {address}"
+            raise CommandFailed(f"{where}: {str(error).strip().splitlines()[0]}") from error
+        yield
+
+
+@contextmanager
+def _environment_of_local_ray(home: Path) -> Iterator[None]:
+    """The environment that Ray's processes inherit: without tokens, and with a home folder that has none either.
+
+    An empty `ray_bootstrap_config.yaml` in it keeps Ray from asking for the metadata of a cloud provider.
+    """
+    (home / "ray_bootstrap_config.yaml").touch()
+    changed = {"HOME": str(home), "HF_HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
+    before = {name: os.environ.pop(name, None) for name in (*_TOKENS, *changed)}
+    os.environ.update(changed)
+    # Stays: this process shows it to the others.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         yield
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _native_messages_dropped() -> Iterator[None]:
+    """Drops what Ray's C++ code prints to standard error; failures are exceptions."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 def resources(backend: str) -> tuple[int, float]:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from tests.training.made_up import made_up_stories
 from training import OrderStories
 from training.inference.ray_cluster import connected
 
-pytest.importorskip("ray", reason="needs the extra ray")
-pytestmark = pytest.mark.slow
+# Not imported here: what makes it listen on 127.0.0.1 only is read at import.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")]
 STORIES = made_up_stories(600, shortest=2, longest=6, seed=3)
 MARK = "SENTENCE_ORDERING_TEST_CLUSTER"
 FLAGS = ("--engine", "ray", "--num_workers", "2", "--part_size", "20", "--num_permutations", "4")
@@ -125,9 +126,9 @@ def test_the_driver_is_killed(
     trained: Trained, folder: Path, expected: dict[str, list[int]], cluster: None, tmp_path: Path
 ) -> None:
     output = tmp_path / "ordered"
-    command = [sys.executable, "-m", "training.commands.command_line", "order", "--model", trained.folder, folder]
-    environment = {**os.environ, MARK: "driver"}
-    with subprocess.Popen([*command, "--output", output, *FLAGS], env=environment) as driver:
+    program = [sys.executable, "-m", "training.commands.command_line"]
+    command = [*program, "order", "--model", str(trained.folder), str(folder), "--output", str(output), *FLAGS]
+    with subprocess.Popen(command, env={**os.environ, MARK: "driver"}) as driver:
         try:
             wait_for_parts(output, 3)
             assert listens_on(processes(f"{MARK}=driver")) == {"127.0.0.1"}
