@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import rights
 from .configurations import CONFIGURATIONS, Configuration
-from .dataset_card import BuiltStories, CardMarkup, Example, dataset_card
+from .dataset_card import BuiltStories, CardMarkup, dataset_card
 from .errors import UserError
 from .file_writing import new_folder
 from .loading import Splits, plan_splits
@@ -24,7 +25,7 @@ from .splitting import warn_of_shared_stories
 if TYPE_CHECKING:
     import numpy as np
 
-_EXAMPLES = 3
+_EXAMPLES = 3  # of the first split: training data, so that the card does not show test stories
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ def build_dataset(
         configurations=tuple(configuration.name for configuration in configurations),
         shared_stories=shared,
     )
-    is_sample = rights.all_sample(sources)
+    is_sample, first = rights.all_sample(sources), next(iter(splits))
     quoted = rights.may_be_quoted(sources, license=license, allow_rocstories=allow_rocstories)
     with new_folder(output_dir) as unfinished:
         described = BuiltStories(
             sources=[(part.title, part.kind, part.split) for part in parts],
-            lengths={split: _counts(some) for split, some in lengths.items()},
+            lengths={split: dict(sorted(Counter(some.tolist()).items())) for split, some in lengths.items()},
             shared_stories=shared,
             files={
                 configuration.name: _write_configuration(unfinished / configuration.name, configuration, splits, seed)
@@ -121,7 +122,7 @@ def build_dataset(
             rocstories=rights.in_rocstories_layout(sources),
             license=license or (rights.SAMPLE_LICENSE if is_sample else None),
             language=list(language) or ([rights.SAMPLE_LANGUAGE] if is_sample else []),
-            examples=list(_examples(splits, seed)) if quoted else [],
+            examples=list(islice(_rows(CONFIGURATIONS["shuffled"], splits, first, seed), _EXAMPLES)) if quoted else [],
             repo_id=repo_id,
             markup=markup,
         )
@@ -151,22 +152,8 @@ def _lengths(splits: Splits, split: str) -> np.ndarray:
     )
 
 
-def _counts(lengths: np.ndarray) -> dict[int, int]:
-    """The number of stories by their number of sentences."""
-    import numpy as np
-
-    values, counts = np.unique(lengths, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
 def _rows(configuration: Configuration, splits: Splits, split: str, seed: int) -> Iterator[dict[str, Any]]:
     return (row for portion in splits[split] for row in configuration.rows_of_portion(portion, seed))
-
-
-def _examples(splits: Splits, seed: int) -> Iterator[Example]:
-    """The first stories of the first split: training data, so that the card does not show test stories."""
-    for row in islice(_rows(CONFIGURATIONS["shuffled"], splits, next(iter(splits)), seed), _EXAMPLES):
-        yield Example(row["storytitle"], row["sentences"], row["labels"])
 
 
 def _write_configuration(

@@ -55,15 +55,6 @@ class CardMarkup:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A story on the card: its title, its sentences in shuffled order, and the original index of each (from 0)."""
-
-    title: str
-    sentences: Sequence[str]
-    labels: Sequence[int]
-
-
-@dataclass(frozen=True)
 class BuiltStories:
     """The data set that a card describes.
 
@@ -76,7 +67,7 @@ class BuiltStories:
         is_sample: whether the stories are the bundled ones.
         rocstories: names of the sources that look like ROCStories.
         license, language: ids of the Hub, if known.
-        examples: stories to show; none unless they may be quoted.
+        examples: rows of `shuffled` to show; none unless they may be quoted.
         repo_id: id of the data set's repository on the Hub.
         markup: how the text is formatted.
     """
@@ -92,7 +83,7 @@ class BuiltStories:
     rocstories: Sequence[str] = ()
     license: str | None = None
     language: Sequence[str] = ()
-    examples: Sequence[Example] = field(default=(), repr=False)
+    examples: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     repo_id: str | None = None
     markup: CardMarkup = field(default_factory=CardMarkup, repr=False)
 
@@ -133,9 +124,9 @@ def _title(built: BuiltStories) -> str:
 def _metadata(built: BuiltStories) -> str:
     from huggingface_hub import DatasetCardData
 
-    known: dict[str, Any] = {"language": list(built.language), "license": built.license}
     data = DatasetCardData(
-        **{key: value for key, value in known.items() if value},
+        language=list(built.language) or None,
+        license=built.license,
         pretty_name=_title(built),
         size_categories=[_size_category(sum(built.stories.values()))],
         tags=["sentence-ordering", *([ROCSTORIES_TAG] if built.rocstories else [])],
@@ -220,16 +211,14 @@ def _columns(configuration: Configuration) -> str:
     return f"## Configuration `{configuration.name}`\n\n{configuration.description}\n\n{table}"
 
 
-def _examples(examples: Sequence[Example], markup: CardMarkup) -> str:
+def _examples(examples: Sequence[Mapping[str, Any]], markup: CardMarkup) -> str:
     if not examples:
         return ""
     shown = []
-    for number, example in enumerate(examples, 1):
-        rows = [
-            (str(label), _plain(text, markup)) for label, text in zip(example.labels, example.sentences, strict=True)
-        ]
-        title = _plain(example.title, markup) or f"Story {number}"
-        shown.append(f"**{title}**\n\n{_table('Label | Sentence', '---:|---', rows[:_LONGEST_TABLE])}")
+    for number, row in enumerate(examples, 1):
+        pairs = zip(row["labels"][:_LONGEST_TABLE], row["sentences"], strict=False)
+        table = _table("Label | Sentence", "---:|---", [(str(label), _plain(text, markup)) for label, text in pairs])
+        shown.append(f"**{_plain(row['storytitle'], markup) or f'Story {number}'}**\n\n{table}")
     return "\n\n".join(["## Examples", _ABOUT_EXAMPLES, *shown])
 
 

@@ -1,11 +1,9 @@
-"""The one way in which files are written here: a name never stands for half of a file.
+"""Writes files atomically; all packages write their files with this module, and it imports none of them.
 
-A file is written under a temporary name in the folder of its target, flushed to the disk, and renamed. Links are
-followed, an existing file keeps its mode, and a device, a FIFO or a socket is written to instead of being replaced.
-What is unfinished is removed after an exception, SIGTERM and SIGHUP. A full disk is an `OSError` that names the target
-and the space, whichever library met it.
-
-Every package may import this module, and it imports none of them.
+A file is written under a temporary name in the folder of its target, flushed to the disk, and renamed. Symbolic links
+are followed, an existing file keeps its mode, and a device, a FIFO or a socket is written to instead of being replaced.
+Unfinished files are removed after an exception, SIGTERM and SIGHUP. If the disk is full, the error is an `OSError` that
+names the target and the free space, whichever library raised it.
 """
 
 from __future__ import annotations
@@ -26,41 +24,41 @@ from typing import Any
 
 StrPath = str | os.PathLike[str]
 UNFINISHED = "unfinished"
-"""Is in the name of everything that is being written."""
+"""Part of the name of every unfinished file and folder."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What libraries say that do not raise an OSError: those in Rust, and torch, which writes its archives in C++.
+# Messages of libraries that do not raise an OSError: those in Rust, and torch, which writes its archives in C++.
 _FULL_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_to_remove: dict[Path, int] = {}  # what is unfinished, and the process that writes it
+_to_remove: dict[Path, int] = {}  # unfinished path: id of the process that writes it
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Writes a text file as UTF-8, line ends as they are."""
+    """Writes a text file as UTF-8, with the line ends of the text."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: StrPath, content: bytes) -> None:
-    """Writes a file."""
+    """Writes a file from bytes."""
     with new_file(path) as unfinished:
         unfinished.write_bytes(content)
 
 
 @contextmanager
 def new_file(path: StrPath) -> Iterator[Path]:
-    """Gives an empty file to write to; it becomes `path` in the end, and is removed after an exception.
+    """Yields an empty file to write to, which is renamed to `path` at the end, or removed after an exception.
 
     Raises:
-        OSError: about `path`, whatever the file was called meanwhile.
+        OSError: naming `path`, not the temporary file.
     """
     target = Path(os.path.realpath(path))
     with errors_about(path):
         special = _special(path)
         unfinished = _create(target.parent if special is None else Path(tempfile.gettempdir()), target)
-    with _removed_in_the_end(unfinished), errors_about(path):
+    with _removed_at_the_end(unfinished), errors_about(path):
         mode = stat.S_IMODE(os.stat(unfinished).st_mode)
         yield unfinished
         if special is None:
-            os.chmod(unfinished, mode)  # safetensors makes a new file, which nobody else may read
+            os.chmod(unfinished, mode)  # safetensors makes a new file that other users may not read
             settle(unfinished, target)
         else:
             _write_through(unfinished, path, special)
@@ -68,29 +66,29 @@ def new_file(path: StrPath) -> Iterator[Path]:
 
 @contextmanager
 def staged(folder: StrPath) -> Iterator[Path]:
-    """Gives a new folder inside of this one, for files that `settle` moves; it is gone in the end.
+    """Yields a temporary folder inside of `folder`, for files that `settle` moves; it is removed at the end.
 
     Raises:
-        OSError: about `folder`.
+        OSError: naming `folder`.
     """
     folder = Path(folder)
     with errors_about(folder):
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder, prefix=f".{UNFINISHED}-"))
-    with _removed_in_the_end(staging), errors_about(folder):
+    with _removed_at_the_end(staging), errors_about(folder):
         yield staging
 
 
 @contextmanager
 def new_folder(folder: StrPath, *, replaces: bool = False) -> Iterator[Path]:
-    """Gives an empty folder to fill; it becomes `folder` in the end, unless it is removed.
+    """Yields an empty folder to fill, which is renamed to `folder` at the end, unless the caller has removed it.
 
     Args:
-        folder: its parents are made; without `replaces` it must be missing or empty.
-        replaces: whether what is there is removed, when the new folder is whole.
+        folder: its parents are created; without `replaces` it must not exist, or be empty.
+        replaces: whether an existing folder is removed, once the new one is complete.
 
     Raises:
-        OSError: about `folder`.
+        OSError: naming `folder`.
     """
     whole = Path(os.path.realpath(folder))
     with errors_about(folder):
@@ -98,7 +96,7 @@ def new_folder(folder: StrPath, *, replaces: bool = False) -> Iterator[Path]:
         staging = whole.parent / _temporary_name(whole)
         staging.mkdir()
         old = whole.parent / _temporary_name(whole)
-    with _removed_in_the_end(old), _removed_in_the_end(staging), errors_about(folder):
+    with _removed_at_the_end(old), _removed_at_the_end(staging), errors_about(folder):
         yield staging
         if staging.exists():
             for file in staging.rglob("*"):
@@ -113,7 +111,7 @@ def new_folder(folder: StrPath, *, replaces: bool = False) -> Iterator[Path]:
 
 
 def settle(made: StrPath, path: StrPath) -> None:
-    """Moves a finished file to its name: links are followed, a file that is there is replaced and its mode kept."""
+    """Moves a finished file to `path`: links are followed, an existing file is replaced and its mode kept."""
     target = Path(os.path.realpath(path))
     if _special(target) is not None or not _same_disk(made, target.parent):
         with new_file(target) as unfinished:
@@ -123,7 +121,7 @@ def settle(made: StrPath, path: StrPath) -> None:
         there = os.stat(target)
         os.chmod(made, stat.S_IMODE(there.st_mode))
         if hasattr(os, "chown"):
-            with suppress(OSError):  # only the administrator may give a file away
+            with suppress(OSError):  # only root may change the owner
                 os.chown(made, there.st_uid, there.st_gid)
     _flush(made)
     os.replace(made, target)
@@ -131,7 +129,7 @@ def settle(made: StrPath, path: StrPath) -> None:
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an exception, or one that led to it, reports that the disk is full."""
+    """Whether an exception, or one of its causes, reports a full disk."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -142,28 +140,20 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def no_space(path: StrPath) -> OSError:
-    """The error of a full disk: names the path, and the space where it is or was to be."""
+    """The error of a full disk, with the path and the free space there."""
     folder = Path(os.path.realpath(path))
     while not folder.exists():
         folder = folder.parent
     with suppress(OSError):
         usage = shutil.disk_usage(folder)
-        space = f" ({_in_words(usage.free)} of {_in_words(usage.total)} are free)"
+        space = f" ({usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB are free)"
         return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}{space}", os.fspath(path))
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
 
 
-def _in_words(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 @contextmanager
 def errors_about(path: StrPath) -> Iterator[None]:
-    """Errors name what was to be written: nobody knows the temporary name, and some do not even name that."""
+    """Makes errors name the path to be written, instead of a temporary name or none."""
     try:
         yield
     except Exception as error:
@@ -171,7 +161,7 @@ def errors_about(path: StrPath) -> Iterator[None]:
         is_known = isinstance(name, (str, os.PathLike)) and UNFINISHED not in os.fspath(name)
         if not is_known and disk_is_full(error):
             raise no_space(path) from error
-        # torch fails to close its archive, and tells only of that; what has led to it says why.
+        # torch reports only that it could not close its archive; the context of the error has the reason.
         reason = error.__context__ if type(error) is RuntimeError else error
         if not is_known and isinstance(reason, OSError) and reason.strerror:
             raise OSError(reason.errno, reason.strerror, os.fspath(path)) from error
@@ -179,12 +169,12 @@ def errors_about(path: StrPath) -> Iterator[None]:
 
 
 def _special(path: StrPath) -> int | str | None:
-    """How to write to what is not to be replaced: a device, a FIFO, or what standard output or error go to.
+    """The stream number or path of what must not be replaced: a device, a FIFO, or where standard output or error go.
 
-    None for a regular file, and for what is not there.
+    None for a regular file and for a missing one.
 
     Raises:
-        IsADirectoryError: if it is a folder.
+        IsADirectoryError: it is a folder.
     """
     try:
         there = os.stat(path)
@@ -213,12 +203,12 @@ def _open_existing(path: str, _: int) -> int:
 
 
 def _temporary_name(target: Path) -> str:
-    name = os.fsencode(target.name)[:100].decode("utf-8", "ignore")  # a file system has a limit for names
+    name = os.fsencode(target.name)[:100].decode("utf-8", "ignore")  # file systems limit the length of names
     return f".{name}.{UNFINISHED}-{secrets.token_hex(6)}"
 
 
 def _create(folder: Path, target: Path) -> Path:
-    """A new file that nobody had before, no link that somebody has laid out; with the mode that new files have here."""
+    """Creates a file that did not exist, nor as a link, with the mode of new files."""
     unfinished = folder / f"{_temporary_name(target)}{target.suffix[:20]}"
     os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if target.exists() else 0o666))
     return unfinished
@@ -229,7 +219,7 @@ def _same_disk(one: StrPath, other: StrPath) -> bool:
 
 
 def _flush(path: StrPath) -> None:
-    """To the disk; some file systems, and Windows for folders, do not offer it."""
+    """Flushes to the disk, where the file system supports it."""
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -239,8 +229,8 @@ def _flush(path: StrPath) -> None:
 
 
 @contextmanager
-def _removed_in_the_end(path: Path) -> Iterator[None]:
-    """Removes what is still there in the end, whether by an exception or by a signal that ends the process."""
+def _removed_at_the_end(path: Path) -> Iterator[None]:
+    """Removes the path at the end if it still exists, also after an exception or a signal that ends the process."""
     _to_remove[path] = os.getpid()
     caught = []
     if threading.current_thread() is threading.main_thread():
@@ -259,7 +249,7 @@ def _removed_in_the_end(path: Path) -> Iterator[None]:
 
 def _remove_and_end(number: int, _: Any) -> None:
     for path, process in list(_to_remove.items()):
-        if process == os.getpid():  # one that was forked meanwhile has nothing to remove
+        if process == os.getpid():  # a forked process removes nothing
             _remove(path)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

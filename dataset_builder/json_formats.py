@@ -15,6 +15,7 @@ from typing import IO, Any
 from .errors import UserError
 from .line_formats import Record, Records
 from .story import BadRecord, is_blank, plain_name
+from .unpacking import split_compression
 
 LARGEST_DOCUMENT = 2**28
 """Maximum size of a JSON document, in bytes: it is in memory as a whole."""
@@ -89,6 +90,9 @@ def _is_unordered_notebook(document: Any) -> bool:
 
 def notebook_records(rows: Iterator[tuple[int, list[str]] | BadRecord], file: str) -> Records:
     """The notebooks of AI4Code, one for each row of `train_orders.csv`, from the folder `train` beside it."""
+    if split_compression(file)[1]:  # its content would not tell that a notebook has changed, see `file_key`
+        yield BadRecord(file, None, "the orders of notebooks are not read from a compressed file: unpack it")
+        return
     for item in rows:
         try:
             if isinstance(item, BadRecord):

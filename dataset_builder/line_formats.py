@@ -152,14 +152,15 @@ def text_records(lines: Lines, *, prose: bool = False) -> Records:
     for row, line in lines.without_ends():
         if isinstance(line, BadRecord):
             yield line
-            broken = True
+            broken = not line_ends_story
             continue
         if not is_blank(line):
             start = start if block else row
-            pieces = [piece for piece in _EOS.split(line) if not is_blank(piece)]
+            pieces = [piece for piece in _EOS.split(line) if not is_blank(piece)] if "<" in line else [line]
             if joined is None:
                 joined = len(pieces) > 1
                 line_ends_story = line_ends_story or joined
+                broken = broken and not joined
             if len(pieces) > 1 and not joined:
                 yield BadRecord(lines.file, row, "sentences joined with <eos>, but the first line has none")
                 broken = True

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isnan
 from pathlib import PurePath
 from typing import Any
@@ -221,7 +222,7 @@ def story_from_record(
         SingleSentence: there is one, unless `as_given`.
     """
     try:
-        if not {"sentences", "shuf_sents", "sentence1"} & set(record):
+        if not any(name in record for name in ("sentences", "shuf_sents", "sentence1")):
             record = _with_right_ending(record)
         sentences = _sentences(record, splitter)
         if not sentences and not as_given:
@@ -244,6 +245,7 @@ def story_from_record(
     return story
 
 
+@lru_cache
 def _stem(file: str) -> str:
     return PurePath(split_compression(file)[0]).stem
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # Part of the key of every cached table: increase it when a reader's result changes.
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 
 logger = logging.getLogger(__name__)
 

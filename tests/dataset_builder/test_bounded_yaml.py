@@ -1,4 +1,4 @@
-"""A few lines of YAML cannot stand for gigabytes."""
+"""YAML that expands to gigabytes is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `build_dataset` writes: the rows of the script, in a folder that plain `load_dataset` loads anywhere."""
+"""`build_dataset` writes the rows of the script to a folder that `load_dataset` loads without a script."""
 
 from __future__ import annotations
 

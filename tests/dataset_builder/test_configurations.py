@@ -1,4 +1,4 @@
-"""The shuffles: real ones, the same in every process, and the guide's own."""
+"""The shuffles of both configurations: random, and the same in every process."""
 
 from __future__ import annotations
 

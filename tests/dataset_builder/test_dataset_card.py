@@ -1,4 +1,4 @@
-"""The card of a built data set: what the Hub reads, and what a person does."""
+"""The card of a built data set: metadata and text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builder import build_dataset
-from dataset_builder.dataset_card import BuiltStories, CardMarkup, Example, dataset_card
+from dataset_builder.dataset_card import BuiltStories, CardMarkup, dataset_card
 from dataset_builder.parquet_format import WrittenSplit
 from model_card.markdown import as_text
 from model_card.renewal import BEGIN, END, HINT, renewed_card, write_card
@@ -109,7 +109,7 @@ def test_examples_need_a_licence_and_are_of_the_first_split(tmp_path: Path) -> N
     assert check_card(card.content, "dataset") == ([], [])
 
 
-def test_kept_splits_and_shared_stories_are_told(tmp_path: Path) -> None:
+def test_the_card_states_kept_splits_and_shared_stories(tmp_path: Path) -> None:
     same = [4, 3, 2]
     sources = [write_stories(tmp_path / f"{split}.jsonl", same) for split in ("train", "test")]
     build_dataset(sources, tmp_path / "built", markup=MARKUP)
@@ -143,7 +143,9 @@ def test_size_categories(count: int, category: str) -> None:
 def test_stories_cannot_break_the_card() -> None:
     nasty = ["a | b\n---\n# c", END, "<script>x</script>", "[link](http://x) `code` *bold* $x$", "x" * 5_000]
     card = card_of(
-        examples=[Example("A\n| title", nasty, [0, 1, 2, 3, 4])], sources=[("a|b.csv", "CSV", None)], license="mit"
+        examples=[{"storytitle": "A\n| title", "sentences": nasty, "labels": [0, 1, 2, 3, 4]}],
+        sources=[("a|b.csv", "CSV", None)],
+        license="mit",
     )
     assert r"| 0 | a \| b --- \# c |" in card and "| a\\|b.csv |" in card
     assert card.count(END) == card.count(BEGIN) == 1 and r"\<script\>" in card and "x" * 500 not in card

@@ -1,4 +1,4 @@
-"""A file has its name only when it is whole, and nothing of the user's is replaced that is not a file."""
+"""Files are written atomically, and devices, FIFOs and links are not replaced."""
 
 from __future__ import annotations
 

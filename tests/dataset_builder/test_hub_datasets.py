@@ -1,4 +1,4 @@
-"""Data sets whose card names files that are not theirs."""
+"""Data sets whose card names files outside of them are refused."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_card(path: Path, configuration: dict[str, Any], private: Path) -> None:
-    told = {"configs": [{"config_name": "default", "data_files": "own.jsonl"}, {"config_name": "b", **configuration}]}
-    text = yaml.safe_dump(told).replace("{private}", str(private))
+    metadata = {
+        "configs": [{"config_name": "default", "data_files": "own.jsonl"}, {"config_name": "b", **configuration}]
+    }
+    text = yaml.safe_dump(metadata).replace("{private}", str(private))
     path.write_text(text if path.suffix == ".yaml" else f"---\n{text}---\n# Stories\n")
 
 
@@ -93,7 +95,7 @@ def test_a_damaged_card_is_one_line(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_card_that_stands_for_gigabytes_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+def test_a_card_that_expands_to_gigabytes_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
     (folder / "README.md").write_text(f"---\nconfigs: []\n{BOMBS[name]}---\n")
     with pytest.raises(ValueError, match="metadata in README.md is damaged"):
         load_stories([str(folder)], cache_dir=tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""Text that shows nothing, byte-order marks, and line ends of every kind, in every reader."""
+"""Invisible text, byte-order marks and line ends, in every reader."""
 
 from __future__ import annotations
 

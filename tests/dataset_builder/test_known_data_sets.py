@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,10 @@ def test_ai4code(tmp_path: Path) -> None:
     assert load_all([str(orders)])["sentences"][1] == ["new", "1", "3"], "not from the cache"
     with pytest.raises(BadRecord, match=r"train_orders\.csv"):
         list(read_stories(tmp_path / "train" / "n1.json"))
+    packed = tmp_path / "train_orders.csv.gz"
+    packed.write_bytes(gzip.compress(orders.read_bytes()))
+    with pytest.raises(BadRecord, match="unpack"):
+        load_all([str(packed)])
     (tmp_path / "train" / "n2.json").write_text("{")
     bad = [["n1", "c1 c9"], ["n2", "c1"], ["../x", "c1"], ["n3", "c1"]]
     write_rows(orders, ["id", "cell_order"], [*bad, ["n1", "c1 c3"]])
@@ -161,6 +166,11 @@ def test_sentences_joined_with_eos_are_a_story_in_each_line(tmp_path: Path) -> N
     expected = [["a b .", "c d ."], ["e .", "f .", "g ."], ["h .", "i ."]]
     assert sentences_of(tmp_path / "s.txt") == sentences_of(tmp_path / "s.txt", as_given=True) == expected
     assert [story.row for story in read_stories(tmp_path / "s.txt")] == [1, 3, 4]
+    for content, row in ((b"\xff\na <eos> b\nc <eos> d\n", 1), (b"a <eos> b\n\xff <eos> x\nc <eos> d\n", 2)):
+        (tmp_path / "s.txt").write_bytes(content)
+        bad: list[BadRecord] = []
+        assert len(list(read_stories(tmp_path / "s.txt", on_error=bad.append))) == 2, "a bad line is one bad story"
+        assert [error.row for error in bad] == [row]
     (tmp_path / "s.txt").write_text("Title\n\na <eos> b\n\nThe token is <eos>\nIt ends.\n")
     errors: list[BadRecord] = []
     stories = list(read_stories(tmp_path / "s.txt", as_given=True, on_error=errors.append))

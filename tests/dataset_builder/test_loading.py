@@ -1,4 +1,4 @@
-"""Sources: what each of them means, which splits they bring, and what becomes of the rest."""
+"""Sources: files, folders, data sets and their splits."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def split_ids(names: list[str], **sizes: Any) -> dict[str, list[str]]:
     return {split: [names[row] for row in rows] for split, rows in split_rows(len(names), **sizes).items()}
 
 
-def numbered(first: int, behind: int) -> list[str]:
-    return [f"id{number}" for number in range(first, behind)]
+def numbered(first: int, stop: int) -> list[str]:
+    return [f"id{number}" for number in range(first, stop)]
 
 
 STORIES = [["It rained.", "She opened an umbrella."], ["He baked.", "They ate."]]
@@ -167,7 +167,7 @@ def test_a_saved_data_set_is_a_source(write_roc: WriteRoc, tmp_path: Path) -> No
 
 
 def test_an_id_of_the_hub_is_loaded_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Hub stands in for itself: what is checked is what we ask it for, and what we make of the answer."""
+    """Without a Hub: checks the arguments of `load_dataset`, and how its answer is used."""
     asked = []
 
     def load_dataset(source: str, **arguments: bool) -> datasets.DatasetDict:

@@ -1,4 +1,4 @@
-"""A small Parquet file is refused, or read within bounds, whatever it would unpack to."""
+"""A small Parquet file that unpacks to gigabytes is refused, or read within bounds of memory."""
 
 from __future__ import annotations
 

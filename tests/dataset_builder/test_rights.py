@@ -1,4 +1,4 @@
-"""What counts as ROCStories, and what may be done with it."""
+"""Which stories count as ROCStories, and which may be quoted and published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundled stories: enough, of the right layout, and each on its own."""
+"""The bundled stories: number, layout, and no duplicates."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_data_files_are_looked_up_in_the_working_directory_first(
     write_roc(9, "sample/sample_stories.csv")
     assert ids(load_script(data_files="sample/sample_stories.csv")) == expected_ids(9)
     (tmp_path / "sample" / "sample_stories.csv").unlink()
-    # Nothing of this name here any more, but beside the script.
+    # The file is no longer in the working directory, but in the folder of the script.
     assert sum(map(len, load_script(data_files="sample/sample_stories.csv").values())) >= 320
     with pytest.raises(FileNotFoundError, match=r"data_files: here/storys\.csv: no such file; did you mean .*stories"):
         load_script(data_files="here/storys.csv")
@@ -306,7 +306,7 @@ def test_the_class_takes_relative_paths_and_settings(
 
 
 def test_data_files_of_a_web_server(write_roc: WriteRoc, tmp_path: Path) -> None:
-    """In a process of its own, because the tests' own is told to stay offline."""
+    """In a process of its own, because the process of the tests is offline."""
     write_roc(20)
     code = (
         "import sys; from dataset_builder import ShuffledRocstories\n"

@@ -1,4 +1,4 @@
-"""Cached tables: found by the content of what was read, made again if damaged, elsewhere if they cannot be written."""
+"""Cached tables: found by content, written again if damaged, in a temporary folder if the cache is not writable."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def first_words(source: Path | str) -> set[str]:
     return {sentences[0].split()[0] for sentences in load_all([str(source)])["sentences"]}
 
 
-def test_files_of_equal_name_size_and_time_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_equal_name_size_and_time_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for word in ("Here", "This"):
         write(tmp_path / word / "stories.txt", word)
         monkeypatch.chdir(tmp_path / word)
@@ -54,7 +54,7 @@ def test_a_file_that_is_extracted_over_itself_is_read_again(tmp_path: Path) -> N
         assert first_words(write(tmp_path / "stories.txt", word)) == {word}
 
 
-def test_folders_are_told_apart_by_the_content_of_their_files(tmp_path: Path) -> None:
+def test_folders_are_distinguished_by_the_content_of_their_files(tmp_path: Path) -> None:
     for word in ("Here", "This"):
         write(tmp_path / "plain" / "a.txt", "Same")
         write(tmp_path / "plain" / "b.txt", word)
@@ -76,7 +76,7 @@ def test_a_built_folder_that_is_built_again_is_read_again(tmp_path: Path) -> Non
         assert any(story["sentences"][0].startswith(word) for story in others["test"])
 
 
-def test_a_saved_data_set_is_told_apart_from_another_with_the_same_fingerprint(tmp_path: Path) -> None:
+def test_a_saved_data_set_is_distinguished_from_another_with_the_same_fingerprint(tmp_path: Path) -> None:
     for word in ("Here", "This"):
         rows = datasets.Dataset.from_dict({"sentences": [[f"{word} it is.", "On."]]})
         rows._fingerprint = "equal"
@@ -160,9 +160,7 @@ def _umask() -> int:
     return mask
 
 
-def test_a_home_that_cannot_be_written_is_told_once_and_done_without(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_home_that_is_not_writable_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "stories.txt", "Here")
     (tmp_path / "home").touch()  # a file where a folder is needed: that stops root, too
     with caplog.at_level(logging.WARNING):

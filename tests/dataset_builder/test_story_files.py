@@ -1,4 +1,4 @@
-"""Every format round: what is written is what is read; and what is wrong is said with file and row."""
+"""Round trips through every format, and errors with file and row."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_spring_2016_and_other_spellings_of_the_header(tmp_path: Path) -> None:
     ]
 
 
-def test_columns_may_stand_in_any_order_beside_others(tmp_path: Path) -> None:
+def test_columns_may_be_in_any_order_among_others(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text(
         "sentence2,sentence1,other,sentence5,sentence4,sentence3,labels\nTwo.,One.,x,Five.,Four.,Three.,9\n"
@@ -286,7 +286,7 @@ def test_parquet_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
         ("s.jsonl", "{\n" + IN_JSON + "3\n" + IN_JSON.replace("One", "Eins") + '{"sentences": ["x"]}', [1, 3, 5]),
     ],
 )
-def test_reading_goes_on_behind_bad_records(
+def test_reading_continues_after_bad_records(
     tmp_path: Path, name: str, content: str | bytes, bad_rows: list[int]
 ) -> None:
     path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Stories read from Parquet in any order: each once, no more than is asked for, and what cannot be read in words."""
+"""Stories are streamed from Parquet in any order: each once, without reading other rows."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def write_parquet(path: Path, stories: list[list[str]], rows: int = 100, **colum
     return path
 
 
-def numbered(first: int, behind: int) -> list[list[str]]:
-    return [[f"Sentence {place} of story {number}." for place in range(3)] for number in range(first, behind)]
+def numbered(first: int, stop: int) -> list[list[str]]:
+    return [[f"Sentence {place} of story {number}." for place in range(3)] for number in range(first, stop)]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_seed_and_epoch_decide_the_order(stream: StoryStream) -> None:
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (39, 41), (120, 333), (498, 500), (77, 77), (200, None)])
-def test_a_stretch_is_read_without_what_stands_before_and_behind(
+def test_a_range_is_read_without_the_rows_around_it(
     stream: StoryStream, decoded: Counter[str], start: int, stop: int | None
 ) -> None:
     order = stream.order(3)
@@ -100,7 +100,7 @@ def test_a_stretch_is_read_without_what_stands_before_and_behind(
     assert decoded.total() == len(whole[start:stop])
 
 
-def test_row_groups_beside_those_that_are_asked_for_are_not_even_looked_at(tmp_path: Path) -> None:
+def test_other_row_groups_are_not_read(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "stories.parquet", numbered(0, 300), 100)
     column = pq.ParquetFile(path).metadata.row_group(1).column(0)
     content = bytearray(path.read_bytes())
@@ -138,7 +138,7 @@ def opened(*sources: Path, **options: Any) -> dict[str, set[str]]:
     return splits | {name: texts(split) for name, split in others.items()}
 
 
-def test_splits_are_those_that_the_names_speak_of_and_training_stories_are_in_no_table(tmp_path: Path) -> None:
+def test_file_names_decide_the_splits_and_training_stories_are_not_in_tables(tmp_path: Path) -> None:
     for split, name in enumerate(["train-0", "train-1", "dev", "test"]):
         write_parquet(tmp_path / "in" / f"{name}.parquet", [[f"{split}.{n}", "b"] for n in range(3)])
     cache = tmp_path / "cache"

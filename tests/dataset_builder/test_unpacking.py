@@ -109,10 +109,10 @@ def test_what_cannot_be_read_is_one_line_with_file_and_remedy(name: str, tmp_pat
 
 def test_stories_before_the_damage_are_read(tmp_path: Path) -> None:
     """Each record that was unpacked, and the error in place of the rest."""
-    content = b"".join(b'{"sentences": ["One %d.", "Two."]}\n' % number for number in range(20_000))
+    content = b"".join(b'{"sentences": ["One %d.", "Two."]}\n' % number for number in range(4_000))
     (tmp_path / "s.jsonl.gz").write_bytes(gzip.compress(content)[:-1000])
     errors: list[BadRecord] = []
-    assert len(list(read_stories(tmp_path / "s.jsonl.gz", on_error=errors.append))) > 5_000
+    assert len(list(read_stories(tmp_path / "s.jsonl.gz", on_error=errors.append))) > 1_000
     assert [(error.row, "cut off" in error.reason) for error in errors] == [(None, True)]
 
 
@@ -134,7 +134,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(
 
 def test_usual_text_of_any_size_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking, "FREE_BYTES", 0)
-    content = b"".join(b'{"sentences": ["Number %d came.", "It went."]}\n' % number for number in range(20_000))
+    content = b"".join(b'{"sentences": ["Number %d came.", "It went."]}\n' % number for number in range(4_000))
     for compression, pack in PACK.items():
         (tmp_path / f"s.jsonl{compression}").write_bytes(pack(content))
-        assert len(list(read_stories(tmp_path / f"s.jsonl{compression}"))) == 20_000
+        assert len(list(read_stories(tmp_path / f"s.jsonl{compression}"))) == 4_000
