@@ -87,7 +87,7 @@ def test_every_framework_gives_the_same_weights_also_after_a_kill(streaming: boo
 
 
 def test_the_command_trains_and_evaluates_on_passages(data: Path, home: Path, tmp_path: Path) -> None:
-    flags = ["--encoder", home / "tiny-bert", "--data", data / "train", "--output_dir", tmp_path / "out"]
+    flags: list[Any] = ["--encoder", home / "tiny-bert", "--data", data / "train", "--output_dir", tmp_path / "out"]
     flags += ["--validation_data", data / "validation.jsonl", "--max_input_tokens", "90", "--bf16", "false"]
     flags += ["--max_steps", "4", "--streaming", "--passage_sentences", "3", "6"]
     done = run_command("train", *flags)
@@ -100,7 +100,7 @@ def test_the_command_trains_and_evaluates_on_passages(data: Path, home: Path, tm
     assert model.config.passage_sentences == [3, 6]
     found = {}
     for name, more in [("passages", []), ("whole", ["--whole_texts"])]:
-        judged = ["--model", tmp_path / "out", "--data", data / "validation.jsonl", "--split", "all", *more]
+        judged: list[Any] = ["--model", tmp_path / "out", "--data", data / "validation.jsonl", "--split", "all", *more]
         evaluated = run_command("evaluate", *judged, "--output_json", tmp_path / f"{name}.json")
         assert evaluated.code == 0, evaluated.err
         found[name] = read_json(tmp_path / f"{name}.json")
