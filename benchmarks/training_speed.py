@@ -1,6 +1,6 @@
-"""How fast training is: the guide's pipeline, each framework by our recipe, a bare loop of torch, and what options do.
+r"""How fast training is: the guide's pipeline, each framework by our recipe, a bare loop of torch, and what options do.
 
-    python -m benchmarks.training_speed --results FILE.json [--encoder minilm] [--data sample] [--rounds 5] \\
+    python -m benchmarks.training_speed --results FILE.json [--encoder minilm] [--data sample] [--rounds 5] \
         [--only SIDE ...] [--steps 40] [--batch_sizes 8 32]
 
 Every side trains in a process of its own; all of them take turns, several times round, and ratios are made within a
@@ -20,7 +20,7 @@ from benchmarks.guide_pipeline import BATCH_SIZE
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
 from dataset_builder import UserError
-from training.models.repository import write_json
+from training.models.model_folder import write_json
 from training.recipe.recipe import FRAMEWORKS
 
 BARE = "bare loop"

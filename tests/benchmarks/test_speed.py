@@ -25,7 +25,7 @@ from tests.training.conftest import run_command
 from tests.training.framework_runs import assert_same_weights, make_run, train
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.inference.onnx_model import NEEDS
-from training.models.repository import save_model
+from training.models.model_folder import save_model
 from training.recipe.recipe import FRAMEWORKS, Recipe
 
 
@@ -196,6 +196,7 @@ def test_a_script_from_its_flags_to_its_results(
     assert "--only 'another': the sides are" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_side_that_fails_is_named() -> None:
     with pytest.raises(RuntimeError, match="odd: exit code"):
         side_by_side.measure_sides("training_speed", {"odd": {"nothing": 1}}, 1, lambda found: None)

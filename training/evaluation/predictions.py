@@ -117,8 +117,11 @@ class Predictions:
         return ranks
 
     def by_count(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Groups of stories with equally many sentences: their indices `(portion,)`, and the input indices of the
-        sentences that were scored and have a label, `(portion, sentences)`."""
+        """Groups of stories with equally many sentences.
+
+        Yields their indices `(portion,)`, and the input indices of the sentences that were scored and have a label,
+        `(portion, sentences)`.
+        """
         survives = self.sentence_mask & (self.labels != LABEL_PADDING)
         counts = survives.sum(axis=1)
         for count in np.unique(counts[counts > 0]):
@@ -268,7 +271,7 @@ def _predict_arranged(
         progress.update(len(portion))
 
 
-def judge(predictions: Predictions, config: Any) -> dict[str, float | int]:
+def evaluation_metrics(predictions: Predictions, config: Any) -> dict[str, float | int]:
     """All metrics of an evaluation, in the order of `--output_json`.
 
     Args:
@@ -328,4 +331,4 @@ def evaluate(model: SentenceOrderingModel, stories: TokenizedStories, **options:
         RuntimeError: if a score is infinite or NaN.
         ValueError: if there is no story to score.
     """
-    return judge(predict(model, stories, **options), model.config)
+    return evaluation_metrics(predict(model, stories, **options), model.config)

@@ -10,7 +10,7 @@ from training.data.passages import StreamedPassage
 from training.data.stories import TokenizedStories, sentences_of, training_sampler
 from training.data.streaming import StreamBatchSampler
 from training.frameworks.run import TrainedOn, TrainingRun
-from training.models import repository
+from training.models import model_folder
 
 # No hashes are written for more streamed stories: the file would be larger than many models.
 MOST_HASHES = 1_000_000
@@ -24,7 +24,7 @@ def record_training_stories(run: TrainingRun, steps: int) -> TrainedOn:
     """
     stories = run.training
     if isinstance(stories, TokenizedStories):
-        repository.write_story_hashes(run.folder, map(story_hash, sentences_of(stories.stories)))
+        model_folder.write_story_hashes(run.folder, map(story_hash, sentences_of(stories.stories)))
         shortest, longest = int(stories.num_sentences.min()), int(stories.num_sentences.max())
         if run.recipe.passage_sentences is not None:
             fewest, most = run.recipe.passage_sentences
@@ -42,10 +42,10 @@ def record_training_stories(run: TrainingRun, steps: int) -> TrainedOn:
 
     hashed = drawn <= MOST_HASHES
     if hashed:
-        texts = repository.write_story_hashes(run.folder, hashes())
+        texts = model_folder.write_story_hashes(run.folder, hashes())
         drawn = drawn if run.recipe.passage_sentences is None else texts
     else:
-        (run.folder / repository.STORY_HASHES_FILE).unlink(missing_ok=True)  # of an earlier model
+        (run.folder / model_folder.STORY_HASHES_FILE).unlink(missing_ok=True)  # of an earlier model
         for _ in islice(hashes(), _SAMPLED_FOR_LENGTHS):
             pass
     return TrainedOn(drawn, (min(lengths), max(lengths)), hashed)

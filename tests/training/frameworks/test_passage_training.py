@@ -20,7 +20,7 @@ from tests.training.framework_runs import WatchedRun, assert_same_weights, resum
 from tests.training.made_up import made_up_stories, write_jsonl
 from training import SentenceOrderingModule, StoryDataModule
 from training.data.stories import drawn_stories, training_sampler
-from training.models.repository import read_json, read_story_hashes
+from training.models.model_folder import read_json, read_story_hashes
 from training.recipe.recipe import FRAMEWORKS, Recipe
 
 MakeRecipe = Callable[..., Recipe]
