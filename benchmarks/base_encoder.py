@@ -1,7 +1,7 @@
-"""A base-size encoder with the best recipe, on a GPU.
+r"""A base-size encoder with the best recipe, on a GPU.
 
-    python -m benchmarks.base_encoder --encoder FOLDER --data SRC... --validation_data SRC... \\
-        --output_dir FOLDER_OF_THE_RUNS --results FILE.json [--objective pairwise] [--config RECIPE.yaml] \\
+    python -m benchmarks.base_encoder --encoder FOLDER --data SRC... --validation_data SRC... \
+        --output_dir FOLDER_OF_THE_RUNS --results FILE.json [--objective pairwise] [--config RECIPE.yaml] \
         [--seeds 42] [--num_permutations 1 8] [--cpu]
 
 From the project's root. What no flag and no `--config` says is as in `DEFAULTS`. Interrupted, it goes on from the last

@@ -130,7 +130,7 @@ def judge(order: SentenceOrderingPipeline, texts: list[list[list[str]]], num_per
     calls = right = pairs = 0
     taus: list[float] = []
 
-    def count_calls(module: Any, inputs: Any, named: dict[str, Any]) -> None:
+    def count_calls(_module: Any, _inputs: Any, named: dict[str, Any]) -> None:
         nonlocal calls
         calls += len(named["input_ids"])
 

@@ -1,8 +1,8 @@
-"""Texts of varying length: trained on NIPS abstracts alone, on ROCStories alone, and on both; judged on abstracts.
+r"""Texts of varying length: trained on NIPS abstracts alone, on ROCStories alone, and on both; judged on abstracts.
 
-    python -m benchmarks.nips --nips FOLDER --config RECIPE.yaml --encoder NAME \\
-        --data SRC... --validation_data SRC... --output_dir FOLDER_OF_THE_RUNS --results FILE.json \\
-        [--nips_epochs N] [--both_epochs N] [--nips_batch_tokens N] [--sources nips stories both] [--seeds 42] \\
+    python -m benchmarks.nips --nips FOLDER --config RECIPE.yaml --encoder NAME \
+        --data SRC... --validation_data SRC... --output_dir FOLDER_OF_THE_RUNS --results FILE.json \
+        [--nips_epochs N] [--both_epochs N] [--nips_batch_tokens N] [--sources nips stories both] [--seeds 42] \
         [--num_permutations 1 8]
 
 From the project's root. FOLDER has `train.jsonl` and `validation.jsonl`, one `{"sentences": [...]}` a line, of which

@@ -1,7 +1,7 @@
-"""Every objective, and the guide's own recipe, on the same encoder and data, with one and with several arrangements.
+r"""Every objective, and the guide's own recipe, on the same encoder and data, with one and with several arrangements.
 
-    python -m benchmarks.objectives --config RECIPE.yaml --encoder NAME --data SRC... --validation_data SRC... \\
-        --output_dir FOLDER_OF_THE_RUNS --results FILE.json \\
+    python -m benchmarks.objectives --config RECIPE.yaml --encoder NAME --data SRC... --validation_data SRC... \
+        --output_dir FOLDER_OF_THE_RUNS --results FILE.json \
         [--objectives mse pairwise ...] [--guide [LEARNING_RATE ...]] [--seeds 42 43 44] [--num_permutations 1 8]
 
 From the project's root. All of the recipe's fields are flags, those of `sentence-ordering train`; objective and seed
@@ -159,7 +159,7 @@ def measure(
         `environment`.
     """
     folder = Path(run.recipe.output_dir)
-    outcome = run_comparison([run], folder.parents[1], lambda line: None)[0]
+    outcome = run_comparison([run], folder.parents[1], lambda _: None)[0]
     return {
         "recipe": _differs(run.recipe, common),
         "training": {**outcome["results"]["training"], "peak_memory_mb": outcome["peak_memory_mb"]},

@@ -1,6 +1,6 @@
-"""Speed, memory and quality on a GPU, by plain torch and the modeling package: nothing else has to be installed there.
+r"""Speed, memory and quality on a GPU, by plain torch and the modeling package: nothing else has to be installed there.
 
-    python -m benchmarks.on_a_gpu --train FILE... --validation FILE --small FOLDER [--base FOLDER] \\
+    python -m benchmarks.on_a_gpu --train FILE... --validation FILE --small FOLDER [--base FOLDER] \
         [--parts table training] [--epochs 4] [--seeds 42] [--output FILE.json]
 
 From the project's root. `table` measures the small encoder and a BERT of base size with random weights: stories a

@@ -1,6 +1,6 @@
-"""Other ways to put sentences in order, on the same encoder, data and shuffles as `benchmarks.objectives`.
+r"""Other ways to put sentences in order, on the same encoder, data and shuffles as `benchmarks.objectives`.
 
-    python -m benchmarks.other_ways --config RECIPE.yaml --encoder NAME --data SRC... --validation_data SRC... \\
+    python -m benchmarks.other_ways --config RECIPE.yaml --encoder NAME --data SRC... --validation_data SRC... \
         --output_dir FOLDER_OF_THE_RUNS --results FILE.json [--seeds 42] [--pair_budget 1.0] [--ways ...]
 
 From the project's root. The ways are

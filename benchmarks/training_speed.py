@@ -1,6 +1,6 @@
-"""How fast training is: the guide's pipeline, each framework by our recipe, a bare loop of torch, and what options do.
+r"""How fast training is: the guide's pipeline, each framework by our recipe, a bare loop of torch, and what options do.
 
-    python -m benchmarks.training_speed --results FILE.json [--encoder minilm] [--data sample] [--rounds 5] \\
+    python -m benchmarks.training_speed --results FILE.json [--encoder minilm] [--data sample] [--rounds 5] \
         [--only SIDE ...] [--steps 40] [--batch_sizes 8 32]
 
 Every side trains in a process of its own; all of them take turns, several times round, and ratios are made within a

@@ -117,7 +117,7 @@ def guide_orders(seed: int, sentences: int = 5) -> list[list[int]]:
     return orders
 
 
-def _shuffled_row(story: Mapping[str, Any], position: int, seed: int) -> dict[str, Any]:
+def _shuffled_row(story: Mapping[str, Any], _position: int, seed: int) -> dict[str, Any]:
     labels = shuffled_labels(story["storyid"], story["sentences"], seed)
     return {
         "storyid": story["storyid"],

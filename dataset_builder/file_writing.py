@@ -61,7 +61,7 @@ def new_file(path: StrPath) -> Iterator[Path]:
             os.chmod(unfinished, mode)  # safetensors makes a new file that other users may not read
             settle(unfinished, target)
         else:
-            _write_through(unfinished, path, special)
+            _write_through(unfinished, special)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def _special(path: StrPath) -> int | str | None:
     return None if stat.S_ISREG(there.st_mode) else os.fspath(path)
 
 
-def _write_through(made: Path, path: StrPath, special: int | str) -> None:
+def _write_through(made: Path, special: int | str) -> None:
     if isinstance(special, int):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

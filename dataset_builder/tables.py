@@ -96,7 +96,7 @@ def _tsv_rows(lines: Lines) -> Rows:
 
 
 def _without_quotes(field: str) -> str:
-    """pandas and spreadsheets write `He said "no".` as `"He said ""no""."`; any other field stays as it is."""
+    """Pandas and spreadsheets write `He said "no".` as `"He said ""no""."`; any other field stays as it is."""
     return field[1:-1].replace('""', '"') if _DOUBLED.fullmatch(field) else field
 
 

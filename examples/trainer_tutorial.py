@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     collator = DataCollatorForSentenceOrdering(tokenizer, model.config, shuffle=True)  # anew in every epoch
     data = data.map(collator.tokenize, batched=True)
 
-    def new_model(trial: Any = None) -> Any:
+    def new_model(_trial: Any = None) -> Any:
         set_seed(42)
         return build_model(Recipe(encoder=options.encoder), data["train"]["sentences"])[0]
 

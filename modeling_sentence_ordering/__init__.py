@@ -22,7 +22,17 @@ from .decoding_sentence_ordering import (
 )
 from .modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingOutput
 from .objectives_sentence_ordering import OBJECTIVES, compute_metrics, objective_loss, story_metrics
-from .pipeline_sentence_ordering import SentenceOrderingPipeline, StoryScores, score_long_text, score_stories
+from .pipeline_sentence_ordering import (
+    AnswerOptions,
+    SentenceOrderingPipeline,
+    StoryScores,
+    answer_of,
+    coherence,
+    moved,
+    score_long_text,
+    score_stories,
+    weakest_across,
+)
 from .repository_sentence_ordering import load_tokenizer, save_tokenizer
 from .tokenization_sentence_ordering import (
     DataCollatorForSentenceOrdering,
@@ -33,6 +43,7 @@ from .tokenization_sentence_ordering import (
 )
 
 __all__ = [
+    "AnswerOptions",
     "DataCollatorForSentenceOrdering",
     "FIXED_POINT_NAMES",
     "FixedPoints",
@@ -44,17 +55,20 @@ __all__ = [
     "StoryScores",
     "StoryTokenizer",
     "TokenizedStory",
+    "answer_of",
     "arrangements",
     "average_scores",
     "batches_by_length",
     "best_order",
     "best_orders",
+    "coherence",
     "combine_groups",
     "compute_metrics",
     "confidence",
     "decoded_ranks",
     "in_order",
     "load_tokenizer",
+    "moved",
     "number_of_rounds",
     "objective_loss",
     "order_by_scores",
@@ -62,6 +76,7 @@ __all__ = [
     "score_long_text",
     "score_stories",
     "story_metrics",
+    "weakest_across",
 ]
 
 # Where this package is installed, saved models need no `trust_remote_code`. The pipeline's file registers its own task.

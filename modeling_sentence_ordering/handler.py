@@ -6,7 +6,7 @@ Limits keep a request from occupying the endpoint for long. Each is an environme
 |---|---|---|
 | `SENTENCE_ORDERING_MAX_SENTENCES` | sentences of all stories, times `num_permutations` | 10,000 |
 | `SENTENCE_ORDERING_MAX_BYTES` | bytes of their texts, as UTF-8 | 4,194,304 |
-| `SENTENCE_ORDERING_MAX_PAIRS` | pairs in `before` of all stories | 100,000 |
+| `SENTENCE_ORDERING_MAX_PAIRS` | pairs in `before` of all stories, and in the answer with `pairwise` | 100,000 |
 | `SENTENCE_ORDERING_MAX_PERMUTATIONS` | `num_permutations` | 32 |
 | `SENTENCE_ORDERING_MAX_BATCH_SIZE` | `batch_size` | 256 |
 """
@@ -71,7 +71,7 @@ class EndpointHandler:
             "PERMUTATIONS": permutations,
             "SENTENCES": (len(sentences) + _empty(inputs)) * max(1, permutations),
             "BYTES": sum(len(sentence.encode("utf-8", "surrogatepass")) for sentence in sentences),
-            "PAIRS": _pairs(inputs) + _pairs(parameters),
+            "PAIRS": _pairs(inputs) + _pairs(parameters) + (_squares(inputs) if parameters.get("pairwise") else 0),
             "BATCH_SIZE": _number(parameters.get("batch_size")),
         }
         for name, number in found.items():
@@ -108,6 +108,13 @@ def _empty(value: Any) -> int:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return 0
     return sum(not isinstance(story, str) and not _sentences(story, depth=1) for story in value)
+
+
+def _squares(value: Any) -> int:
+    """The size of the matrices of `pairwise`: the squares of the numbers of sentences, summed."""
+    if isinstance(value, Mapping) or (isinstance(value, Sequence) and any(isinstance(item, str) for item in value)):
+        return len(_sentences(value, depth=4)) ** 2
+    return sum(map(_squares, value)) if isinstance(value, Sequence) and not isinstance(value, str) else 0
 
 
 def _pairs(value: Any) -> int:

@@ -42,7 +42,7 @@ def mean_squared_error(scores: Tensor, labels: Tensor, valid: Tensor, target_sca
     return torch.where(valid, (scores - targets) ** 2, torch.zeros_like(scores)).sum(dim=1)
 
 
-def pairwise_logistic(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
+def pairwise_logistic(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:  # noqa: ARG001
     """RankNet: -log of the probability σ(s_later - s_earlier) of each pair of sentences of a story.
 
     Burges et al., 2005, "Learning to Rank using Gradient Descent", doi:10.1145/1102351.1102363.
@@ -75,7 +75,7 @@ def pair_logistic(pair_logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
     return losses.sum(dim=(1, 2)) / (valid.sum(dim=1) - 1).clamp(min=1)
 
 
-def list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
+def list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:  # noqa: ARG001
     """ListMLE: -log of the probability of the true order under a Plackett-Luce model with strengths exp(-score).
 
     Xia et al., 2008, "Listwise Approach to Learning to Rank: Theory and Algorithm", doi:10.1145/1390156.1390306. The
@@ -87,7 +87,7 @@ def list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -
     return _plackett_luce_steps(scores, labels, valid).sum(dim=1)
 
 
-def position_list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:
+def position_list_mle(scores: Tensor, labels: Tensor, valid: Tensor, target_scale: str) -> Tensor:  # noqa: ARG001
     """Position-aware ListMLE: as `list_mle`, but mistakes near the beginning weigh more.
 
     Lan et al., 2014, "Position-Aware ListMLE: A Sequential Learning Process for Ranking" (UAI), with their weights

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
@@ -195,6 +197,219 @@ def score_long_text(
     return StoryScores(list(scores), torch.where(counts > 0, means, values - values.unsqueeze(1)))
 
 
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What an answer contains in addition to the order; see `SentenceOrderingPipeline`.
+
+    Attributes:
+        pairwise: add the probabilities of all pairs, `pairwise`.
+        ties: the probability from which a precedence is asserted, above 0.5; adds `layers`.
+        moves: add the sentences that moved, `moved`.
+        score: add how well the sentences stand in the order of the input, `coherence`.
+
+    Raises:
+        ValueError: `ties` is not above 0.5 and at most 1.
+    """
+
+    pairwise: bool = False
+    ties: float | None = None
+    moves: bool = False
+    score: bool = False
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.ties, (int, float)) and not isinstance(self.ties, bool)
+        if self.ties is not None and not (number and 0.5 < self.ties <= 1):
+            raise ValueError(f"ties must be a probability above 0.5 and at most 1, got {self.ties!r}")
+
+    def check_calibration(self, temperature: float | None) -> None:
+        """Raises ValueError if probabilities are asked for and the model has no `confidence_temperature`."""
+        if temperature is None and (self.pairwise or self.ties is not None or self.score):
+            raise ValueError(
+                "the model is not calibrated, so its scores are not probabilities: train it with validation stories, "
+                "or set confidence_temperature in its config"
+            )
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that are added to an answer."""
+        names = ("pairwise", "layers", "moved", "coherence")
+        asked = (self.pairwise, self.ties is not None, self.moves, self.score)
+        return [name for name, is_asked in zip(names, asked, strict=True) if is_asked]
+
+
+def answer_of(
+    sentences: Sequence[str],
+    found: StoryScores,
+    *,
+    temperature: float | None,
+    fixed: FixedPoints | None = None,
+    options: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """The answer for one story: that of `in_order`, and what the options add.
+
+    Args:
+        sentences: in input order.
+        found: what the model says about them.
+        temperature: `confidence_temperature` of the model's config.
+        fixed: constraints on the order.
+        options: what to add.
+
+    Raises:
+        ValueError: as `in_order`; probabilities are asked for and the model is not calibrated; or `pairwise` or `ties`
+            for a text with more than `MOST_PAIRS` pairs.
+    """
+    scores, pair_logits = found.scores, found.pair_logits
+    options.check_calibration(temperature)
+    needs_pairs = options.pairwise or options.ties is not None
+    if needs_pairs and len(sentences) ** 2 > MOST_PAIRS:
+        raise ValueError(f"pairwise and ties take at most {int(MOST_PAIRS**0.5):,} sentences, got {len(sentences):,}")
+    answer = in_order(sentences, scores, pair_logits=pair_logits, temperature=temperature, fixed=fixed)
+    order, known = answer["order"], answer["scores"]
+    if temperature is not None and needs_pairs:
+        log_odds = _log_odds(known, pair_logits, temperature)
+        kept = _kept_pairs(fixed or FixedPoints(), order)
+        log_odds = torch.where(kept, torch.inf, torch.where(kept.T, -torch.inf, log_odds))
+        if options.pairwise:
+            answer["pairwise"] = log_odds.sigmoid().tolist()
+        if options.ties is not None:
+            answer["layers"] = _layers(sentences, order, log_odds, options.ties)
+    if options.moves:
+        answer["moved"] = moved(order)
+    if temperature is not None and options.score:
+        own = order if fixed in (None, FixedPoints()) else in_order(sentences, scores, pair_logits=pair_logits)["order"]
+        answer["coherence"] = coherence(sentences, known, own, pair_logits=pair_logits, temperature=temperature)
+    return answer
+
+
+def _log_odds(scores: Sequence[float], pair_logits: Tensor | None, temperature: float) -> Tensor:
+    """`(N, N)`, float64: [i, j] is the calibrated log-odds of «sentence i comes before sentence j», 0 for i = j."""
+    if pair_logits is not None:
+        return pair_logits / temperature
+    values = torch.tensor(scores, dtype=torch.float64)
+    return (values - values.unsqueeze(1)) / temperature
+
+
+def _kept_pairs(fixed: FixedPoints, order: Sequence[int]) -> Tensor:
+    """`(N, N)`, bool: whether the constraints together put sentence i before sentence j."""
+    kept = torch.zeros(len(order), len(order), dtype=torch.bool)
+    later: dict[int, list[int]] = {}
+    for i, j in fixed.pairs(len(order)):
+        later.setdefault(i, []).append(j)
+    for i in reversed(order):
+        for j in later.get(i, ()):
+            kept[i] |= kept[j]
+            kept[i, j] = True
+    return kept
+
+
+def _layers(sentences: Sequence[str], order: Sequence[int], log_odds: Tensor, ties: float) -> list[list[int]]:
+    text = {sentence: number for number, sentence in enumerate(dict.fromkeys(sentences))}
+    number = torch.tensor([text[sentence] for sentence in sentences])
+    # Identical sentences are in order whichever comes first.
+    certain = log_odds.masked_fill(number == number.unsqueeze(1), torch.inf)
+    cuts = weakest_across(certain[order][:, order]).sigmoid() >= ties
+    layers: list[list[int]] = [[] for _ in order[:1]]
+    for index, is_cut in zip(order, [False, *cuts.tolist()], strict=False):
+        if is_cut:
+            layers.append([])
+        layers[-1].append(index)
+    return layers
+
+
+def weakest_across(log_odds: Tensor) -> Tensor:
+    """For each gap between two neighbours of an order, the lowest log-odds of a pair that it separates.
+
+    Args:
+        log_odds: `(..., N, N)`, of «the i-th sentence of the order comes before the j-th».
+
+    Returns:
+        `(..., N - 1)`: [k] is the minimum over all i ≤ k < j. Layers cut at every gap where it is at least the
+        log-odds of a probability are the finest in which every precedence between two layers has that probability.
+    """
+    count = log_odds.shape[-1]
+    above = torch.ones(count, count, dtype=torch.bool, device=log_odds.device).triu(1)
+    from_here = log_odds.masked_fill(~above, torch.inf).flip(-1).cummin(-1).values.flip(-1)  # minimum over later j
+    return from_here.cummin(-2).values.diagonal(1, -2, -1)
+
+
+def moved(order: Sequence[int]) -> list[int]:
+    """The smallest set of sentences that have to move to get from the order of the input to this one.
+
+    The others are a longest increasing subsequence of the indices (Schensted, 1961, "Longest Increasing and Decreasing
+    Subsequences"). Where several sets are smallest, it is the one found by patience sorting, in O(N log N).
+
+    Args:
+        order: the input indices in the new order.
+
+    Returns:
+        Input indices, ascending.
+    """
+    tops: list[int] = []  # [k]: the lowest index that ends an increasing subsequence of k + 1 indices
+    before: dict[int, int | None] = {}
+    for index in order:
+        length = bisect_left(tops, index)
+        before[index] = tops[length - 1] if length else None
+        tops[length : length + 1] = [index]
+    stays = set()
+    last = tops[-1] if tops else None
+    while last is not None:
+        stays.add(last)
+        last = before[last]
+    return sorted(set(order) - stays)
+
+
+WEAKEST_JOINTS = 3
+
+
+def coherence(
+    sentences: Sequence[str],
+    scores: Sequence[float],
+    order: Sequence[int],
+    *,
+    pair_logits: Tensor | None = None,
+    temperature: float,
+) -> dict[str, Any]:
+    """How well the sentences of a text stand in the order they have, in the judgement of a model.
+
+    Pairs of identical sentences do not count. Needs memory for O(N) numbers.
+
+    Args:
+        sentences: of the text, in its order.
+        scores: one for each sentence.
+        order: the order that the model predicts, without constraints.
+        pair_logits: see `StoryScores`.
+        temperature: `confidence_temperature` of the model's config.
+
+    Returns:
+        - `log_probability`: the mean, over all pairs, of the log-probability that they stand in the given order;
+          log(1/2) = -0.69 if the model has no opinion. None for a text without a pair.
+        - `kendalls_tau`: between the given order and the predicted one; None for fewer than two sentences.
+        - `joints`: for each sentence but the last, the probability that it comes before the next one.
+        - `weakest_joints`: up to `WEAKEST_JOINTS` of them, the weakest first, as `index` and `probability`.
+    """
+    count = len(sentences)
+    values = torch.tensor(scores, dtype=torch.float64)
+    position = torch.tensor(order, dtype=torch.long).argsort()
+    text = {sentence: number for number, sentence in enumerate(dict.fromkeys(sentences))}
+    number = torch.tensor([text[sentence] for sentence in sentences], dtype=torch.long)
+    total, pairs, inversions = 0.0, 0, 0
+    joints: list[float] = []
+    for i in range(count - 1):
+        row = (values[i + 1 :] - values[i] if pair_logits is None else pair_logits[i, i + 1 :]) / temperature
+        others = number[i + 1 :] != number[i]
+        total += float(logsigmoid(row[others]).sum())
+        pairs += int(others.sum())
+        inversions += int((position[i + 1 :] < position[i]).sum())
+        joints.append(float(row[0].sigmoid()))
+    weakest = sorted(range(len(joints)), key=joints.__getitem__)[:WEAKEST_JOINTS]
+    return {
+        "log_probability": total / pairs if pairs else None,
+        "kendalls_tau": 1 - 4 * inversions / (count * (count - 1)) if count > 1 else None,
+        "joints": joints,
+        "weakest_joints": [{"index": index, "probability": joints[index]} for index in weakest],
+    }
+
+
 TASK = "sentence-ordering"
 PORTION = 1024
 """Stories that are read before any is scored: enough to form batches of similar length."""
@@ -221,8 +436,21 @@ class SentenceOrderingPipeline(Pipeline):
       before the others.
     - `confidence`, if the scores have been calibrated (`confidence_temperature` in the config): for each sentence but
       the last, the probability that it comes before the next one; 1 if a constraint puts it there.
+    - `pairwise`, with `pairwise=True`: a list of N lists of N probabilities, [i][j] that sentence i comes before
+      sentence j; 0.5 for i = j, and 1 or 0 where the constraints decide. With `head="score"` it is
+      σ((score j - score i) / `confidence_temperature`), which was calibrated on neighbours.
+    - `layers`, with `ties=p` (0.5 < p ≤ 1): the order as a list of lists of input indices, where the order within a
+      list is not asserted. It is the finest division of `order` into consecutive runs such that every sentence of a
+      run comes before every sentence of each later run with a probability of at least p. Identical sentences, whose
+      order cannot be wrong, never join layers. A constraint between two sentences of one layer does not show.
+    - `moved`, with `moves=True`: the smallest set of sentences that have to move to get from the order of the input to
+      `order`, as input indices.
+    - `coherence`, with `score=True`: how well the sentences stand in the order of the input, whatever the constraints:
+      `log_probability`, `kendalls_tau`, `joints` and `weakest_joints`, see `coherence`.
     - `truncated`, for a long text only: the indices of sentences of which only the beginning was read, because any two
       sentences must fit into the encoder together.
+
+    `pairwise`, `layers` and `coherence` need a calibrated model, and the first two at most 2,000 sentences.
 
     Constraints restrict the order: `order(story, first=2, before=[(0, 3), (3, 1)])` names sentences by their index in
     the input. In a batch each story has its own:
@@ -272,12 +500,14 @@ class SentenceOrderingPipeline(Pipeline):
             num_workers: has no effect: the tokenizer uses all cores by itself.
             **kwargs: for one story `first` and `last`, the index of its first and last sentence, and `before`, pairs
                 (i, j) where sentence i comes somewhere before sentence j; `num_permutations`, the number of
-                arrangements of each story that scores are averaged over (1 by default).
+                arrangements of each story that scores are averaged over (1 by default); `pairwise`, `ties`, `moves`
+                and `score`, which add keys to the answer. All but the constraints may be given to the constructor, too.
 
         Raises:
             TypeError: if a story is not a list of strings, or `first`, `last` or `before` is given for many stories.
-            ValueError: if a sentence is not valid Unicode, no order satisfies the constraints, or `num_permutations`
-                (1 to 1,000) or `batch_size` is out of range.
+            ValueError: if a sentence is not valid Unicode, no order satisfies the constraints, `num_permutations`
+                (1 to 1,000), `batch_size` or `ties` is out of range, or probabilities are asked for and the model is
+                not calibrated.
         """
         batch_size = self._batch_size if batch_size is None else batch_size
         batch_size = None if batch_size is None else whole_number("batch_size", batch_size, at_least=1)
@@ -286,7 +516,7 @@ class SentenceOrderingPipeline(Pipeline):
         known = {name: value for name, value in known.items() if value is not None}
         if known:
             inputs = _with_fixed_points(inputs, known)
-        parameters = {**self._preprocess_params, **self._sanitize_parameters(**kwargs)[0]}
+        parameters = self._sanitize_parameters(**{**self._preprocess_params, **kwargs})[0]
         if _is_story(inputs):
             return self._answers([inputs], batch_size, parameters)[0]
         if isinstance(inputs, (str, bytes)):
@@ -303,7 +533,9 @@ class SentenceOrderingPipeline(Pipeline):
             yield from self._answers(portion, batch_size, parameters)
 
     def _answers(self, stories: list[Any], batch_size: int | None, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        answers: list[dict[str, Any]] = self.run_single(stories, {}, {**parameters, "batch_size": batch_size}, {})
+        options = {name: value for name, value in parameters.items() if name != "num_permutations"}
+        forward = {"batch_size": batch_size, "num_permutations": parameters.get("num_permutations", 1)}
+        answers: list[dict[str, Any]] = self.run_single(stories, {}, forward, {"options": AnswerOptions(**options)})
         return answers
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
@@ -311,15 +543,17 @@ class SentenceOrderingPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         save_tokenizer(self.tokenizer, save_directory)
 
-    def _sanitize_parameters(
-        self, num_permutations: int | None = None, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if kwargs:
-            raise TypeError(f"unknown argument of the sentence-ordering pipeline: {', '.join(sorted(kwargs))}")
-        if num_permutations is None:
-            return {}, {}, {}
-        arrangements((), num_permutations)  # raises an error for an invalid number before anything is read
-        return {"num_permutations": num_permutations}, {}, {}
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """All parameters in the first dictionary, checked; `__call__` passes them on."""
+        names = ["num_permutations", *(option.name for option in fields(AnswerOptions))]
+        unknown = sorted(set(kwargs) - set(names))
+        if unknown:
+            raise TypeError(f"unknown argument of the sentence-ordering pipeline: {', '.join(unknown)}")
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        # Errors are raised before anything is read.
+        arrangements((), given.get("num_permutations", 1))
+        AnswerOptions(**{name: value for name, value in given.items() if name != "num_permutations"})
+        return given, {}, {}
 
     def preprocess(self, stories: list[Any]) -> _Stories:
         """Tokenizes stories and reads their constraints."""
@@ -347,16 +581,18 @@ class SentenceOrderingPipeline(Pipeline):
         )
         return stories
 
-    def postprocess(self, stories: _Stories) -> list[dict[str, Any]]:
+    def postprocess(
+        self,
+        stories: _Stories,
+        options: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
+    ) -> list[dict[str, Any]]:
         """The scores to an answer for each story."""
         temperature = self.model.config.confidence_temperature
         answers = []
         for sentences, fixed, (_, truncated), found in zip(
             stories.sentences, stories.fixed, stories.shortened, stories.scores, strict=True
         ):
-            answer = in_order(
-                sentences, found.scores, pair_logits=found.pair_logits, temperature=temperature, fixed=fixed
-            )
+            answer = answer_of(sentences, found, temperature=temperature, fixed=fixed, options=options)
             answers.append({**answer, "truncated": truncated} if truncated else answer)
         return answers
 

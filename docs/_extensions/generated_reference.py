@@ -51,7 +51,7 @@ def command_help() -> str:
     return "\n\n".join(parts)
 
 
-def to_rst(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+def to_rst(_app: Sphinx, _what: str, _name: str, _value: Any, _options: Any, lines: list[str]) -> None:
     """Rewrites a docstring, in place: fenced and indented code, references, starred arguments, what is returned.
 
     The text below `Returns:` may contain a colon. Napoleon would take what is before it for a type.
@@ -70,7 +70,7 @@ def to_rst(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: l
     lines[:] = text.splitlines()
 
 
-def expand(app: Sphinx, page: str, source: list[str]) -> None:
+def expand(_app: Sphinx, _page: str, source: list[str]) -> None:
     """Replaces the markers of a page, and keeps intervals on one line."""
     text = MARKER.sub(lambda found: public_names(found["package"]) if found["package"] else command_help(), source[0])
     text = re.sub(r"\[(-?[\d.]+), (-?[\d.]+)\]", f"[\\1,{NO_BREAK}\\2]", text)

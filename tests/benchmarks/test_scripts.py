@@ -71,6 +71,7 @@ def test_help_tells_how_to_run_it(
     assert "--results FILE" in text
 
 
+@pytest.mark.slow
 def test_scripts_run_as_they_say() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.objectives", "--help"], cwd=ROOT, capture_output=True, text=True
@@ -78,6 +79,7 @@ def test_scripts_run_as_they_say() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_objectives_are_measured_once(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

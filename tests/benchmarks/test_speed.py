@@ -196,6 +196,7 @@ def test_a_script_from_its_flags_to_its_results(
     assert "--only 'another': the sides are" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_side_that_fails_is_named() -> None:
     with pytest.raises(RuntimeError, match="odd: exit code"):
         side_by_side.measure_sides("training_speed", {"odd": {"nothing": 1}}, 1, lambda found: None)

@@ -60,6 +60,7 @@ def test_shuffled_is_the_default_and_is_split_as_the_guide_did(write_roc: WriteR
     assert len({tuple(row["labels"]) for row in splits["train"]}) > 10
 
 
+@pytest.mark.slow
 def test_guide_is_the_guide_at_its_full_size(write_roc: WriteRoc, load_script: LoadScript) -> None:
     """52,665 rows through the guide's own steps: map in batches of 1,000, then split, then split again."""
 

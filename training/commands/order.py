@@ -18,6 +18,7 @@ from training.system.output_names import check_apart
 from .parsing import ArgumentParser, add_recipe_flags, describe
 
 if TYPE_CHECKING:
+    from modeling_sentence_ordering import AnswerOptions
     from training.inference.ordering import OrderedStory
 
 SUMMARY = "Put shuffled sentences in order."
@@ -54,6 +55,25 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="K",
         at_least=1,
     )
+    parser.add_number(
+        "--ties",
+        "do not assert an order of which the model is less sure than P: sentences between which it is not are one "
+        "layer, bracketed in text, and 'layers' in other formats",
+        metavar="P",
+        kind=float,
+        above=0.5,
+        at_most=1,
+    )
+    parser.add_argument(
+        "--pairwise",
+        action="store_true",
+        help="add the probabilities of all pairs: that sentence i comes before sentence j",
+    )
+    parser.add_argument(
+        "--show_moves",
+        action="store_true",
+        help="mark the sentences that moved: as few as possible; 'moved' in formats other than text",
+    )
     parser.add_argument(
         "--bf16",
         action="store_true",
@@ -74,6 +94,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             "order --model my-first-model stories.txt",
             "order --model me/my-first-model stories.csv --output ordered.jsonl --num_permutations 8",
             "order --model me/my-first-model folder_of_stories --output folder_of_answers",
+            "order --model my-first-model my_text.txt --ties 0.8 --show_moves",
         ],
         writes="Without --output, the ordered sentences to standard output, as text for text and as JSON lines for "
         "other inputs; messages go to standard error. With --output, the file, which appears when it is complete. All "
@@ -116,17 +137,23 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     from training.inference.answers import format_of, write_file, write_stream
 
     if options.output is not None:
-        format_of(options.output)
+        output_format = format_of(options.output)
+    elif options.input is None or format_of_file(options.input, options.input) == "text":
+        output_format = "text"
+    else:
+        output_format = "jsonl"
+    if options.pairwise and output_format == "text":
+        raise UserError("--pairwise cannot be written as text: add --output FILE.jsonl, .csv or .parquet")
     records = _records(options.input, options.split_sentences)
     model, tokenizer = _load(options)
     answers = counter.counted(_orderer(options, model, tokenizer)(records))
     if options.output is not None:
-        write_file(tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1), options.output)
+        progress = tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1)
+        write_file(progress, options.output, _answer_options(options).keys)
         say(f"wrote {options.output}: {counter.total:,} stories")
-        return _next(model, is_text=format_of(options.output) == "text")
-    text = options.input is None or format_of_file(options.input, options.input) == "text"
+        return _next(model, is_text=output_format == "text")
     try:
-        write_stream(answers, sys.stdout, "text" if text else "jsonl")
+        write_stream(answers, sys.stdout, output_format)
     except BrokenPipeError:
         drop_output()  # the reader has stopped, which is not an error
         counter.failed = 0
@@ -163,8 +190,9 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
     shard_size = options.shard_size or SHARD_SIZE
     folder = Path(options.output)
     plan = shard_plan(inputs, options.model, model, options.num_permutations, shard_size)
-    if options.split_sentences is not None:
-        plan["split_sentences"] = options.split_sentences
+    for name in ("split_sentences", "ties", "pairwise", "show_moves"):
+        if getattr(options, name):
+            plan[name] = getattr(options, name)
     open_shards(folder, plan)
     order = _orderer(options, model, tokenizer)
     progress = tqdm(desc="Ordering", unit=" stories", disable=processes.rank > 0 or None, delay=1)
@@ -174,6 +202,7 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
         folder,
         shard_size=shard_size,
         output_format=options.output_format,
+        optional=_answer_options(options).keys,
         processes=processes,
     )
     with progress:
@@ -206,9 +235,20 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     return loaded
 
 
+def _answer_options(options: argparse.Namespace) -> AnswerOptions:
+    from modeling_sentence_ordering import AnswerOptions
+
+    return AnswerOptions(pairwise=options.pairwise, ties=options.ties, moves=options.show_moves)
+
+
 def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callable[..., Iterator[OrderedStory]]:
     from training.inference.ordering import order_stories
 
+    answer_options = _answer_options(options)
+    try:
+        answer_options.check_calibration(model.config.confidence_temperature)
+    except ValueError as error:
+        raise UserError(f"--model {options.model}: {error}") from None
     return partial(
         order_stories,
         model,
@@ -216,6 +256,7 @@ def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callabl
         batch_size=options.batch_size,
         batch_tokens=options.batch_tokens,
         num_permutations=options.num_permutations,
+        answer_options=answer_options,
         read_ahead=options.input is not None,
     )
 

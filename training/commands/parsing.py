@@ -33,10 +33,17 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, "formatter_class": HelpFormatter, **options})
 
     def add_number(
-        self, flag: str, help: str, *, default: int | None = None, metavar: str = "N", **limits: int
+        self,
+        flag: str,
+        help: str,
+        *,
+        kind: type = int,
+        default: int | None = None,
+        metavar: str = "N",
+        **limits: float,
     ) -> None:
-        """Adds a flag whose value is a whole number within limits; see `Limits`."""
-        number = Setting(flag.removeprefix("--"), int, limits=Limits(**limits))
+        """Adds a flag whose value is a number within limits; see `Limits`."""
+        number = Setting(flag.removeprefix("--"), kind, limits=Limits(**limits))
         self.add_argument(flag, type=number.parse_flag, default=default, metavar=metavar, help=help)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

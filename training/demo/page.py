@@ -58,7 +58,7 @@ class Model:
     """
 
     name: str
-    load: Callable[[], Callable[[list[str]], Mapping[str, Any]]]
+    load: Callable[[], Callable[..., Mapping[str, Any]]]
     _began: float = field(default_factory=time.monotonic)
     _loaded: threading.Event = field(default_factory=threading.Event)
 
@@ -71,9 +71,9 @@ class Model:
         return self._loaded.is_set()
 
     def order(self, sentences: list[str]) -> Mapping[str, Any]:
-        """The pipeline's answer; waits until it is loaded."""
+        """The pipeline's answer, with the sentences that moved; waits until it is loaded."""
         self._loaded.wait()
-        return self._order(sentences)
+        return self._order(sentences, moves=True)
 
     def status(self) -> str:
         """Loading state, as HTML."""
@@ -97,6 +97,7 @@ class Story:
         is_answer: whether this is the order of the model.
         confidence: of the model, for each sentence shown but the last; None if it is not calibrated.
         truncated: indices of sentences of which only the beginning was read.
+        moved: the smallest set of sentences that the model moved from their lines in the text.
     """
 
     text: str
@@ -105,6 +106,7 @@ class Story:
     is_answer: bool = False
     confidence: tuple[float, ...] | None = None
     truncated: frozenset[int] = frozenset()
+    moved: frozenset[int] = frozenset()
 
     @classmethod
     def read(cls, text: str | None) -> Story:
@@ -137,14 +139,15 @@ class Story:
         return Story(self.text, self.sentences, shown)
 
     def ordered_by(self, model: Model) -> Story:
-        """Ordered by the model."""
-        answer = model.order([self.sentences[index] for index in self.shown])
+        """Ordered by the model. It is given the order of the text, on which its answer does not depend."""
+        answer = model.order(list(self.sentences))
         return replace(
             self,
-            shown=tuple(self.shown[place] for place in answer["order"]),
+            shown=tuple(answer["order"]),
             is_answer=True,
             confidence=tuple(answer["confidence"]) if "confidence" in answer else None,
-            truncated=frozenset(self.shown[place] for place in answer.get("truncated", ())),
+            truncated=frozenset(answer.get("truncated", ())),
+            moved=frozenset(answer["moved"]),
         )
 
     def true_positions(self) -> list[int]:
@@ -175,6 +178,8 @@ def story_html(story: Story, is_judged: bool) -> str:
             right = places[place] == place
             kind.append("so-right" if right else "so-wrong")
             notes.append("✓ in its place" if right else f"✗ belongs in place {places[place] + 1}")
+        elif index in story.moved:
+            notes.append(f"↕ moved from line {index + 1}")
         if index in story.truncated:
             notes.append("too long: only its beginning was read")
         said = "".join(f'<span class="so-note">{note}</span>' for note in notes)
@@ -204,7 +209,8 @@ def summary_html(story: Story, is_judged: bool, story_metrics: Metrics) -> str:
     else:
         sure = "The model is sure of it."
     if not is_judged:
-        return f"<p>{count} sentences, in the model’s order. {sure}</p>"
+        lines = f"{len(story.moved)} moved from their lines" if story.moved else "none moved from its line"
+        return f"<p>{count} sentences, in the model’s order: {lines}. {sure}</p>"
     # The ranks on the page serve as scores.
     metrics = story_metrics([[float(place) for place in range(count)]], [story.true_positions()])
     accuracy, tau = (float(metrics[name][0]) for name in ("accuracy", "kendalls_tau"))

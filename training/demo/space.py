@@ -116,7 +116,7 @@ def _fill(folder: Path, model: str, examples: Sequence[Mapping[str, Any]], trust
 
 
 def _card(model: str, is_folder: bool) -> str:
-    """https://huggingface.co/docs/hub/spaces-config-reference"""
+    """The card of the Space; its metadata: https://huggingface.co/docs/hub/spaces-config-reference."""
     metadata = {
         "title": "Sentence ordering",
         "emoji": "🔀",

@@ -62,8 +62,10 @@ def analyse(predictions: Predictions) -> dict[str, Any]:
 
 
 def confidence_intervals(stories: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Percentile bootstrap intervals of means over stories (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-    chapter 13): stories are drawn with replacement, all metrics on the same draws.
+    """Percentile bootstrap intervals of means over stories.
+
+    Stories are drawn with replacement, all metrics on the same draws (Efron & Tibshirani 1993, An Introduction to the
+    Bootstrap, chapter 13).
 
     Args:
         stories: for each metric its value for every story, float (stories,), none of them nan.

@@ -117,8 +117,11 @@ class Predictions:
         return ranks
 
     def by_count(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Groups of stories with equally many sentences: their indices `(portion,)`, and the input indices of the
-        sentences that were scored and have a label, `(portion, sentences)`."""
+        """Groups of stories with equally many sentences.
+
+        Yields their indices `(portion,)`, and the input indices of the sentences that were scored and have a label,
+        `(portion, sentences)`.
+        """
         survives = self.sentence_mask & (self.labels != LABEL_PADDING)
         counts = survives.sum(axis=1)
         for count in np.unique(counts[counts > 0]):

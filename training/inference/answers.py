@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,8 @@ from training.system.output_names import check_file_name
 from .ordering import OrderedStory
 
 _LISTS = ("order", "scores", "confidence", "truncated")
+OPTIONAL = ("pairwise", "layers", "moved", "coherence")
+"""Keys of an answer that are written only if they are asked for."""
 SUFFIXES = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -49,7 +51,7 @@ def record(answer: OrderedStory) -> dict[str, Any]:
         values["confidence"] = answer.confidence
     if answer.truncated:
         values["truncated"] = answer.truncated
-    return values
+    return values | {name: value for name in OPTIONAL if (value := getattr(answer, name)) is not None}
 
 
 def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format: str) -> None:
@@ -62,31 +64,59 @@ def write_stream(answers: Iterable[OrderedStory], stream: IO[str], output_format
         if output_format == "jsonl":
             stream.write(show(json.dumps(record(answer), ensure_ascii=False)) + "\n")
         else:
-            # In CSV, JSONL and Parquet a sentence may contain line ends.
-            lines = [re.sub(r"[\r\n]+", " ", sentence) for sentence in answer.sentences]
-            lines = lines if answer.error is None else [f"[error] {shortened(answer.error)}"]
+            lines = text_lines(answer) if answer.error is None else [f"[error] {shortened(answer.error)}"]
             stream.write(("\n" if count else "") + "".join(f"{show(line)}\n" for line in lines))
         stream.flush()
 
 
-def write_file(answers: Iterable[OrderedStory], path: str) -> None:
+def text_lines(answer: OrderedStory) -> list[str]:
+    """The lines of an answer in text.
+
+    With layers, the sentences of a layer of several are bracketed (`┌`, `│`, `└`). With moves, a sentence that moved
+    is marked `↑` or `↓`, and the line it came from is stated behind it.
+    """
+    # In CSV, JSONL and Parquet a sentence may contain line ends.
+    lines = [re.sub(r"[\r\n]+", " ", sentence) for sentence in answer.sentences]
+    if answer.moved is not None:
+        signs = ["  "] * len(lines)
+        for position, index in enumerate(answer.order):
+            if index in answer.moved:
+                signs[position] = "↑ " if position < index else "↓ " if position > index else "↕ "
+                lines[position] += f"  (was line {index + 1})"
+        lines = [sign + line for sign, line in zip(signs, lines, strict=True)]
+    if answer.layers is not None:
+        brackets = [
+            " " if len(layer) == 1 else "┌" if place == 0 else "└" if place == len(layer) - 1 else "│"
+            for layer in answer.layers
+            for place in range(len(layer))
+        ]
+        lines = [f"{bracket} {line}" for bracket, line in zip(brackets, lines, strict=True)]
+    return lines
+
+
+def write_file(answers: Iterable[OrderedStory], path: str, optional: Sequence[str] = ()) -> None:
     """Writes answers to a file in the format of its suffix, with a temporary name until it is complete.
 
-    CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores`, `confidence`, `truncated` and
-    `error`; the lists are JSON.
+    CSV has the columns `storyid`, `storytitle`, `sentence1` …, `order`, `scores`, `confidence`, `truncated`, the
+    optional ones and `error`; the lists are JSON.
+
+    Args:
+        answers: to write.
+        path: the file.
+        optional: the keys of `OPTIONAL` that get columns in CSV and Parquet.
     """
     output_format = format_of(path)
     with new_file(path) as unfinished:
         if output_format == "csv":
-            _write_csv(answers, str(unfinished))
+            _write_csv(answers, str(unfinished), [*_LISTS, *optional])
         elif output_format == "parquet":
-            _write_parquet(answers, str(unfinished))
+            _write_parquet(answers, str(unfinished), optional)
         else:
             with open(unfinished, "w", encoding="utf-8", newline="\n") as sink:
                 write_stream(answers, sink, output_format)
 
 
-def _write_csv(answers: Iterable[OrderedStory], path: str) -> None:
+def _write_csv(answers: Iterable[OrderedStory], path: str, lists: Sequence[str]) -> None:
     # The number of columns is known only at the end: until then the answers are in a temporary file.
     with tempfile.TemporaryFile("w+", encoding="utf-8", dir=os.path.dirname(path)) as buffer:
         width = 0
@@ -96,22 +126,27 @@ def _write_csv(answers: Iterable[OrderedStory], path: str) -> None:
         buffer.seek(0)
         columns = [f"sentence{position}" for position in range(1, width + 1)]
         with open(path, "w", encoding="utf-8", newline="") as sink:
-            writer = csv.DictWriter(sink, ["storyid", "storytitle", *columns, *_LISTS, "error"], lineterminator="\n")
+            writer = csv.DictWriter(sink, ["storyid", "storytitle", *columns, *lists, "error"], lineterminator="\n")
             writer.writeheader()
             for line in buffer:
-                writer.writerow(_csv_row(json.loads(line), columns))
+                writer.writerow(_csv_row(json.loads(line), columns, lists))
 
 
-def _csv_row(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+def _csv_row(values: dict[str, Any], columns: list[str], lists: Sequence[str]) -> dict[str, Any]:
     sentences = values.pop("sentences", [])
-    lists: dict[str, Any] = {key: json.dumps(values.pop(key)) for key in _LISTS if key in values}
-    return {**values, **dict(zip(columns, sentences, strict=False)), **lists}
+    cells: dict[str, Any] = {key: json.dumps(values.pop(key)) for key in lists if key in values}
+    return {**values, **dict(zip(columns, sentences, strict=False)), **cells}
 
 
-def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
+def _write_parquet(answers: Iterable[OrderedStory], path: str, optional: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    types = {
+        "pairwise": pa.list_(pa.list_(pa.float64())),
+        "layers": pa.list_(pa.list_(pa.int64())),
+        "moved": pa.list_(pa.int64()),
+    }
     schema = pa.schema(
         [
             ("storyid", pa.string()),
@@ -121,6 +156,7 @@ def _write_parquet(answers: Iterable[OrderedStory], path: str) -> None:
             ("scores", pa.list_(pa.float64())),
             ("confidence", pa.list_(pa.float64())),
             ("truncated", pa.list_(pa.int64())),
+            *((name, types[name]) for name in optional),
             ("error", pa.string()),
         ]
     )

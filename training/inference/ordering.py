@@ -10,11 +10,12 @@ from typing import Any
 
 from dataset_builder import BadRecord, Story
 from modeling_sentence_ordering import (
+    AnswerOptions,
     FixedPoints,
     SentenceOrderingModel,
     StoryScores,
     StoryTokenizer,
-    in_order,
+    answer_of,
     score_stories,
 )
 from modeling_sentence_ordering.pipeline_sentence_ordering import BATCH_TOKENS, PORTION
@@ -32,6 +33,7 @@ class OrderedStory:
         confidence: for each sentence but the last, the probability that it comes before the next; None if the model is
             not calibrated.
         truncated: indices of input sentences of which only the beginning was read.
+        pairwise, layers, moved, coherence: see `SentenceOrderingPipeline`; None unless asked for.
         error: error message, or None.
     """
 
@@ -41,6 +43,10 @@ class OrderedStory:
     scores: list[float] = field(default_factory=list)
     confidence: list[float] | None = None
     truncated: list[int] = field(default_factory=list)
+    pairwise: list[list[float]] | None = None
+    layers: list[list[int]] | None = None
+    moved: list[int] | None = None
+    coherence: dict[str, Any] | None = None
     error: str | None = None
 
 
@@ -66,6 +72,7 @@ def order_stories(
     batch_size: int | None = None,
     batch_tokens: int | None = BATCH_TOKENS,
     num_permutations: int = 1,
+    answer_options: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
     read_ahead: bool = False,
 ) -> Iterator[OrderedStory]:
     """Orders stories; yields one answer for each record, in input order.
@@ -75,6 +82,7 @@ def order_stories(
         tokenizer: the model's.
         stories: the input, with the records that could not be read.
         batch_size, batch_tokens, num_permutations: see `score_stories`.
+        answer_options: what the answers contain in addition to the order.
         read_ahead: read and tokenize the next portion while the model scores this one. Not for input from a terminal:
             the answers would wait for it.
     """
@@ -96,7 +104,8 @@ def order_stories(
         )
         temperature = model.config.confidence_temperature
         return [
-            entry if isinstance(entry, OrderedStory) else _answer(entry, next(scores), temperature) for entry in portion
+            entry if isinstance(entry, OrderedStory) else _answer(entry, next(scores), temperature, answer_options)
+            for entry in portion
         ]
 
     # Tokenizers and model release the GIL. Reading stays in this thread, because a thread that waits for standard input
@@ -141,12 +150,12 @@ def _tokenized(story: Story, ids: list[list[int]] | None, story_tokenizer: Story
         return OrderedStory(story, error=str(BadRecord(story.file, story.row, str(error))))
 
 
-def _answer(entry: _Tokenized, scores: StoryScores, temperature: float | None) -> OrderedStory:
+def _answer(
+    entry: _Tokenized, scores: StoryScores, temperature: float | None, answer_options: AnswerOptions
+) -> OrderedStory:
     story = entry.story
     try:
-        answer = in_order(
-            story.sentences, scores.scores, pair_logits=scores.pair_logits, temperature=temperature, fixed=entry.fixed
-        )
-    except ValueError as error:  # scores that are not finite
+        answer = answer_of(story.sentences, scores, temperature=temperature, fixed=entry.fixed, options=answer_options)
+    except ValueError as error:  # scores that are not finite, or a text too long for its pairs
         return OrderedStory(story, error=str(BadRecord(story.file, story.row, str(error))))
     return OrderedStory(story, **answer, truncated=entry.truncated)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def order_in_shards(
     *,
     shard_size: int = SHARD_SIZE,
     output_format: str = "jsonl",
+    optional: Sequence[str] = (),
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Iterator[tuple[Path, int, bool]]:
     """Writes the missing shards of this process. At most one shard is in memory.
@@ -99,6 +100,7 @@ def order_in_shards(
         folder: see `open_shards`.
         shard_size: records per shard; the last shard may have fewer.
         output_format: `"jsonl"` or `"parquet"`.
+        optional: see `write_file`.
         processes: decides which shards belong to this process.
 
     Yields:
@@ -116,5 +118,5 @@ def order_in_shards(
         if not exists:
             for stale in folder.glob(f".{path.name}.{UNFINISHED}-*"):  # of a killed process
                 stale.unlink(missing_ok=True)
-            write_file(order(shard), str(path))
+            write_file(order(shard), str(path), optional)
         yield path, len(shard), exists

@@ -19,11 +19,17 @@ from demo_page import Model, serve  # noqa: E402
 from metrics import story_metrics  # noqa: E402
 
 
-def reverse(sentences: list[str]) -> Mapping[str, Any]:
+def reverse(sentences: list[str], moves: bool) -> Mapping[str, Any]:
     if any("unorderable" in sentence for sentence in sentences):
         raise RuntimeError("it is too <i>odd</i>\nfor this")
     order = list(reversed(range(len(sentences))))
-    return {"sentences": [sentences[i] for i in order], "order": order, "scores": [], "truncated": [0]}
+    return {
+        "sentences": [sentences[i] for i in order],
+        "order": order,
+        "scores": [],
+        "truncated": [0],
+        "moved": order[:-1],
+    }
 
 
 def load() -> Any:

@@ -118,6 +118,7 @@ def test_what_is_pushed_loads_without_a_script_row_for_row(
         assert load(hub, tmp_path, python, path=sample, name="guide") == expected["guide"]
 
 
+@pytest.mark.slow
 def test_a_private_repository_is_for_those_who_may_see_it(hub: Hub, stories: Path, tmp_path: Path) -> None:
     repo_id = f"{hub.organization}/secret"
     with builder(hub, tmp_path) as build:
@@ -133,6 +134,7 @@ def test_a_private_repository_is_for_those_who_may_see_it(hub: Hub, stories: Pat
     assert repo_id in load(hub, tmp_path, token=False, path=repo_id)
 
 
+@pytest.mark.slow
 def test_branches_and_pull_requests(hub: Hub, stories: Path, tmp_path: Path) -> None:
     repo_id = f"{hub.user}/stories"
     with builder(hub, tmp_path) as build:
@@ -200,6 +202,7 @@ def test_rocstories_go_where_somebody_answers_for_it(hub: Hub, tmp_path: Path) -
     assert DatasetCard(cards["public"]).data.to_dict()["license"] == "cc-by-4.0"
 
 
+@pytest.mark.slow
 def test_rocstories_on_the_hub_are_still_rocstories(hub: Hub, tmp_path: Path) -> None:
     """Without ids and titles it is the card alone that tells."""
     stories, private = tmp_path / "stories.tsv", f"{hub.user}/private"
@@ -216,6 +219,7 @@ def test_rocstories_on_the_hub_are_still_rocstories(hub: Hub, tmp_path: Path) ->
     assert "Sentence 0" not in card and "rocstories-layout" in card
 
 
+@pytest.mark.slow
 def test_nothing_of_an_earlier_push_is_left(hub: Hub, tmp_path: Path, stories: Path, datasets5_python: str) -> None:
     repo_id = f"{hub.user}/stories"
     with builder(hub, tmp_path) as build:
@@ -230,6 +234,7 @@ def test_nothing_of_an_earlier_push_is_left(hub: Hub, tmp_path: Path, stories: P
         assert load(hub, tmp_path, python, path=repo_id) == expected
 
 
+@pytest.mark.slow
 def test_a_card_that_a_person_edited_stays(hub: Hub, tmp_path: Path, stories: Path, datasets5_python: str) -> None:
     repo_id = f"{hub.user}/stories"
     with builder(hub, tmp_path) as build:
@@ -277,6 +282,7 @@ def is_built(files: dict[str, bytes], folder: Path, seed: int) -> bool:
     return data == built and f"seed {seed}" in files["README.md"].decode()
 
 
+@pytest.mark.slow
 def test_a_failed_push_leaves_the_old_data_or_the_new(hub: Hub, stories: Path, tmp_path: Path) -> None:
     """Each failure at each stage, until the command gives up; then once more without it."""
     gave_up = set()
@@ -308,6 +314,7 @@ def test_a_failed_push_leaves_the_old_data_or_the_new(hub: Hub, stories: Path, t
     assert gave_up >= {(stage, how) for stage in STAGES for how in (500, 429, "drop")}
 
 
+@pytest.mark.slow
 def test_a_short_failure_is_overcome(hub: Hub, stories: Path, tmp_path: Path) -> None:
     with builder(hub, tmp_path) as build:
         for number, how in enumerate(HOWS):

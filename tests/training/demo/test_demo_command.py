@@ -185,6 +185,7 @@ def test_a_space_is_pushed_with_its_model_and_then_with_one_of_the_hub(
     assert len(hub.commits(space, repo_type="space")) == 4
 
 
+@pytest.mark.slow
 def test_a_space_whose_model_does_not_load_is_not_pushed(hub: Hub, trained: Trained, tmp_path: Path) -> None:
     write_space(tmp_path / "space", str(trained.folder), examples())
     (tmp_path / "space" / "model" / "model.safetensors").write_bytes(b"cut off")

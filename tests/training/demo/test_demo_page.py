@@ -51,7 +51,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answer(model: Path) -> dict[str, Any]:
     """What the pipeline says of `STORY`."""
     loaded = SentenceOrderingModel.from_pretrained(model).eval()
-    result: dict[str, Any] = SentenceOrderingPipeline(model=loaded, tokenizer=load_tokenizer(str(model)))(STORY)
+    result: dict[str, Any] = SentenceOrderingPipeline(model=loaded, tokenizer=load_tokenizer(str(model)))(
+        STORY, moves=True
+    )
     assert [sure < 0.75 for sure in result["confidence"]].count(True) == 2
     return result
 
@@ -167,7 +169,10 @@ def test_a_story_is_shuffled_put_in_order_and_judged_as_our_own_code_does(page: 
     # Without a true order there is nothing to judge; the order stays.
     page.get_by_label(SCORED).uncheck()
     assert "in place" not in wait_for_summary(page, "in the model’s order")
-    assert shown(page) == answer["sentences"] and page.locator(".so-note").count() == 0
+    assert shown(page) == answer["sentences"]
+    moved = [index for index in answer["order"] if index in answer["moved"]]
+    assert page.locator(".so-note").all_inner_texts() == [f"↕ moved from line {index + 1}" for index in moved]
+    assert f"{len(moved)} moved from their lines" in page.locator("#so-summary").inner_text()
 
 
 def test_what_is_written_before_the_server_has_answered_stays(address: str, open_page: Opener) -> None:
@@ -308,6 +313,7 @@ def test_a_paragraph_is_cut_into_sentences(page: Page) -> None:
     assert sorted(shown(page)) == sorted(sentences)
 
 
+@pytest.mark.slow
 def test_a_space_runs_without_our_packages(model: Path, answer: Any, open_page: Opener) -> None:
     space = model.parent / "my-space"
     write_space(space, str(model), examples())

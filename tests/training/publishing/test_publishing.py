@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 USER = "quirinus-of-the-tests"
 TRANSFORMERS = [
     "this",
-    "old_transformers_python",
+    pytest.param("old_transformers_python", marks=pytest.mark.slow),
     pytest.param("last4_transformers_python", marks=pytest.mark.slow),
 ]
 
@@ -205,6 +205,7 @@ def test_lightning_and_poutyne_push_from_python(
         assert_tells_nothing(hub.repo_files(target), hub, USER, tmp_path, home)
 
 
+@pytest.mark.slow
 def test_a_branch_and_a_pull_request(hub: Hub, trained: Any, tmp_path: Path) -> None:
     target = f"{hub.user}/model"
     arguments = ("push", "--model", str(trained.folder), "--repo_id", target)

@@ -155,6 +155,7 @@ def test_an_interrupted_push_leaves_the_repository_as_it_was(
     assert content(hub, target)["note.txt"] == b"new"
 
 
+@pytest.mark.slow
 def test_whoever_may_not_push_learns_it_before_anything_is_trained(hub: Hub, trained: Any, tmp_path: Path) -> None:
     train = ["train", "--encoder", "cnn", "--data", str(trained.home / "stories.jsonl"), "--output_dir", "out"]
     own = f"{hub.user}/model"
@@ -234,6 +235,7 @@ def test_a_card_that_cannot_be_downloaded_is_not_replaced(how: How, hub: Hub, tm
         assert "is unchanged" in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_makes_no_repository_is_refused_and_the_hub_keeps_what_it_has(
     hub: Hub, two_models: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ class StoryDataModule(LightningDataModule):
             self.save_hyperparameters(ignore=["data", "tokenizer"])
         self.tokenizer = tokenizer
         self.splits: dict[str, TokenizedStories] = {}
+        self._found: list[str] = []
         self._streamed: StreamedStories | None = None
         self._loads = True
         self._story_tokenizer: StoryTokenizer | None = None
@@ -147,6 +148,7 @@ class StoryDataModule(LightningDataModule):
         elif missing:
             stories = open_stories(self.recipe)
             self.splits |= stories.tokenized(story_tokenizer, data_seed, missing)
+            self._found = list(stories.splits)
             if stories.stream is not None:
                 self._streamed = StreamedStories(stories.stream, story_tokenizer)
 
@@ -246,7 +248,9 @@ class StoryDataModule(LightningDataModule):
 
     def _split(self, name: str) -> TokenizedStories:
         if name not in self.splits:
-            raise UserError(f"the data have no {name} stories; they have {', '.join(self.splits) or 'none'}")
+            sources = "the data have" if self.given is not None else f"{', '.join(self.hparams['data'])}:"
+            found = self._found if self.given is None else self.given
+            raise UserError(f"{sources} no {name} stories (found: {', '.join(found) or 'none'})")
         return self.splits[name]
 
     def _tokenizer_in_use(self) -> StoryTokenizer:

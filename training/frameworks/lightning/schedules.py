@@ -32,4 +32,4 @@ def leave_added_groups(schedule: LambdaLR) -> None:
 
 
 def _own_rate(group: dict[str, Any]) -> Callable[[int], float]:
-    return lambda step: float(group["lr"])
+    return lambda _: float(group["lr"])

@@ -129,7 +129,7 @@ class ModelWrapper(nn.Module):
         return self.model.named_parameters(*args, **kwargs)
 
 
-def model_loss(outputs: Mapping[str, Any], labels: Any = None) -> Tensor:
+def model_loss(outputs: Mapping[str, Any], _labels: Any = None) -> Tensor:
     """Loss function for a model that computes its own loss.
 
     Raises:

@@ -101,7 +101,17 @@ def test_an_error_of_any_kind_is_one_line(
     monkeypatch.setattr("training.frameworks.lightning.data.open_stories", fail)
     assert main(["fit", "--config", str(config)]) == 1
     error = capfd.readouterr().err
-    assert error.startswith("sentence-ordering: KeyError: 'train'") and error.count("\n") == 1, error
+    assert "KeyError: 'train'" in error and error.count("\n") == 1, error
+
+
+def test_data_without_a_training_split_are_bad_input(
+    config: Path, home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test.jsonl").write_text((home / "stories.jsonl").read_text())
+    assert main(["fit", "--config", str(config), "--data.data", f"[{tmp_path / 'test.jsonl'}]"]) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    for fact in ("test.jsonl", "no train stories", "found: test"):
+        assert fact in error
 
 
 def test_fit_can_be_repeated_in_one_folder(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,6 +259,7 @@ for name, options in (("two", {"devices": 2, "strategy": "ddp_fork"}), ("one", {
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(home: Path, tmp_path: Path) -> None:
     """Half of each step each, and half of the evaluation: the same weights up to rounding, the same metrics.
 
