@@ -66,8 +66,8 @@ def comparison() -> str:
     stories = values["runs"][0]["stories"]
     return (
         f"{markdown_table(values['runs'])}\n\n"
-        f"{stories} stories of the test split of {values.get('sample', 'the sample')}, {values['environment']['device']}; {versions}."
-        + (f" {values['note']}" if "note" in values else "")
+        f"{stories} stories of the test split of {values.get('sample', 'the sample')}, "
+        f"{values['environment']['device']}; {versions}." + (f" {values['note']}" if "note" in values else "")
     )
 
 

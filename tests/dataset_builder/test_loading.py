@@ -204,7 +204,7 @@ def test_errors_name_what_was_tried(write_roc: WriteRoc, tmp_path: Path, monkeyp
     for source, message in {
         "storie.csv": r"storie\.csv: no such file; did you mean stories\.csv\?",
         "data/stories.csv": r"data/stories\.csv: no such file$",
-        "stories": r"stories: no such data: it is not 'sample' or 'sample-long', there is no file \(\.csv.*did you mean stories\.csv\?",
+        "stories": r"stories: no such data: it is not 'sample' or 'sample-long', .*\.csv.*did you mean stories\.csv\?",
         "a/b/c": r"a/b/c: no such data: .* a data set on the Hub is called user/name",
         "empty": r"empty: no file of stories in this folder.*\.csv",
         "list.txt": r"no stories in list\.txt",
