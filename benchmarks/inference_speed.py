@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
 from dataset_builder import UserError
-from training.models.repository import write_json
+from training.models.model_folder import write_json
 
 STORY = ["He took it out of the oven.", "Tom mixed flour and eggs.", "The cake was delicious."]
 COMMAND = [sys.executable, "-m", "training.commands.command_line"]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from dataset_builder import load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline
-from training.models.repository import write_json
+from training.models.model_folder import write_json
 from training.models.trained_model import load_trained_model
 
 

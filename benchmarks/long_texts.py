@@ -26,7 +26,7 @@ from tqdm import tqdm
 from dataset_builder import load_all
 from modeling_sentence_ordering import SentenceOrderingPipeline, combine_groups
 from modeling_sentence_ordering.pipeline_sentence_ordering import GROUP_SIZE
-from training.models.repository import write_json
+from training.models.model_folder import write_json
 from training.models.trained_model import load_trained_model
 
 TOKENS, ROOM = 12, 511  # of a simulated sentence, and of the encoder that it is for

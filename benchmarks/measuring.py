@@ -23,10 +23,10 @@ from training.evaluation.analysis import analyse
 from training.evaluation.calibration import JudgedPairs, calibration_error, fit_temperature, judged_pairs
 from training.evaluation.metrics import ordering_metrics
 from training.evaluation.predictions import Predictions, predict
-from training.models.repository import read_json, write_json
+from training.models.model_folder import read_json, write_json
 from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe, with_later_fields
-from training.runs.description import environment
+from training.runs.run_outputs import environment
 from training.system.console import complain
 from training.system.device import fastest_device
 

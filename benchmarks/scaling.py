@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measuring import environment_here, run_script
-from training.models.repository import write_json
+from training.models.model_folder import write_json
 
 COMMAND = [sys.executable, "-m", "training.commands.command_line"]
 SMALL = '{"embedding_dim": 64, "hidden_size": 64, "num_layers": 1}'

@@ -20,7 +20,7 @@ from benchmarks.guide_pipeline import BATCH_SIZE
 from benchmarks.measuring import environment_here, run_script
 from benchmarks.side_by_side import measure_sides, ratios, report, summary
 from dataset_builder import UserError
-from training.models.repository import write_json
+from training.models.model_folder import write_json
 from training.recipe.recipe import FRAMEWORKS
 
 BARE = "bare loop"

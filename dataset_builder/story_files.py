@@ -32,11 +32,7 @@ SUFFIXES = {
     ".json": "json",
     ".ipynb": "json",
 }
-_LINE_FORMATS: dict[str, Callable[..., Records]] = {
-    "csv": csv_records,
-    "tsv": tsv_records,
-    "text": text_records,
-}
+_TABLES: dict[str, Callable[..., Records]] = {"csv": csv_records, "tsv": tsv_records}
 # Two ends of sentences within a line, each followed by a word that begins another one.
 _THREE_SENTENCES = re.compile(r"(?:[.!?][\"'”’»)]*\s+[\"'“‘«(]*[^\W\da-z].*){2}", re.DOTALL)
 _SPLIT_WORDS = {
@@ -60,6 +56,7 @@ def read_stories(
     file_format: str | None = None,
     name: str | None = None,
     split_sentences: str | None = None,
+    group_by: str | None = None,
 ) -> Iterator[Story]:
     """The stories of a file or an open stream, one by one, in the order of the file.
 
@@ -76,23 +73,25 @@ def read_stories(
         name: name of the source, for messages and made-up ids; the path by default, `stdin` for a stream.
         split_sentences: language of prose to split into sentences, such as `en`: of text files, and of a column `text`,
             `abstract` or `story` where a record has no sentences. Needs the extra `split`.
+        group_by: column whose value becomes `Story.group`, such as a genre.
 
     Raises:
         BadRecord: a record is not a story; the message states file, row and reason.
-        UserError: the file does not exist or its format is unknown, raised at once; or it may not be read, raised when
-            it is opened.
+        UserError: `group_by` is given for text; the file does not exist or its format is unknown, raised at once; or
+            it may not be read, raised when it is opened.
     """
-    reading = _Reading(as_given, on_error, splitter_of(split_sentences))
+    reading = _Reading(as_given, on_error, splitter_of(split_sentences), group_by)
     if not isinstance(source, (str, os.PathLike)):
         stream = getattr(source, "buffer", source)  # the bytes of a text stream, to locate one that is not UTF-8
         name, file_format = name or "stdin", file_format or "text"
-        return reading.stories(_records(stream, name, file_format, reading.prose), name, file_format)
+        return reading.stories(_records(stream, name, file_format, reading.prose, group_by), name, file_format)
     path = os.fspath(source)
     name = name or path
     if "://" not in path and not os.path.isfile(path):
         _check_special(path, file_format or format_of_name(name))
     file_format = file_format or format_of_file(name, path)
-    return reading.stories(read_records(path, name, file_format, prose=reading.prose), name, file_format)
+    records = read_records(path, name, file_format, prose=reading.prose, group_by=group_by)
+    return reading.stories(records, name, file_format)
 
 
 class Skipped:
@@ -108,7 +107,9 @@ class Skipped:
         self.count += 1
 
 
-def read_records(path: str, name: str, file_format: str | None = None, *, prose: bool = False) -> Records:
+def read_records(
+    path: str, name: str, file_format: str | None = None, *, prose: bool = False, group_by: str | None = None
+) -> Records:
     """The records of a file before they are made stories: `(row, fields)`, or the error.
 
     Args:
@@ -116,13 +117,14 @@ def read_records(path: str, name: str, file_format: str | None = None, *, prose:
         name: for messages and the suffixes.
         file_format: as in `read_stories`.
         prose: whether texts are split into sentences.
+        group_by: a column to read in addition.
     """
     file_format = file_format or format_of_file(name, path)
     with open_bytes(path) as stream:
         try:
             compression = split_compression(name)[1]
             content = unpacked(stream, compression) if compression else stream
-            yield from _records(content, name, file_format, prose)
+            yield from _records(content, name, file_format, prose, group_by)
         except UnpackingError as error:
             yield BadRecord(name, None, str(error))
 
@@ -139,16 +141,18 @@ def open_bytes(path: str) -> IO[bytes]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _records(stream: IO[Any], file: str, file_format: str, prose: bool) -> Records:
+def _records(stream: IO[Any], file: str, file_format: str, prose: bool, group_by: str | None = None) -> Records:
     if file_format == "parquet":
-        return parquet_records(stream, file, prose=prose)
+        return parquet_records(stream, file, prose=prose, group_by=group_by)
     if file_format == "json":
         return json_records(stream, file)
     if isinstance(stream, io.IOBase) and not isinstance(stream, (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)):
         stream = io.BufferedReader(cast(io.RawIOBase, stream))  # `readline` of an fsspec file takes no size
     if file_format == "jsonl":
         return jsonl_records(Lines(stream, file))
-    return _LINE_FORMATS[file_format](Lines(stream, file), prose=prose)
+    if file_format == "text":
+        return text_records(Lines(stream, file), prose=prose)
+    return _TABLES[file_format](Lines(stream, file), prose=prose, group_by=group_by)
 
 
 @dataclass(frozen=True)
@@ -158,18 +162,26 @@ class _Reading:
     as_given: bool
     on_error: OnError | None
     splitter: SentenceSplitter | None
+    group_by: str | None = None
 
     @property
     def prose(self) -> bool:
         return self.splitter is not None
 
     def stories(self, records: Records, name: str, file_format: str) -> Iterator[Story]:
+        if self.group_by is not None and file_format == "text":
+            raise UserError(f"{name}: text has no column '{self.group_by}'; use CSV, JSON Lines or Parquet")
         for item in records:
             try:
                 if isinstance(item, BadRecord):
                     raise item
                 story = story_from_record(
-                    item[1], file=name, row=item[0], as_given=self.as_given, splitter=self.splitter
+                    item[1],
+                    file=name,
+                    row=item[0],
+                    as_given=self.as_given,
+                    splitter=self.splitter,
+                    group_by=self.group_by,
                 )
                 if file_format == "text" and not self.as_given and not self.prose:
                     _check_lines(story)

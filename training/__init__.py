@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .publishing.lightning import PushToHubCallback
     from .publishing.poutyne import push_experiment
     from .recipe.recipe import Recipe, RecipeError
-    from .runs.session import run_recipe as train
+    from .runs.run_recipe import run_recipe as train
 
 __all__ = [
     "EpochMetric",
@@ -90,7 +90,7 @@ _DEFINED_IN = {
     "model_loss": "frameworks.poutyne.adapters",
     "ordering_metric": "frameworks.poutyne.experiment",
     "push_experiment": "publishing.poutyne",
-    "train": "runs.session:run_recipe",
+    "train": "runs.run_recipe:run_recipe",
 }
 
 

@@ -25,7 +25,7 @@ from tests.training.conftest import run_command
 from tests.training.framework_runs import assert_same_weights, make_run, train
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.inference.onnx_model import NEEDS
-from training.models.repository import save_model
+from training.models.model_folder import save_model
 from training.recipe.recipe import FRAMEWORKS, Recipe
 
 

@@ -17,7 +17,7 @@ import transformers
 from tests.modeling_sentence_ordering.small_encoders import write_encoder
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.commands.command_line import main
-from training.models.repository import read_json
+from training.models.model_folder import read_json
 from training.recipe.recipe import FRAMEWORKS, Recipe
 
 transformers.utils.logging.disable_progress_bar()

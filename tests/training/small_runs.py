@@ -108,13 +108,13 @@ def script_evaluations(monkeypatch: pytest.MonkeyPatch, metrics: Iterable[float]
     """Evaluations that come out as told: `kendalls_tau`, and its negative as `loss`; in every framework."""
     values = iter(metrics)
 
-    def scripted_judge(*_: Any) -> dict[str, float]:
+    def scripted_metrics(*_: Any) -> dict[str, float]:
         value = next(values)
         return {name: value for name in ("accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits", "stories")} | {
             "loss": -value
         }
 
-    monkeypatch.setattr("training.frameworks.run.judge", scripted_judge)
+    monkeypatch.setattr("training.frameworks.run.evaluation_metrics", scripted_metrics)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

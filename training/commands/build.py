@@ -9,7 +9,7 @@ from model_card.licences import check_language, check_licence
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name
 
-from .parsing import ArgumentParser, add_recipe_flags, describe
+from .parsing import ArgumentParser, add_recipe_flags, set_help
 from .push import add_push_arguments, publication, say_where
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="push stories in the layout of ROCStories, too, which asks its users not to pass it on",
     )
     add_push_arguments(parser)
-    describe(
+    set_help(
         parser,
         "Write the shuffled data set as Parquet, with its card. load_dataset(DIR) loads it.",
         examples=[

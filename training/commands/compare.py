@@ -14,7 +14,7 @@ from training.system.console import PROGRAM, say, show
 from training.system.output_names import check_apart
 from training.system.processes import Processes
 
-from .parsing import ArgumentParser, add_recipe_flags, describe, recipe_of
+from .parsing import ArgumentParser, add_recipe_flags, recipe_of, set_help
 
 if TYPE_CHECKING:
     from training.runs.comparison import ComparedRun
@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="encoders, each with recipe fields for it alone, as in 'minilm,learning_rate=1e-4'",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds; one run for each")
-    describe(
+    set_help(
         parser,
         "Train one recipe in several frameworks, with several encoders and seeds, and make the guide's table of the "
         "results. Each run is a process. The same command resumes a comparison that was interrupted.",

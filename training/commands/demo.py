@@ -11,7 +11,7 @@ from dataset_builder import UserError
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name
 
-from .parsing import ArgumentParser, describe
+from .parsing import ArgumentParser, set_help
 
 EXAMPLES = 5
 SUMMARY = "Try a model on a page, local or as a Space on the Hub."
@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="with --export: copy code in the model's folder that is not part of this package, which the Space will "
         "run; read it first",
     )
-    describe(
+    set_help(
         parser,
         "Serve a page on localhost that shuffles sentences and orders them with a model; stop it with Ctrl-C. Or write "
         "the same page as a Space for the Hub.",

@@ -11,7 +11,7 @@ from dataset_builder import UserError, load_all, load_stories, story_hash
 from training.system.console import PROGRAM, note, say, show
 from training.system.output_names import check_apart, check_file_name
 
-from .parsing import ArgumentParser, add_recipe_flags, describe
+from .parsing import ArgumentParser, add_recipe_flags, set_help
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_recipe_flags(
         parser, ("split_sentences", "per_device_eval_batch_size", "data_seed", "test_size", "validation_size")
     )
-    describe(
+    set_help(
         parser,
         "Evaluate a model on stories whose order is known.",
         examples=[
@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
     from training.data.stories import TokenizedStories
     from training.evaluation.calibration import calibration_error, judged_pairs
     from training.evaluation.metrics import METRIC_NAMES
-    from training.evaluation.predictions import judge, predict
-    from training.models import repository
+    from training.evaluation.predictions import evaluation_metrics, predict
+    from training.models import model_folder
     from training.models.trained_model import load_trained_model
     from training.system.device import limit_kernel_caches
 
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         batch_size=options.per_device_eval_batch_size,
         num_permutations=options.num_permutations,
     )
-    metrics = judge(predictions, model.config)
+    metrics = evaluation_metrics(predictions, model.config)
     if model.config.confidence_temperature is not None:
         metrics["calibration_error"] = calibration_error(judged_pairs(predictions), model.config.confidence_temperature)
     seen = count_training_stories(options.model, stories)
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     if seen:
         note(f"the model was trained on {seen:,} of these {len(stories):,} stories")
     if options.output_json is not None:
-        repository.write_json(options.output_json, {name: metrics[name] for name in METRIC_NAMES})
+        model_folder.write_json(options.output_json, {name: metrics[name] for name in METRIC_NAMES})
         say(f"\nwrote {options.output_json}")
     say(f"{'' if options.output_json else chr(10)}next: {PROGRAM} order --model {options.model} YOUR_STORIES.txt")
     return 0
@@ -117,10 +117,10 @@ def run(options: argparse.Namespace) -> int:
 def count_training_stories(model: str, stories: Dataset) -> int | None:
     """Number of the stories that the model was trained on; None if its folder does not record them."""
     from training.data.stories import sentences_of
-    from training.models import repository
+    from training.models import model_folder
 
-    path = Path(model) / repository.STORY_HASHES_FILE
+    path = Path(model) / model_folder.STORY_HASHES_FILE
     if not path.is_file():
         return None
-    known = repository.read_story_hashes(path)
+    known = model_folder.read_story_hashes(path)
     return sum(story_hash(sentences) in known for sentences in sentences_of(stories))

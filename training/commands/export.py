@@ -9,7 +9,7 @@ from dataset_builder import UserError
 from training.system.console import PROGRAM, say
 from training.system.output_names import check_apart, check_folder_name
 
-from .parsing import ArgumentParser, describe
+from .parsing import ArgumentParser, set_help
 
 SUMMARY = "Write a trained model as ONNX, for ONNX Runtime."
 
@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="folder to write, with tokenizer and config (default: the folder of the model)",
     )
     parser.add_argument("--quantize", action="store_true", help="also write a model with int8 weights")
-    describe(
+    set_help(
         parser,
         "Write a trained model as ONNX, for ONNX Runtime. The file is kept only if its scores agree with torch's.",
         examples=[
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     model, tokenizer = load_trained_model(options.model)
     if not is_own:
         from modeling_sentence_ordering import save_tokenizer
-        from training.models.repository import save_config
+        from training.models.model_folder import save_config
 
         save_config(model, folder)
         save_tokenizer(tokenizer, folder)

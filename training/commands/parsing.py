@@ -73,7 +73,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise SystemExit(BAD_INPUT)
 
 
-def describe(parser: argparse.ArgumentParser, description: str, *, examples: Sequence[str], writes: str) -> None:
+def set_help(parser: argparse.ArgumentParser, description: str, *, examples: Sequence[str], writes: str) -> None:
     """Sets the description of a command and what follows its flags in `--help`.
 
     Args:

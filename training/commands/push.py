@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dataset_builder import UserError
 from training.system.console import PROGRAM, say
 
-from .parsing import ArgumentParser, describe
+from .parsing import ArgumentParser, set_help
 
 if TYPE_CHECKING:
     from training.publishing.push import Publication, Pushed
@@ -92,7 +92,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="run code in the folder that is not part of this package to check that the model loads; read it first",
     )
-    describe(
+    set_help(
         parser,
         "Upload a trained model, or a Space made by demo --export, to the Hub, in one commit, after checking that the "
         "model loads from its folder alone. The token is the one of `hf auth login`, or HF_TOKEN.",

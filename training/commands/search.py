@@ -9,7 +9,7 @@ from training.recipe.recipe import Recipe, RecipeError
 from training.system.console import PROGRAM, say, show
 from training.system.processes import Processes
 
-from .parsing import ArgumentParser, add_recipe_flags, describe, recipe_of
+from .parsing import ArgumentParser, add_recipe_flags, recipe_of, set_help
 
 SUMMARY = "Try recipes with Optuna and keep the best."
 _NOT_SEARCHED = ("resume_from_checkpoint", "overwrite_output_dir")
@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="search space as YAML: recipe fields, each with a list of choices, or with low and high and log or step",
     )
     parser.add_number("--n_trials", "number of trials, with those that are pruned", default=20, at_least=1)
-    describe(
+    set_help(
         parser,
         "Try recipes with Optuna: first the recipe of the flags, then others from the search space. A trial that is "
         "worse than the median at an evaluation is pruned. The same command continues a search that was interrupted.",

@@ -11,7 +11,7 @@ from training.runs.card_options import add_card_flags, card_options
 from training.system.console import PROGRAM, say
 from training.system.processes import Processes
 
-from .parsing import ArgumentParser, add_recipe_flags, describe, recipe_of
+from .parsing import ArgumentParser, add_recipe_flags, recipe_of, set_help
 from .push import add_push_arguments, publication, push_again, say_where
 
 SUMMARY = "Train a model on stories."
@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_recipe_flags(parser)
     add_push_arguments(parser)
     add_card_flags(parser)
-    describe(
+    set_help(
         parser,
         "Train a model on stories in true order; it is shown them shuffled. --encoder, --data and --output_dir are "
         "required, as flags or in the file of --config.",
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from training.publishing.push import check_publication, push_folder
-    from training.runs.session import run_recipe
+    from training.runs.run_recipe import run_recipe
     from training.system.device import limit_kernel_caches
 
     limit_kernel_caches()

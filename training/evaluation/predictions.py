@@ -271,7 +271,7 @@ def _predict_arranged(
         progress.update(len(portion))
 
 
-def judge(predictions: Predictions, config: Any) -> dict[str, float | int]:
+def evaluation_metrics(predictions: Predictions, config: Any) -> dict[str, float | int]:
     """All metrics of an evaluation, in the order of `--output_json`.
 
     Args:
@@ -331,4 +331,4 @@ def evaluate(model: SentenceOrderingModel, stories: TokenizedStories, **options:
         RuntimeError: if a score is infinite or NaN.
         ValueError: if there is no story to score.
     """
-    return judge(predict(model, stories, **options), model.config)
+    return evaluation_metrics(predict(model, stories, **options), model.config)

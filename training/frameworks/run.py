@@ -12,8 +12,8 @@ from modeling_sentence_ordering import SentenceOrderingModel
 from training.data.batches import evaluation_batches
 from training.data.stories import TokenizedStories
 from training.data.streaming import StreamedStories
-from training.evaluation.predictions import Predictions, judge, predict
-from training.models import repository
+from training.evaluation.predictions import Predictions, evaluation_metrics, predict
+from training.models import model_folder
 from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
@@ -72,7 +72,7 @@ class TrainingRun:
     @property
     def checkpoints(self) -> Path:
         """The folder of the framework's checkpoints."""
-        return self.folder / repository.CHECKPOINTS
+        return self.folder / model_folder.CHECKPOINTS
 
     @property
     def validation(self) -> TokenizedStories | None:
@@ -90,7 +90,7 @@ class TrainingRun:
         self.predictions[split] = predict(
             self.model, self.splits[split], batch_size=batch_size, processes=self.processes
         )
-        return judge(self.predictions[split], self.model.config)
+        return evaluation_metrics(self.predictions[split], self.model.config)
 
     def validate(self) -> dict[str, float | int]:
         """Metrics on the validation stories during training.
@@ -101,4 +101,4 @@ class TrainingRun:
         stories, batch_size = self.splits["validation"], self.recipe.per_device_eval_batch_size
         predictions = predict(self.model, stories, batch_size=batch_size, long_texts=False, processes=self.processes)
         in_order = np.concatenate(evaluation_batches(stories.lengths, batch_size))
-        return judge(predictions.chosen(in_order), self.model.config)
+        return evaluation_metrics(predictions.chosen(in_order), self.model.config)

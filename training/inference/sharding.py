@@ -17,7 +17,7 @@ from typing import Any
 from dataset_builder import BadRecord, Story, UserError
 from dataset_builder.file_writing import UNFINISHED
 from modeling_sentence_ordering import SentenceOrderingModel
-from training.models.repository import read_json, write_json
+from training.models.model_folder import read_json, write_json
 from training.system.processes import Processes
 
 from .answers import write_file

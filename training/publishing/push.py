@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from dataset_builder import UserError
 from model_card.card import CARD, name_repository, write_brief_card
 from model_card.renewal import is_edited, write_card
-from training.models import repository
+from training.models import model_folder
 from training.system.errors import CommandFailed
 from training.system.hub_errors import TRIES, first_line, with_retries
 
@@ -209,7 +209,7 @@ def push_model(
     repo_id = check_publication(publication)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "repository"
-        repository.save_model(model, tokenizer, folder)
+        model_folder.save_model(model, tokenizer, folder)
         config = model.config
         write_brief_card(
             folder,
@@ -226,7 +226,7 @@ def _add_card(folder: Path, repo_id: str) -> None:
     """Writes a brief card if there is none: the Hub reads the task from it."""
     card = folder / CARD
     if not card.is_file() or not card.read_bytes().strip():
-        config = repository.read_json(folder / "config.json")
+        config = model_folder.read_json(folder / "config.json")
         base_model, objective = config.get("base_model"), config.get("objective", "mse")
         write_brief_card(folder, name=repo_id, base_model=base_model, objective=objective)
 

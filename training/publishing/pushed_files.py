@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from model_card.card import CARD
-from training.models import repository
+from training.models import model_folder
 
 from .checks import check_files
 
@@ -22,18 +22,18 @@ MODEL_FOLDER = "model"  # in a Space that contains its model
 # files, and pickled files, which loaders should not open.
 EXCLUDED = (
     ".*", "*.env", "__pycache__", "*.unfinished*", "*.tmp", "*.log",
-    repository.CHECKPOINTS, "checkpoint-*", "trainer_state.json",
-    repository.TENSORBOARD, "runs", "lightning_logs", "wandb", "mlruns", "events.out.tfevents*",
+    model_folder.CHECKPOINTS, "checkpoint-*", "trainer_state.json",
+    model_folder.TENSORBOARD, "runs", "lightning_logs", "wandb", "mlruns", "events.out.tfevents*",
     "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.npz",
 )  # fmt: skip
 # Describe the weights of one model, and would be wrong for another.
 _ABOUT_THE_MODEL = (
-    repository.RESULTS_FILE,
-    repository.RECIPE_FILE,
-    repository.LOG_FILE,
-    repository.CURVES_FILE,
-    repository.HEATMAP_FILE,
-    repository.STORY_HASHES_FILE,
+    model_folder.RESULTS_FILE,
+    model_folder.RECIPE_FILE,
+    model_folder.LOG_FILE,
+    model_folder.CURVES_FILE,
+    model_folder.HEATMAP_FILE,
+    model_folder.STORY_HASHES_FILE,
 )
 
 

@@ -25,7 +25,7 @@ from dataset_builder.file_writing import no_space, write_text
 from training.frameworks.checkpoints import last_checkpoint
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import TrainingFailed, read_training_log
-from training.models import repository
+from training.models import model_folder
 from training.models.encoders import build_model
 from training.recipe.file import field_value
 from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
@@ -165,7 +165,7 @@ def run_comparison(
             began = time.perf_counter()
             memory = _run_in_process(run, folder, report)
             # The time of the whole process; the training alone is measured within it.
-            repository.write_json(
+            model_folder.write_json(
                 folder / DONE_FILE,
                 {"peak_memory_mb": memory, "process_seconds": round(time.perf_counter() - began, 1)},
             )
@@ -192,7 +192,7 @@ def _check_plan(runs: Sequence[ComparedRun], output_dir: Path) -> None:
     elif output_dir.exists() and any(output_dir.iterdir()):
         raise RecipeError(f"--output_dir {output_dir} is not empty and holds no comparison: choose another")
     output_dir.mkdir(parents=True, exist_ok=True)
-    repository.write_json(path, plan)
+    model_folder.write_json(path, plan)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def _run_in_process(run: ComparedRun, folder: Path, report: Callable[[str], None]) -> float:
     """Trains in a new process, from the last checkpoint if there is one; its peak memory in MiB."""
     values = dataclasses.asdict(run.recipe)
-    if last_checkpoint(load_framework(run.framework), folder / repository.CHECKPOINTS, report) is not None:
+    if last_checkpoint(load_framework(run.framework), folder / model_folder.CHECKPOINTS, report) is not None:
         values["resume_from_checkpoint"] = "last"
     elif folder.exists():
         shutil.rmtree(folder)
@@ -256,7 +256,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _outcome(run: ComparedRun, folder: Path) -> dict[str, Any]:
     done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
-    results = json.loads((folder / repository.RESULTS_FILE).read_text(encoding="utf-8"))
+    results = json.loads((folder / model_folder.RESULTS_FILE).read_text(encoding="utf-8"))
     return {
         "encoder": run.recipe.encoder_name,
         "framework": run.framework,
@@ -264,5 +264,5 @@ def _outcome(run: ComparedRun, folder: Path) -> dict[str, Any]:
         "seconds": results["training"]["seconds"],
         **done,
         "results": results,
-        "log": read_training_log(folder / repository.LOG_FILE),
+        "log": read_training_log(folder / model_folder.LOG_FILE),
     }

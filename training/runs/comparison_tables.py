@@ -11,7 +11,7 @@ from typing import Any
 
 from dataset_builder.file_writing import write_text
 from model_card.plots import plot_loss_curves
-from training.models import repository
+from training.models import model_folder
 
 FRAMEWORK_NAMES = {"trainer": "Trainer", "lightning": "Lightning", "poutyne": "Poutyne"}
 # Accuracy and Kendall's tau on the guide's test split (7,373 stories of ROCStories; 42,132 for training).
@@ -97,10 +97,10 @@ def write_tables(outcomes: Sequence[Mapping[str, Any]], output_dir: Path) -> str
     write_text(output_dir / "comparison.md", table + "\n")
     write_text(output_dir / "comparison.csv", text.getvalue())
     environment = outcomes[0]["results"].get("environment", {})
-    repository.write_json(output_dir / "comparison.json", {"environment": environment, "runs": rows})
+    model_folder.write_json(output_dir / "comparison.json", {"environment": environment, "runs": rows})
     curves = {
         f"{row['encoder']}, {FRAMEWORK_NAMES[row['framework']]}, seed {row['seed']}": outcome["log"]
         for row, outcome in zip(rows, outcomes, strict=True)
     }
-    plot_loss_curves(curves, output_dir / repository.CURVES_FILE)
+    plot_loss_curves(curves, output_dir / model_folder.CURVES_FILE)
     return table

@@ -10,7 +10,7 @@ from pathlib import Path
 from modeling_sentence_ordering.configuration_sentence_ordering import is_scratch_encoder
 from training.frameworks.checkpoints import find_damage, last_checkpoint
 from training.frameworks.protocol import Framework
-from training.models import repository
+from training.models import model_folder
 from training.recipe.file import read_recipe_file
 from training.recipe.recipe import Recipe, RecipeError, shareable, with_later_fields
 from training.system.output_names import check_apart, check_not_overwritten
@@ -31,7 +31,7 @@ _MAY_DIFFER = (
 # Fields that may be larger when a run is resumed, to train longer. The schedule is then that of the longer run.
 _MAY_GROW = ("num_train_epochs", "max_steps")
 # Files of a run that ended before it wrote its recipe.
-_BEFORE_RECIPE = {repository.CHECKPOINTS, repository.TENSORBOARD, repository.RESULTS_FILE, repository.LOG_FILE}
+_BEFORE_RECIPE = {model_folder.CHECKPOINTS, model_folder.TENSORBOARD, model_folder.RESULTS_FILE, model_folder.LOG_FILE}
 
 
 def check_paths(recipe: Recipe) -> None:
@@ -88,13 +88,13 @@ def checkpoint_to_resume(
         return None
     if wanted != "last" and (damage := find_damage(framework, Path(wanted))) is not None:
         raise RecipeError(damage)
-    _check_same_recipe(folder / repository.RECIPE_FILE, recipe.for_one_process(processes.world_size))
+    _check_same_recipe(folder / model_folder.RECIPE_FILE, recipe.for_one_process(processes.world_size))
     if wanted != "last":
         return Path(wanted)
-    checkpoint = last_checkpoint(framework, folder / repository.CHECKPOINTS, report)
+    checkpoint = last_checkpoint(framework, folder / model_folder.CHECKPOINTS, report)
     if checkpoint is None:
         _check_may_begin(folder)
-        report(f"there is no whole checkpoint in {folder / repository.CHECKPOINTS}: the run begins")
+        report(f"there is no whole checkpoint in {folder / model_folder.CHECKPOINTS}: the run begins")
     return checkpoint
 
 
@@ -102,7 +102,7 @@ def _check_may_begin(folder: Path) -> None:
     """Refuses to start a run in a folder with other files."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     others = sorted(names - _BEFORE_RECIPE)
-    if others and repository.RECIPE_FILE not in names:
+    if others and model_folder.RECIPE_FILE not in names:
         raise RecipeError(
             f"--output_dir {folder} has no whole checkpoint to resume from, and is not the folder of a run: it holds "
             f"{others[0]}; choose another folder"
@@ -134,8 +134,8 @@ def check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
     Raises:
         RecipeError: naming the splits that differ.
     """
-    path = checkpoint.parent / repository.STORIES_FILE
-    before = repository.read_json(path) if path.exists() else digests
+    path = checkpoint.parent / model_folder.STORIES_FILE
+    before = model_folder.read_json(path) if path.exists() else digests
     differ = [split for split in before | digests if before.get(split) != digests.get(split)]
     if differ:
         raise RecipeError(
@@ -147,6 +147,6 @@ def check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
 def clear_folder(folder: Path, recipe: Recipe, resume_from: Path | None) -> None:
     """Removes the checkpoints and logs of an earlier run, once the new run is ready to start."""
     if resume_from is None:
-        shutil.rmtree(folder / repository.TENSORBOARD, ignore_errors=True)
+        shutil.rmtree(folder / model_folder.TENSORBOARD, ignore_errors=True)
     if recipe.overwrite_output_dir and recipe.resume_from_checkpoint is None:
-        shutil.rmtree(folder / repository.CHECKPOINTS, ignore_errors=True)
+        shutil.rmtree(folder / model_folder.CHECKPOINTS, ignore_errors=True)

@@ -22,11 +22,11 @@ from dataset_builder.file_writing import new_file, write_text
 from model_card.plots import COLORS, GRID, QUIET
 from training.evaluation.metrics import GREATER_IS_BETTER
 from training.frameworks.training_log import TrainingFailed
-from training.models import repository
+from training.models import model_folder
 from training.recipe.file import field_value
 from training.recipe.recipe import Recipe, RecipeError, shareable
 
-from .session import run_recipe
+from .run_recipe import run_recipe
 
 TRIALS_LOG, TRIALS_FOLDER, TRIALS_PLOT = "trials.log", "trials", "trials.png"
 _STUDY = "sentence-ordering"
@@ -178,7 +178,7 @@ def _keep_records(folder: Path) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name not in (repository.RESULTS_FILE, repository.LOG_FILE, repository.RECIPE_FILE):
+        elif path.name not in (model_folder.RESULTS_FILE, model_folder.LOG_FILE, model_folder.RECIPE_FILE):
             path.unlink(missing_ok=True)
 
 
@@ -190,7 +190,7 @@ def _write_results(study: optuna.Study, recipe: Recipe, folder: Path) -> None:
     """`recipe.yaml` of the best trial, and the plot of all trials."""
     if study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
         text = yaml.safe_dump(shareable(_best_recipe(study, recipe)), sort_keys=False, allow_unicode=True)
-        write_text(folder / repository.RECIPE_FILE, text)
+        write_text(folder / model_folder.RECIPE_FILE, text)
         _plot(study, recipe.metric_for_best_model, folder / TRIALS_PLOT)
 
 

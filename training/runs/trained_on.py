@@ -9,7 +9,7 @@ from typing import Any
 from training.data.stories import TokenizedStories, training_sampler
 from training.data.streaming import StreamBatchSampler
 from training.frameworks.run import TrainedOn, TrainingRun
-from training.models import repository
+from training.models import model_folder
 
 # No hashes are written for more streamed stories: the file would be larger than many models.
 MOST_HASHES = 1_000_000
@@ -23,7 +23,7 @@ def record_training_stories(run: TrainingRun, steps: int) -> TrainedOn:
     """
     stories = run.training
     if isinstance(stories, TokenizedStories):
-        repository.write_story_hashes(run.folder, stories.stories)
+        model_folder.write_story_hashes(run.folder, stories.stories)
         return TrainedOn(len(stories), (int(stories.num_sentences.min()), int(stories.num_sentences.max())))
     sampler = training_sampler(stories, run.recipe.for_one_process(run.processes.world_size)).sampler
     assert isinstance(sampler, StreamBatchSampler)
@@ -37,9 +37,9 @@ def record_training_stories(run: TrainingRun, steps: int) -> TrainedOn:
 
     hashed = drawn <= MOST_HASHES
     if hashed:
-        repository.write_story_hashes(run.folder, records())
+        model_folder.write_story_hashes(run.folder, records())
     else:
-        (run.folder / repository.STORY_HASHES_FILE).unlink(missing_ok=True)  # of an earlier model
+        (run.folder / model_folder.STORY_HASHES_FILE).unlink(missing_ok=True)  # of an earlier model
         for _ in islice(records(), _SAMPLED_FOR_LENGTHS):
             pass
     return TrainedOn(drawn, (min(lengths), max(lengths)), hashed)

@@ -98,7 +98,7 @@ def nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the command goes on to train")
 
     monkeypatch.setattr("training.runs.comparison._run_in_process", fail)
-    monkeypatch.setattr("training.runs.session._train", fail)
+    monkeypatch.setattr("training.runs.run_recipe._train", fail)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.training.served_pages import PATIENCE, ROOT, WITHOUT_OUR_PACKAGES, de
 from training.commands.demo import examples
 from training.demo.space import write_space
 from training.evaluation.metrics import story_metrics
-from training.models.repository import save_model
+from training.models.model_folder import save_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs what drives the browser: pip install playwright")
 pytestmark = [

@@ -24,7 +24,7 @@ from tests.training.conftest import Trained, run_command
 from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.stories import TokenizedStories
 from training.evaluation.metrics import METRIC_NAMES
-from training.evaluation.predictions import Predictions, ScoresNotFinite, evaluate, judge, predict
+from training.evaluation.predictions import Predictions, ScoresNotFinite, evaluate, evaluation_metrics, predict
 from training.models.trained_model import load_trained_model
 
 Loaded = tuple[SentenceOrderingModel, StoryTokenizer]
@@ -153,7 +153,7 @@ def test_sentences_beyond_the_encoder_s_limit_are_counted(home: Path, stories: D
     model = SentenceOrderingModel.from_encoder(encoder, max_input_tokens=24)
     tokenized = TokenizedStories(stories, StoryTokenizer(load_tokenizer(encoder), model.config))
     predictions = predict(model, tokenized, batch_size=16, long_texts=False)
-    metrics = judge(predictions, model.config)
+    metrics = evaluation_metrics(predictions, model.config)
     dropped = int(tokenized.num_sentences.sum()) - int(predictions.sentence_mask.sum())
     assert metrics["dropped_sentences"] == dropped > 50
     assert metrics["sentences"] == tokenized.num_sentences.sum()
@@ -166,9 +166,9 @@ def test_scores_that_are_no_numbers_are_said_to_be(loaded: Loaded) -> None:
     labels = np.array([[1, 0, -100]])
     mask = np.array([[True, True, False]])
     with pytest.raises(ScoresNotFinite, match="not finite"):
-        judge(Predictions(scores, labels, mask), loaded[0].config)
+        evaluation_metrics(Predictions(scores, labels, mask), loaded[0].config)
     hidden = Predictions(np.array([[0.5, 0.1, np.nan]]), labels, mask)
-    assert judge(hidden, loaded[0].config)["kendalls_tau"] == 1.0
+    assert evaluation_metrics(hidden, loaded[0].config)["kendalls_tau"] == 1.0
 
 
 # The command.

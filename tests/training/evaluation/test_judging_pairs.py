@@ -24,7 +24,7 @@ from tests.training.made_up import made_up_stories, write_jsonl
 from training.data.stories import TokenizedStories
 from training.evaluation.analysis import analyse
 from training.evaluation.calibration import calibrated, judged_pairs
-from training.evaluation.predictions import Predictions, evaluate, judge, predict
+from training.evaluation.predictions import Predictions, evaluate, evaluation_metrics, predict
 from training.system.processes import Processes
 
 
@@ -93,7 +93,7 @@ def test_stories_that_do_not_fit_are_judged_whole(stories: Dataset) -> None:
     model, story_tokenizer = build(max_input_tokens=40)
     found = predict(model, TokenizedStories(stories, story_tokenizer))
     assert any(not story_tokenizer.fits(story_tokenizer.tokenize(story["sentences"])) for story in stories)
-    metrics = judge(found, model.config)
+    metrics = evaluation_metrics(found, model.config)
     assert metrics["dropped_sentences"] == 0 and np.isfinite(metrics["loss"])
     for ranks, mask in zip(found.ranks, found.sentence_mask, strict=True):
         assert sorted(ranks[mask]) == list(range(mask.sum()))
@@ -126,7 +126,7 @@ def test_batches_joined_are_the_whole(stories: Dataset) -> None:
         batch = story_tokenizer.collate([story_tokenizer.assemble(story_tokenizer.tokenize(shuffled))], [labels])
         with torch.no_grad():
             batches.append(Predictions.of_batch(model(**batch), batch["labels"]))
-    one, other = (judge(found, model.config) for found in (Predictions.joined(batches), whole))
+    one, other = (evaluation_metrics(found, model.config) for found in (Predictions.joined(batches), whole))
     assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
     chosen = np.array([4, 1, 31])
     assert (whole.chosen(chosen).ranks == whole.ranks[chosen]).all()
@@ -159,4 +159,4 @@ def test_several_processes_find_together_what_one_finds(stories: Dataset) -> Non
     assert found.pair_logits is not None and alone.pair_logits is not None
     for one, other in zip(found.pair_logits, alone.pair_logits, strict=True):
         assert np.array_equal(one, other)
-    assert judge(found, model.config) == judge(alone, model.config)
+    assert evaluation_metrics(found, model.config) == evaluation_metrics(alone, model.config)

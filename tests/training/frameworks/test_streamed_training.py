@@ -22,7 +22,7 @@ from tests.training.framework_runs import WatchedRun, assert_same_weights, make_
 from tests.training.made_up import made_up_stories, write_jsonl
 from tests.training.small_runs import watched
 from training.frameworks.protocol import load_framework
-from training.models.repository import read_json, read_story_hashes
+from training.models.model_folder import read_json, read_story_hashes
 from training.recipe.recipe import FRAMEWORKS, Recipe
 from training.runs import trained_on
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from modeling_sentence_ordering import SentenceOrderingModel
 from modeling_sentence_ordering.configuration_sentence_ordering import references_in, without_references
 from tests.modeling_sentence_ordering.small_encoders import word_tokenizer
-from training.models import repository
+from training.models import model_folder
 from training.models.trained_model import load_trained_model
 
 
@@ -20,7 +20,7 @@ from training.models.trained_model import load_trained_model
 def folder(tmp_path: Path) -> Path:
     tokenizer = word_tokenizer()
     model = SentenceOrderingModel.from_encoder("cnn", tokenizer=tokenizer)
-    repository.save_model(model, tokenizer, tmp_path / "model")
+    model_folder.save_model(model, tokenizer, tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -84,7 +84,7 @@ def content(hub: Hub, repo_id: str) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def two_models(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model, and the same with other weights and one file more."""
-    from training.models.repository import save_model
+    from training.models.model_folder import save_model
     from training.models.trained_model import load_trained_model
 
     old = Path(trained.folder)

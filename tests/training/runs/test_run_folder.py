@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.conftest import FRAMEWORKS, TRAIN_FLAGS, Command, Trained, run_command
 from training.frameworks.checkpoints import damaged_part
-from training.models.repository import read_json
+from training.models.model_folder import read_json
 from training.system.run_lock import FolderInUse, only_run_in
 
 ROOT = Path(__file__).parents[3]

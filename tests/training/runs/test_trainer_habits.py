@@ -14,7 +14,7 @@ from transformers.integrations import integration_utils
 
 from modeling_sentence_ordering import SentenceOrderingModel
 from tests.training.conftest import Command, run_command
-from training.models.repository import read_json
+from training.models.model_folder import read_json
 from training.recipe.recipe import FRAMEWORKS
 
 Train = Callable[..., Command]

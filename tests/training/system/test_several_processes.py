@@ -23,7 +23,7 @@ from tests.training.conftest import run_command
 from training.frameworks.checkpoints import last_checkpoint
 from training.frameworks.protocol import load_framework
 from training.frameworks.training_log import read_training_log
-from training.models.repository import read_json
+from training.models.model_folder import read_json
 
 ROOT = Path(__file__).parents[3]
 CLIENT = Path(__file__).parents[1] / "clients" / "train_together.py"

@@ -18,7 +18,7 @@ from torch import Tensor
 from dataset_builder import UserError
 from dataset_builder.file_writing import new_file
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel, load_tokenizer, save_tokenizer
-from training.models.repository import save_model
+from training.models.model_folder import save_model
 
 # Key of the model's config and tokenizer in a checkpoint.
 RECORD = "sentence_ordering_model"

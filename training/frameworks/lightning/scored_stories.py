@@ -10,7 +10,7 @@ from torch import Tensor
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel
 from training.evaluation.copies import Copies
 from training.evaluation.metrics import LABEL_PADDING
-from training.evaluation.predictions import Predictions, judge
+from training.evaluation.predictions import Predictions, evaluation_metrics
 from training.system.processes import Processes
 
 
@@ -34,4 +34,4 @@ class ScoredStories:
         known = {
             row: same for row, same in copies.items() if row < len(everything.labels)
         }  # the Trainer may limit the batches
-        return judge(replace(everything, copies=known), config)
+        return evaluation_metrics(replace(everything, copies=known), config)

@@ -22,7 +22,7 @@ from dataset_builder import UserError
 from dataset_builder.file_writing import UNFINISHED, new_folder
 from modeling_sentence_ordering import save_tokenizer
 from training.frameworks.run import TrainingRun
-from training.models.repository import load_weights, read_json, write_json
+from training.models.model_folder import load_weights, read_json, write_json
 
 from .callbacks import StepSchedule
 
@@ -50,7 +50,7 @@ class Progress:
     best_step: int | None = None
     evaluations_since_best: int = 0
 
-    def judge(self, metric: float, greater_is_better: bool) -> None:
+    def record_evaluation(self, metric: float, greater_is_better: bool) -> None:
         """Records an evaluation. As in Trainer, an equal value is not better, nor is nan."""
         best = self.best_metric
         if best is None or (metric > best if greater_is_better else metric < best):

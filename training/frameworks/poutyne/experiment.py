@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from modeling_sentence_ordering import SentenceOrderingConfig, SentenceOrderingModel
 from training.evaluation.metrics import LOGGED_METRICS
-from training.evaluation.predictions import Predictions, judge
+from training.evaluation.predictions import Predictions, evaluation_metrics
 from training.system.device import fastest_device
 
 from .adapters import EpochMetric, ModelWrapper, TransformerModel
@@ -31,7 +31,7 @@ def ordering_metric(config: SentenceOrderingConfig, names: tuple[str, ...] = MET
 
     def function(outputs: dict[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
         predictions = Predictions(outputs["logits"], labels, outputs["sentence_mask"], outputs.get("pair_logits"))
-        return judge(predictions, config)
+        return evaluation_metrics(predictions, config)
 
     pairs = ("pair_logits",) if config.head == "pairs" else ()
     return EpochMetric(function, names, output_keys=("logits", "sentence_mask", *pairs))

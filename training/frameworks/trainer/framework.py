@@ -27,7 +27,7 @@ from training.evaluation.metrics import LOGGED_METRICS
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from training.frameworks.run import TrainingRun
-from training.models.repository import load_weights
+from training.models.model_folder import load_weights
 from training.models.sharded_model import gathered_weights, layer_classes, whole_model
 from training.recipe.recipe import Recipe
 

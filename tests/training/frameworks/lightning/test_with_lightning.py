@@ -33,7 +33,7 @@ from training.frameworks.lightning.checkpoints import WholeCheckpointIO
 from training.frameworks.lightning.recipe_callback import named_checkpoints
 from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingFailed, read_training_log
-from training.models.repository import read_json
+from training.models.model_folder import read_json
 
 
 def lightning_run(folder: Path, home: Path, **fields: Any) -> TrainingRun:
@@ -119,7 +119,7 @@ def test_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(
 def test_a_run_that_was_stopped_early_stays_so(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taus = iter([0.3, 0.2, 0.1])
     metrics = ("accuracy", "pmr", "loss", "mean_logits", "std_logits")
-    judged = "training.frameworks.lightning.scored_stories.judge"
+    judged = "training.frameworks.lightning.scored_stories.evaluation_metrics"
     monkeypatch.setattr(judged, lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)})
     fields = {"early_stopping_patience": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 20}
     whole = lightning_run(tmp_path / "whole", home, save_total_limit=9, **fields)
@@ -135,7 +135,7 @@ def test_keeps_the_best_checkpoint_and_the_latest(home: Path, tmp_path: Path, mo
     taus = iter([0.1, 0.3, 0.2, 0.3, 0.1])
     metrics = ("accuracy", "pmr", "loss", "mean_logits", "std_logits")
     monkeypatch.setattr(
-        "training.frameworks.lightning.scored_stories.judge",
+        "training.frameworks.lightning.scored_stories.evaluation_metrics",
         lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)},
     )
     fields = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 10, "save_total_limit": 2}
@@ -151,7 +151,7 @@ def test_a_best_checkpoint_that_is_gone_is_missed(home: Path, tmp_path: Path, mo
     taus = iter([0.3, 0.2, 0.1])
     metrics = ("accuracy", "pmr", "loss", "mean_logits", "std_logits")
     monkeypatch.setattr(
-        "training.frameworks.lightning.scored_stories.judge",
+        "training.frameworks.lightning.scored_stories.evaluation_metrics",
         lambda *_: {"kendalls_tau": next(taus), **dict.fromkeys(metrics, 0.5)},
     )
     fields = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 6}

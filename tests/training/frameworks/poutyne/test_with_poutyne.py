@@ -23,7 +23,7 @@ from training.evaluation.predictions import evaluate
 from training.frameworks.protocol import load_framework
 from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingFailed
-from training.models.repository import read_json
+from training.models.model_folder import read_json
 from training.recipe.recipe import FRAMEWORKS
 
 

@@ -14,7 +14,7 @@ from modeling_sentence_ordering import SentenceOrderingModel
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import read_training_log
-from training.models import repository
+from training.models import model_folder
 from training.recipe.recipe import shareable
 
 from .card_options import CardOptions
@@ -22,7 +22,7 @@ from .card_options import CardOptions
 _LIBRARIES = ("sentence-ordering", "torch", "transformers", "datasets", "accelerate", "pytorch-lightning", "poutyne")
 
 
-def describe(run: TrainingRun, results: Mapping[str, Any], options: CardOptions) -> str:
+def write_outputs(run: TrainingRun, results: Mapping[str, Any], options: CardOptions) -> str:
     """Writes results, loss curves, heatmap and model card to the run's folder.
 
     Args:
@@ -37,11 +37,11 @@ def describe(run: TrainingRun, results: Mapping[str, Any], options: CardOptions)
     from model_card.plots import plot_loss_curves, plot_position_heatmap
 
     folder, analysis = run.folder, results.get("analysis")
-    repository.write_json(folder / repository.RESULTS_FILE, results)
-    rows = read_training_log(folder / repository.LOG_FILE)
-    plot_loss_curves({run.recipe.encoder_name: rows}, folder / repository.CURVES_FILE)
+    model_folder.write_json(folder / model_folder.RESULTS_FILE, results)
+    rows = read_training_log(folder / model_folder.LOG_FILE)
+    plot_loss_curves({run.recipe.encoder_name: rows}, folder / model_folder.CURVES_FILE)
     if analysis is not None:
-        plot_position_heatmap(analysis["positions"], folder / repository.HEATMAP_FILE)
+        plot_position_heatmap(analysis["positions"], folder / model_folder.HEATMAP_FILE)
     existed = (folder / CARD).exists()
     has_section = write_model_card(folder, _facts(run, results, options))
     card = f"the model card {CARD}"
@@ -49,7 +49,7 @@ def describe(run: TrainingRun, results: Mapping[str, Any], options: CardOptions)
         card = f"the generated section of {CARD} (other sections were kept)"
     if not has_section:
         card = f"the metadata of {CARD} (its text has no generated section; delete the file to get a new card)"
-    return f"wrote {folder}: the model, its tokenizer and code, {repository.RESULTS_FILE}, and {card}"
+    return f"wrote {folder}: the model, its tokenizer and code, {model_folder.RESULTS_FILE}, and {card}"
 
 
 def _facts(run: TrainingRun, results: Mapping[str, Any], options: CardOptions) -> Any:
@@ -81,8 +81,8 @@ def _facts(run: TrainingRun, results: Mapping[str, Any], options: CardOptions) -
         language=options.language or (),
         quoted_under=options.license,
         examples=examples,
-        curves=repository.CURVES_FILE,
-        heatmap=repository.HEATMAP_FILE if analysis is not None else None,
+        curves=model_folder.CURVES_FILE,
+        heatmap=model_folder.HEATMAP_FILE if analysis is not None else None,
     )
 
 

@@ -16,16 +16,16 @@ from training.frameworks.protocol import Framework, load_framework, refuse_unsup
 from training.frameworks.reporting import Reporting, reported_to
 from training.frameworks.run import TrainingRun
 from training.frameworks.training_log import TrainingLog, read_training_log
-from training.models import repository
-from training.models.adapters import add_lora
+from training.models import model_folder
 from training.models.encoders import build_model, checkpoint_activations
+from training.models.lora import add_lora
 from training.recipe.recipe import Recipe, RecipeError, shareable
 from training.system.device import fastest_device
 from training.system.processes import Processes
 
 from .card_options import CardOptions
-from .description import describe, environment
 from .run_folder import check_paths, check_same_stories, checkpoint_to_resume, clear_folder, run_folder
+from .run_outputs import environment, write_outputs
 from .trained_on import MOST_HASHES, record_training_stories
 
 Log = Callable[[str], None]
@@ -71,7 +71,7 @@ def run_recipe(
         with processes.joined():
             run, resume_from = _open(recipe, framework, processes, report)
             results = _train_and_evaluate(run, framework, resume_from, report, on_evaluation)
-        _describe(run, results, card or CardOptions(), report)
+        _finish(run, results, card or CardOptions(), report)
     return results
 
 
@@ -85,8 +85,8 @@ def _open(recipe: Recipe, framework: Framework, processes: Processes, log: Log) 
     if processes.is_first:
         clear_folder(folder, recipe, resume_from)
         run.checkpoints.mkdir(exist_ok=True)
-        repository.write_json(run.checkpoints / repository.STORIES_FILE, digests)
-        repository.write_recipe(folder, shareable(recipe.for_one_process(processes.world_size)))
+        model_folder.write_json(run.checkpoints / model_folder.STORIES_FILE, digests)
+        model_folder.write_recipe(folder, shareable(recipe.for_one_process(processes.world_size)))
     return run, resume_from
 
 
@@ -143,7 +143,7 @@ def _train_and_evaluate(
     run.model.to(fastest_device()).eval()
     if run.processes.is_first:
         # Before the evaluation: with `--eval_strategy no` there is not even a checkpoint until now.
-        repository.save_model(run.model, run.tokenizer, run.folder)
+        model_folder.save_model(run.model, run.tokenizer, run.folder)
         _record_training_stories(run, results["training"], log)
     for split in ("validation", "test"):
         if split in run.splits:
@@ -165,15 +165,15 @@ def _evaluated(run: TrainingRun, split: str, when: str, log: Log) -> dict[str, f
 
 def _before_training(run: TrainingRun, resume_from: Path | None, log: Log) -> dict[str, Any]:
     """The metrics before training; those of the first start if the run is resumed."""
-    path, split = run.folder / repository.RESULTS_FILE, run.main_split
+    path, split = run.folder / model_folder.RESULTS_FILE, run.main_split
     if resume_from is not None:
-        known = repository.read_json(path) if path.exists() else {}
+        known = model_folder.read_json(path) if path.exists() else {}
         return {key: value for key, value in known.items() if key == "before_training"}
     if not run.recipe.eval_on_start or split is None:
         return {}
     results = {"before_training": {"split": split, **_evaluated(run, split, "before training", log)}}
     if run.processes.is_first:
-        repository.write_json(path, results)
+        model_folder.write_json(path, results)
     return results
 
 
@@ -197,35 +197,35 @@ def _train(
 def _open_log(
     run: TrainingRun, framework: Framework, resume_from: Path | None, log: Log, on_evaluation: OnEvaluation | None
 ) -> TrainingLog:
-    recipe, path = run.recipe, run.folder / repository.LOG_FILE
+    recipe, path = run.recipe, run.folder / model_folder.LOG_FILE
     old_rows = read_training_log(path) if resume_from else []
-    tensorboard = run.folder / repository.TENSORBOARD if "tensorboard" in reported_to(recipe.report_to) else None
+    tensorboard = run.folder / model_folder.TENSORBOARD if "tensorboard" in reported_to(recipe.report_to) else None
     opened = TrainingLog(path, tensorboard, log, Reporting.of(recipe, run.model), on_evaluation)
     if resume_from is not None:
         opened.continue_from(old_rows, framework.checkpoint_step(resume_from))
     return opened
 
 
-def _describe(run: TrainingRun, results: dict[str, Any], card: CardOptions, log: Log) -> None:
+def _finish(run: TrainingRun, results: dict[str, Any], card: CardOptions, log: Log) -> None:
     """What the first process does after the others have ended: calibration, results, model card and an example."""
     run.recipe = run.recipe.for_one_process(run.processes.world_size)
     _calibrate(run, results, log)
     results["environment"] = environment(run.model)
     if run.main_split is not None:
         results["analysis"] = analyse(run.predictions[run.main_split])
-    log(describe(run, results, card.stated_for(run.recipe)))
+    log(write_outputs(run, results, card.stated_for(run.recipe)))
     _show_example(run, log)
     log(f"\nnext: sentence-ordering order --model {run.folder} YOUR_STORIES.txt")
 
 
 def _record_training_stories(run: TrainingRun, results: dict[str, Any], log: Log) -> None:
-    steps = int(max(row["step"] for row in read_training_log(run.folder / repository.LOG_FILE)))
+    steps = int(max(row["step"] for row in read_training_log(run.folder / model_folder.LOG_FILE)))
     run.trained_on = trained_on = record_training_stories(run, steps)
     if isinstance(run.training, StreamedStories):
         results |= {"stories": trained_on.stories, "story_hashes": trained_on.hashed}
     if not trained_on.hashed:
         log(
-            f"did not write {repository.STORY_HASHES_FILE}, because there are more than {MOST_HASHES:,} training "
+            f"did not write {model_folder.STORY_HASHES_FILE}, because there are more than {MOST_HASHES:,} training "
             "stories; `evaluate` cannot tell whether it meets training stories"
         )
 
@@ -237,7 +237,7 @@ def _calibrate(run: TrainingRun, results: dict[str, Any], log: Log) -> None:
         return
     results["calibration"] = calibration
     run.model.config.confidence_temperature = calibration["temperature"]
-    repository.save_config(run.model, run.folder)
+    model_folder.save_config(run.model, run.folder)
     errors = ", ".join(f"{error:.3f} on {split}" for split, error in calibration["calibration_error"].items())
     log(f"confidence: temperature {calibration['temperature']:.3f}, calibration error {errors}")
 
