@@ -42,7 +42,7 @@ def sample_baselines() -> str | None:
     if not BASELINES.is_file():
         return None
     measured: dict[str, Any] = json.loads(BASELINES.read_text(encoding="utf-8"))["rows"]
-    rows = {}
+    rows: dict[str, dict[str, str]] = {}
     for key in (key for key in _NAMES if key in measured):
         run = measured[key]
         rows.setdefault("random order (computed)", _plain(run["random_order"]))

@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, metavar="DIR", help="folder of a model trained on the sample")
     parser.add_argument("--output", required=True, metavar="FILE.svg", help="the picture")
-    parser.add_argument(
-        "--storyid", help="story of the test split (default: the median example of the card)"
-    )
+    parser.add_argument("--storyid", help="story of the test split (default: the median example of the card)")
     options = parser.parse_args(arguments)
 
     stories = load_stories("sample")["test"]
