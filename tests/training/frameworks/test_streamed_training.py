@@ -185,7 +185,7 @@ def _only(most: int) -> Any:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"data": ["sample"]}, "sample: this is CSV; only Parquet can be streamed"),
+        ({"data": ["sample"]}, "sample: this is not Parquet; only Parquet can be streamed"),
         ({"per_device_train_batch_tokens": 500}, "--per_device_train_batch_tokens needs the lengths of all"),
         ({"shuffle_buffer_size": 0}, "--shuffle_buffer_size must be at least 1, got 0"),
         ({"validation_data": None, "early_stopping_patience": 2}, "--early_stopping_patience needs validation stories"),
