@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
-    from .configurations import shuffle_of_story, shuffled_labels, story_key
+    from .configurations import generator_of_story, shuffle_of_story, shuffled_labels, story_key
     from .dataset_card import CardMarkup
     from .errors import UserError
     from .loading import load_all, load_stories, stories_of_rows, stream_stories
     from .rights import check_public_push, check_push_of_rocstories, in_rocstories_layout, may_be_quoted
     from .shuffled_rocstories import ShuffledRocstories
-    from .sources import SAMPLE_FILE
+    from .sources import SAMPLE_FILE, SAMPLES
     from .splitting import split_rows
     from .story import BadRecord, Story, story_columns, story_hash
     from .story_cache import is_writable, writable_cache_folder
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "build": ("BuiltDataset", "build_dataset"),
-    "configurations": ("shuffle_of_story", "shuffled_labels", "story_key"),
+    "configurations": ("generator_of_story", "shuffle_of_story", "shuffled_labels", "story_key"),
     "dataset_card": ("CardMarkup",),
     "errors": ("UserError",),
     "loading": ("load_all", "load_stories", "stories_of_rows", "stream_stories"),
     "rights": ("check_public_push", "check_push_of_rocstories", "in_rocstories_layout", "may_be_quoted"),
     "shuffled_rocstories": ("ShuffledRocstories",),
-    "sources": ("SAMPLE_FILE",),
+    "sources": ("SAMPLES", "SAMPLE_FILE"),
     "splitting": ("split_rows",),
     "story": ("BadRecord", "Story", "story_columns", "story_hash"),
     "story_cache": ("is_writable", "writable_cache_folder"),
@@ -40,6 +40,7 @@ _NAMES = {
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
+    "SAMPLES",
     "SAMPLE_FILE",
     "SPLITS",
     "BadRecord",
@@ -54,6 +55,7 @@ __all__ = [
     "check_push_of_rocstories",
     "files_in_folder",
     "format_of_file",
+    "generator_of_story",
     "in_rocstories_layout",
     "is_writable",
     "load_all",

@@ -11,6 +11,7 @@ import yaml
 from .facts import METRICS, Example, ModelFacts
 from .markdown import as_text, fenced, listed, number, table
 
+SHOWN_TIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_GROUPS = 12  # columns or rows of a table; more positions or story lengths are merged into ranges
 _EXPLAINED = """\
 *Kendall's tau* compares the predicted order with the true one, pair by pair: 1 is the same order, -1 the reverse. \
@@ -41,8 +42,8 @@ def results(facts: ModelFacts) -> str:
     return "\n\n".join(
         [
             "## Results",
-            f"On the {metrics['stories']:,} stories of the {split} split ({metrics['sentences']:,} sentences), each "
-            "shuffled once with a fixed seed:",
+            f"On the {metrics['stories']:,} {_evaluated(facts)} of the {split} split ({metrics['sentences']:,} "
+            "sentences), each shuffled once with a fixed seed:",
             table(["", *METRICS.values()], rows),
             f"{_EXPLAINED}{confidence if certain else ''}",
             *_remarks(facts, metrics, intervals),
@@ -51,6 +52,7 @@ def results(facts: ModelFacts) -> str:
             *_heatmap(facts),
             "### By number of sentences",
             _by_sentences(found["by_sentences"]),
+            *_partial_orders(found.get("partial_orders", ())),
         ]
     )
 
@@ -122,6 +124,28 @@ def _by_sentences(rows: Sequence[Mapping[str, Any]]) -> str:
             for row in _merged(rows, "sentences", "stories")
         ],
     )  # fmt: skip
+
+
+def _partial_orders(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    cells = [
+        ["whole order" if row["ties"] == 0.5 else f"{row['ties']:.2f}", *map(_percent, (row["asserted"],
+         row["precision"], row["recall"])), number(row["kendalls_tau_b"])]
+        for row in rows
+        if row["ties"] in SHOWN_TIES
+    ]  # fmt: skip
+    return [
+        "### Partial orders",
+        "With `ties=p` the pipeline groups sentences into layers and asserts only precedences of which the model is at "
+        "least `p` sure. *Precision* is the share of asserted precedences that are right, *recall* the share of true "
+        "ones that are asserted, *tau-b* Kendall's tau with ties, averaged over stories.",
+        table(["`ties`", "Asserted pairs", "Precision", "Recall", "Tau-b"], cells),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
 
 
 def _heatmap(facts: ModelFacts) -> list[str]:
@@ -199,13 +223,12 @@ def training(facts: ModelFacts) -> str:
     device = environment.pop("device", None)
     hardware = environment.pop("hardware", device)
     versions = [f"{as_text(name)} {as_text(str(value))}" for name, value in environment.items()]
-    fewest, most = facts.training_sentences
     rows = [
         ["Encoder", encoder or as_text(recipe["encoder"])],
         ["Parameters", f"{facts.parameters:,}"],
         ["Objective", f"`{recipe['objective']}`"],
         ["Data", listed([_data_link(facts, source) for source in facts.data_names])],
-        ["Training stories", f"{run['stories']:,}, of {fewest if fewest == most else f'{fewest} to {most}'} sentences"],
+        ["Training stories", f"{run['stories']:,}, {_sentences(facts)}"],
         ["Framework", _FRAMEWORKS.get(recipe.get("framework", ""), str(recipe.get("framework", "")))],
         ["Hardware", as_text(str(hardware))],
         ["Training time", _duration(run["seconds"])],
@@ -227,6 +250,17 @@ def _data_link(facts: ModelFacts, source: str) -> str:
     return f"[{source}](https://huggingface.co/datasets/{source})" if source in facts.datasets else as_text(source)
 
 
+def _sentences(facts: ModelFacts) -> str:
+    """What the model was trained on: stories of so many sentences, or passages of them."""
+    fewest, most = facts.training_sentences
+    in_passages = "in passages " if facts.recipe.get("passage_sentences") else ""
+    return f"{in_passages}of {fewest if fewest == most else f'{fewest} to {most}'} sentences"
+
+
+def _evaluated(facts: ModelFacts) -> str:
+    return "passages of stories" if facts.recipe.get("passage_sentences") else "stories"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
@@ -235,13 +269,11 @@ def _duration(seconds: float) -> str:
 
 def limits(facts: ModelFacts) -> str:
     """Intended use and limits, as far as they follow from the training."""
-    fewest, most = facts.training_sentences
-    sentences = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     points = [
         "Intended for the sentences of one text whose order was lost, and for research on coherence.",
         "The model always returns an order, even for sentences that do not belong together. Scores can be compared "
         "within one story only; they do not measure how well a text is written.",
-        f"Trained on {facts.results['training']['stories']:,} stories of {sentences} sentences. Texts of other kinds "
+        f"Trained on {facts.results['training']['stories']:,} stories {_sentences(facts)}. Texts of other kinds "
         "or lengths were not tested.",
         f"Language of the stories: {listed([f'`{code}`' for code in facts.language])}. Other languages were not tested."
         if facts.language

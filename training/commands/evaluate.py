@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dataset_builder import UserError, load_all, load_stories, story_hash
 from training.system.console import PROGRAM, note, say, show
@@ -41,6 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="compute in bfloat16: faster on hardware that supports it; the metrics differ in the third digit",
     )
+    parser.add_argument(
+        "--whole_texts",
+        action="store_true",
+        help="evaluate long texts whole, in overlapping windows, also if the model was trained on passages",
+    )
     add_recipe_flags(
         parser, ("split_sentences", "per_device_eval_batch_size", "data_seed", "test_size", "validation_size")
     )
@@ -53,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         ],
         writes="One metric per line to standard output: accuracy, Kendall's tau (0 is chance, 1 is perfect), the share "
         "of perfect stories (pmr), the loss, and the number of stories that the model was trained on, if known. With "
-        "--output_json the metrics as JSON.",
+        "--output_json the metrics as JSON, and for a calibrated model the precision and recall of partial orders.",
     )
 
 
@@ -65,9 +70,11 @@ def run(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from modeling_sentence_ordering import StoryTokenizer
+    from training.data.recipe_stories import fixed_passages
     from training.data.stories import TokenizedStories
     from training.evaluation.calibration import calibration_error, judged_pairs
     from training.evaluation.metrics import METRIC_NAMES
+    from training.evaluation.partial_orders import partial_orders
     from training.evaluation.predictions import evaluation_metrics, predict
     from training.models import model_folder
     from training.models.trained_model import load_trained_model
@@ -91,6 +98,11 @@ def run(options: argparse.Namespace) -> int:
     limit_kernel_caches()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
+    sizes = None if options.whole_texts else model.config.passage_sentences
+    if sizes is not None:
+        tokenized = fixed_passages(tokenized, sizes)
+        fewest, most = sizes
+        say(f"evaluating {len(tokenized):,} passages of {fewest} to {most} sentences; --whole_texts for whole texts")
     predictions = predict(
         model,
         tokenized,
@@ -98,8 +110,9 @@ def run(options: argparse.Namespace) -> int:
         num_permutations=options.num_permutations,
     )
     metrics = evaluation_metrics(predictions, model.config)
-    if model.config.confidence_temperature is not None:
-        metrics["calibration_error"] = calibration_error(judged_pairs(predictions), model.config.confidence_temperature)
+    temperature = model.config.confidence_temperature
+    if temperature is not None:
+        metrics["calibration_error"] = calibration_error(judged_pairs(predictions), temperature)
     seen = count_training_stories(options.model, stories)
     if seen is not None:
         metrics["training_stories"] = seen
@@ -108,7 +121,10 @@ def run(options: argparse.Namespace) -> int:
     if seen:
         note(f"the model was trained on {seen:,} of these {len(stories):,} stories")
     if options.output_json is not None:
-        model_folder.write_json(options.output_json, {name: metrics[name] for name in METRIC_NAMES})
+        values: dict[str, Any] = {name: metrics[name] for name in METRIC_NAMES}
+        if temperature is not None:
+            values["partial_orders"] = partial_orders(predictions, temperature)
+        model_folder.write_json(options.output_json, values)
         say(f"\nwrote {options.output_json}")
     say(f"{'' if options.output_json else chr(10)}next: {PROGRAM} order --model {options.model} YOUR_STORIES.txt")
     return 0

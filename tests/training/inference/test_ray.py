@@ -139,10 +139,7 @@ def test_the_driver_is_killed(
     assert done.code == 0 and "were there already" in done.out
     assert_complete(output, expected)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    deadline = time.monotonic() + 30
-    while processes(f"{MARK}=driver") and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes(f"{MARK}=driver") == []
+    assert not processes(f"{MARK}=driver", "ray::MapWorker")  # Ray's agents end a minute later
 
 
 def listens_on(pids: list[int]) -> set[str]:
