@@ -14,21 +14,13 @@ from .hub_datasets import check_hub_id, files_by_split, is_dataset, is_saved, lo
 from .sentence_splitting import SentenceSplitter, splitter_of
 from .story import BadRecord, Story, story_columns, story_from_record
 from .story_cache import file_key, folder_hash
-from .story_files import OnError, files_in_folder, format_of_file, read_records, read_stories, split_of_name
+from .story_files import FORMATS, OnError, files_in_folder, format_of_file, read_records, read_stories, split_of_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SAMPLE = "sample"
 SAMPLE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "sample_stories.csv")
-_FORMAT_NAMES = {
-    "csv": "CSV",
-    "tsv": "TSV",
-    "jsonl": "JSON Lines",
-    "json": "JSON",
-    "parquet": "Parquet",
-    "text": "text",
-}
 _INSTEAD = "only Parquet can be streamed, on disk or from the Hub; `sentence-ordering build` writes it"
 
 
@@ -78,7 +70,7 @@ def is_sample(source: str) -> bool:
     return source == SAMPLE or (os.path.isfile(source) and os.path.samefile(source, SAMPLE_FILE))
 
 
-def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
+def source_names(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
     """Several sources, or a single one: `"sample"` means `["sample"]`.
 
     Raises:
@@ -112,7 +104,7 @@ def resolve_sources(sources: Sequence[str] | str, split_sentences: str | None = 
     Raises:
         UserError: a source cannot be read; the message states what was tried.
     """
-    return _with_splits([(source, _parts(source, splitter_of(split_sentences))) for source in as_list(sources)])
+    return _with_splits([(source, _parts(source, splitter_of(split_sentences))) for source in source_names(sources)])
 
 
 def resolve_streamed_sources(sources: Sequence[str] | str) -> list[StreamedPart]:
@@ -121,7 +113,7 @@ def resolve_streamed_sources(sources: Sequence[str] | str) -> list[StreamedPart]
     Raises:
         UserError: a source cannot be read, or is not Parquet.
     """
-    return _with_splits([(source, _streamed_parts(source)) for source in as_list(sources)])
+    return _with_splits([(source, _streamed_parts(source)) for source in source_names(sources)])
 
 
 def _with_splits(found: Sequence[tuple[str, Sequence[_AnyPart]]]) -> list[_AnyPart]:
@@ -153,7 +145,7 @@ def _file_part(path: str, name: str, splitter: SentenceSplitter | None) -> Part:
         name=name,
         split=split_of_name(name),
         title=os.path.basename(name),
-        kind=_FORMAT_NAMES[format_of_file(name, path)],
+        kind=FORMATS[format_of_file(name, path)].title,
         key=lambda: file_key(name, path, language),
         read=lambda on_error: read_stories(path, name=name, on_error=on_error, split_sentences=language),
         records=lambda: (item[1] for item in read_records(path, name) if not isinstance(item, BadRecord)),

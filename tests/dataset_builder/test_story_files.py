@@ -372,3 +372,9 @@ def test_files_are_closed_when_reading_stops(tmp_path: Path, recwarn: pytest.War
     next(stories)
     stories.close()  # type: ignore[attr-defined]
     assert not [warning for warning in recwarn if warning.category is ResourceWarning]
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError) as caught:
+        read_stories(io.StringIO("a\nb\n"), file_format="xml")
+    assert all(fact in str(caught.value) for fact in ("'xml'", *FORMATS))
