@@ -19,7 +19,7 @@ from .errors import UserError
 from .file_writing import new_folder
 from .loading import Splits, plan_splits
 from .parquet_format import WrittenSplit, write_split
-from .sources import source_names, resolve_sources
+from .sources import resolve_sources, source_names
 from .splitting import warn_of_shared_stories
 
 if TYPE_CHECKING:

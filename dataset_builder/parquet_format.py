@@ -51,11 +51,11 @@ class WrittenSplit:
     file_bytes: int
 
 
-def parquet_records(stream: IO[bytes], file: str, *, prose: bool = False) -> Records:
+def parquet_records(stream: IO[bytes], file: str, *, prose: bool = False, group_by: str | None = None) -> Records:
     """The rows of an open file, with the columns from which a story is read; arguments as in `open_parquet`."""
     row = 0
     try:
-        table, columns = open_parquet(stream, file, prose=prose)
+        table, columns = open_parquet(stream, file, prose=prose, group_by=group_by)
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
             for part in bounded(batch):
                 for record in part.to_pylist():
@@ -66,7 +66,7 @@ def parquet_records(stream: IO[bytes], file: str, *, prose: bool = False) -> Rec
 
 
 def open_parquet(
-    stream: IO[bytes], file: str, *, prose: bool = False, remote: bool = False
+    stream: IO[bytes], file: str, *, prose: bool = False, remote: bool = False, group_by: str | None = None
 ) -> tuple[pq.ParquetFile, list[str]]:
     """An open file, and its columns from which a story is read.
 
@@ -75,6 +75,7 @@ def open_parquet(
         file: its name, for messages.
         prose: whether a column of prose is split into sentences.
         remote: request a row group's columns at once, instead of reading a part after the other as from a disk.
+        group_by: a column to read in addition, if there is one of this name.
 
     Raises:
         BadRecord: it is not Parquet, unpacks to more than the limit, or has no column of sentences.
@@ -85,7 +86,9 @@ def open_parquet(
     options: dict[str, Any] = {"pre_buffer": True} if remote else {"pre_buffer": False, "buffer_size": 1 << 16}
     try:
         table = pq.ParquetFile(stream, **options)
-        columns = story_columns(table.schema_arrow.names, file, prose=prose)
+        names = table.schema_arrow.names
+        columns = story_columns(names, file, prose=prose)
+        columns += [name for name in names if name == group_by and name not in columns]
         if repeated := repeated_columns(table.metadata, columns):
             table = pq.ParquetFile(stream, **options, read_dictionary=repeated)
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .configurations import TERMS
 from .errors import UserError
-from .sources import Part, source_names, is_sample, resolve_sources
+from .sources import Part, is_sample, resolve_sources, source_names
 from .story import CLOZE_SENTENCES, ROC_SENTENCES, plain_name, sentence_columns
 from .unpacking import split_compression
 

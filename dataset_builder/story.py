@@ -25,7 +25,7 @@ CLOZE_COLUMNS = (*CLOZE_SENTENCES, *_CLOZE_ENDINGS.values(), "answerrightending"
 """The columns of a Story Cloze test, see `plain_name`."""
 STORY_FIELDS = ("storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents")
 ROC_SENTENCES = ("sentence1", "sentence2", "sentence3", "sentence4", "sentence5")
-# White space and Unicode's default ignorable characters, which leave no mark on the page.
+# White space and Unicode's default ignorable characters, which are not visible.
 _INVISIBLE = re.compile(
     "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]+"
@@ -44,6 +44,7 @@ class Story:
         row: 1-based line on which the record starts; in Parquet, its row.
         fixed_points: what a JSON Lines record read `as_given` states about its order (`first`, `last`, `before`),
             unchecked; otherwise empty.
+        group: value of the column `group_by` of `read_stories`, an empty string if it is empty or was not asked for.
     """
 
     sentences: tuple[str, ...]
@@ -52,6 +53,7 @@ class Story:
     file: str = ""
     row: int = 0
     fixed_points: dict[str, Any] = field(default_factory=dict, hash=False)
+    group: str = ""
 
 
 class BadRecord(UserError):
@@ -193,7 +195,13 @@ def similar_column(missing: str, names: Iterable[str]) -> str:
 
 
 def story_from_record(
-    record: Mapping[str, Any], *, file: str, row: int, as_given: bool = False, splitter: Splitter | None = None
+    record: Mapping[str, Any],
+    *,
+    file: str,
+    row: int,
+    as_given: bool = False,
+    splitter: Splitter | None = None,
+    group_by: str | None = None,
 ) -> Story:
     """Read one record as a story.
 
@@ -215,10 +223,11 @@ def story_from_record(
         as_given: keep the sentences in their order in the record, whatever `labels` say, and accept one or none.
             `first`, `last` and `before` become `Story.fixed_points`.
         splitter: splits prose into sentences.
+        group_by: column of `Story.group`.
 
     Raises:
         BadRecord: sentences are missing, empty, not text or contain a NUL; or, unless `as_given`, there are none or
-            the labels are not a permutation of them.
+            the labels are not a permutation of them; or there is no column `group_by`.
         SingleSentence: there is one, unless `as_given`.
     """
     try:
@@ -229,6 +238,7 @@ def story_from_record(
             raise UserError("0 sentences, where an order needs at least two")
         if len(sentences) > 1 and not as_given:
             sentences = _in_true_order(record, sentences)
+        group = "" if group_by is None else _group(record, group_by)
     except ValueError as error:
         raise BadRecord(file, row, str(error)) from None
     storyid, title = record.get("storyid"), record.get("storytitle")
@@ -239,10 +249,19 @@ def story_from_record(
         file=file,
         row=row,
         fixed_points={name: record[name] for name in FIXED_POINTS if as_given and record.get(name) is not None},
+        group=group,
     )
     if len(sentences) == 1 and not as_given:
         raise SingleSentence(file, row, "1 sentence, where an order needs at least two", story)
     return story
+
+
+def _group(record: Mapping[str, Any], group_by: str) -> str:
+    """The value of a column, which in a table is named by its plain name."""
+    for name in (group_by, plain_name(group_by)):
+        if name in record:
+            return "" if _is_empty(record[name]) else str(record[name])
+    raise UserError(f"column '{group_by}' is missing{similar_column(group_by, record)}")
 
 
 @lru_cache

@@ -31,26 +31,26 @@ class Format(NamedTuple):
     Attributes:
         title: its name for cards.
         suffixes: of its files, in lower case.
-        records: yields the records of an open stream; called with the stream, the file's name for messages, and whether
-            texts are split into sentences (`prose`).
+        records: yields the records of an open stream; called with the stream, the file's name for messages, `prose`
+            (whether texts are split into sentences) and `group_by` (a column to read in addition, or None).
     """
 
     title: str
     suffixes: tuple[str, ...]
-    records: Callable[[IO[Any], str, bool], Records]
+    records: Callable[..., Records]
 
 
-def _of_lines(reader: Callable[..., Records]) -> Callable[[IO[Any], str, bool], Records]:
-    return lambda stream, file, prose: reader(_lines(stream, file), prose=prose)
+def _of_table(reader: Callable[..., Records]) -> Callable[..., Records]:
+    return lambda stream, file, **options: reader(_lines(stream, file), **options)
 
 
 FORMATS = {
-    "csv": Format("CSV", (".csv",), _of_lines(csv_records)),
-    "tsv": Format("TSV", (".tsv",), _of_lines(tsv_records)),
-    "jsonl": Format("JSON Lines", (".jsonl",), lambda stream, file, _: jsonl_records(_lines(stream, file))),
-    "parquet": Format("Parquet", (".parquet",), lambda stream, file, prose: parquet_records(stream, file, prose=prose)),
-    "text": Format("text", (".txt",), _of_lines(text_records)),
-    "json": Format("JSON", (".json", ".ipynb"), lambda stream, file, _: json_records(stream, file)),
+    "csv": Format("CSV", (".csv",), _of_table(csv_records)),
+    "tsv": Format("TSV", (".tsv",), _of_table(tsv_records)),
+    "jsonl": Format("JSON Lines", (".jsonl",), lambda stream, file, **_: jsonl_records(_lines(stream, file))),
+    "parquet": Format("Parquet", (".parquet",), parquet_records),
+    "text": Format("text", (".txt",), lambda stream, file, prose, **_: text_records(_lines(stream, file), prose=prose)),
+    "json": Format("JSON", (".json", ".ipynb"), lambda stream, file, **_: json_records(stream, file)),
 }
 SUFFIXES = {suffix: name for name, file_format in FORMATS.items() for suffix in file_format.suffixes}
 # Two ends of sentences within a line, each followed by a word that begins another one.
@@ -76,6 +76,7 @@ def read_stories(
     file_format: str | None = None,
     name: str | None = None,
     split_sentences: str | None = None,
+    group_by: str | None = None,
 ) -> Iterator[Story]:
     """The stories of a file or an open stream, one by one, in the order of the file.
 
@@ -92,25 +93,28 @@ def read_stories(
         name: name of the source, for messages and made-up ids; the path by default, `stdin` for a stream.
         split_sentences: language of prose to split into sentences, such as `en`: of text files, and of a column `text`,
             `abstract` or `story` where a record has no sentences. Needs the extra `split`.
+        group_by: column whose value becomes `Story.group`, such as a genre.
 
     Raises:
         BadRecord: a record is not a story; the message states file, row and reason.
-        UserError: the file does not exist or its format is unknown, raised at once; or it may not be read, raised when
-            it is opened.
+        UserError: `group_by` is given for text; the file does not exist or its format is unknown, raised at once; or
+            it may not be read, raised when it is opened.
     """
     if file_format not in (None, *FORMATS):
         raise UserError(f"unknown file_format {file_format!r}; choose from {', '.join(FORMATS)}")
-    reading = _Reading(as_given, on_error, splitter_of(split_sentences))
+    reading = _Reading(as_given, on_error, splitter_of(split_sentences), group_by)
     if not isinstance(source, (str, os.PathLike)):
         stream = getattr(source, "buffer", source)  # the bytes of a text stream, to locate one that is not UTF-8
         name, file_format = name or "stdin", file_format or "text"
-        return reading.stories(FORMATS[file_format].records(stream, name, reading.prose), name, file_format)
+        records = FORMATS[file_format].records(stream, name, prose=reading.prose, group_by=group_by)
+        return reading.stories(records, name, file_format)
     path = os.fspath(source)
     name = name or path
     if "://" not in path and not os.path.isfile(path):
         _check_path(path, file_format or format_of_name(name))
     file_format = file_format or format_of_file(name, path)
-    return reading.stories(read_records(path, name, file_format, prose=reading.prose), name, file_format)
+    records = read_records(path, name, file_format, prose=reading.prose, group_by=group_by)
+    return reading.stories(records, name, file_format)
 
 
 class Skipped:
@@ -126,7 +130,9 @@ class Skipped:
         self.count += 1
 
 
-def read_records(path: str, name: str, file_format: str | None = None, *, prose: bool = False) -> Records:
+def read_records(
+    path: str, name: str, file_format: str | None = None, *, prose: bool = False, group_by: str | None = None
+) -> Records:
     """The records of a file before they are made stories: `(row, fields)`, or the error.
 
     Args:
@@ -134,13 +140,14 @@ def read_records(path: str, name: str, file_format: str | None = None, *, prose:
         name: for messages and the suffixes.
         file_format: as in `read_stories`.
         prose: whether texts are split into sentences.
+        group_by: a column to read in addition.
     """
     file_format = file_format or format_of_file(name, path)
     with open_bytes(path) as stream:
         try:
             compression = split_compression(name)[1]
             content = unpacked(stream, compression) if compression else stream
-            yield from FORMATS[file_format].records(content, name, prose)
+            yield from FORMATS[file_format].records(content, name, prose=prose, group_by=group_by)
         except UnpackingError as error:
             yield BadRecord(name, None, str(error))
 
@@ -170,18 +177,26 @@ class _Reading:
     as_given: bool
     on_error: OnError | None
     splitter: SentenceSplitter | None
+    group_by: str | None = None
 
     @property
     def prose(self) -> bool:
         return self.splitter is not None
 
     def stories(self, records: Records, name: str, file_format: str) -> Iterator[Story]:
+        if self.group_by is not None and file_format == "text":
+            raise UserError(f"{name}: text has no column '{self.group_by}'; use CSV, JSON Lines or Parquet")
         for item in records:
             try:
                 if isinstance(item, BadRecord):
                     raise item
                 story = story_from_record(
-                    item[1], file=name, row=item[0], as_given=self.as_given, splitter=self.splitter
+                    item[1],
+                    file=name,
+                    row=item[0],
+                    as_given=self.as_given,
+                    splitter=self.splitter,
+                    group_by=self.group_by,
                 )
                 if file_format == "text" and not self.as_given and not self.prose:
                     _check_lines(story)

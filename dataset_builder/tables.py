@@ -36,22 +36,24 @@ _DOUBLED = re.compile(r'"[^"]*+""(?:[^"]++|"")*+"')
 _DOUBLED_FIELD = re.compile(rf"(?:^|\t){_DOUBLED.pattern}(?=\t|$)")
 
 
-def csv_records(lines: Lines, *, prose: bool = False) -> Records:
+def csv_records(lines: Lines, *, prose: bool = False, group_by: str | None = None) -> Records:
     """ROCStories CSV of winter 2017 or spring 2016, or any columns sentence1 … sentenceN; and as `story_from_record`.
 
     Args:
         lines: the lines of the file.
         prose: whether a column of prose is split into sentences.
+        group_by: a column to keep in addition, if there is one of this name.
     """
-    return _table_records(lines.file, _csv_rows(lines), prose)
+    return _table_records(lines.file, _csv_rows(lines), prose, group_by)
 
 
-def tsv_records(lines: Lines, *, prose: bool = False) -> Records:
+def tsv_records(lines: Lines, *, prose: bool = False, group_by: str | None = None) -> Records:
     """Ordered sentences, one story in each line; or, with a header row, the same columns as in CSV.
 
     Args:
         lines: the lines of the file.
         prose: whether a single field is a text to split into sentences.
+        group_by: as in `csv_records`.
     """
     quoted = _is_quoted(lines)
     rows = _csv_rows(lines, delimiter="\t") if quoted else _tsv_rows(lines)
@@ -59,7 +61,7 @@ def tsv_records(lines: Lines, *, prose: bool = False) -> Records:
     if first is None:
         return
     if not isinstance(first, BadRecord) and _looks_like_header(first[1]):
-        yield from _table_records(lines.file, chain([first], rows), prose)
+        yield from _table_records(lines.file, chain([first], rows), prose, group_by)
         return
     for item in chain([first], rows):
         if isinstance(item, BadRecord):
@@ -139,7 +141,7 @@ def _looks_like_header(fields: list[str]) -> bool:
     return len(known.union(sentence_columns(columns))) >= 2
 
 
-def _table_records(file: str, rows: Rows, prose: bool) -> Records:
+def _table_records(file: str, rows: Rows, prose: bool, group_by: str | None) -> Records:
     header = next(rows, None)
     if header is None:
         yield BadRecord(file, None, f"the file is empty; its first row should be the header {ROC_HEADER}")
@@ -155,12 +157,15 @@ def _table_records(file: str, rows: Rows, prose: bool) -> Records:
     if wrong:
         yield BadRecord(file, header[0], wrong)
         return
-    names = sentence_columns(columns)
+    names, group = sentence_columns(columns), plain_name(group_by or "")
     for item in rows:
         if isinstance(item, BadRecord):
             yield item
         elif not all(map(is_blank, item[1])) and not _is_header_again(item[1], columns):
-            yield _record_of_row(file, *item, columns, names)
+            record = _record_of_row(file, *item, columns, names)
+            if names and group in columns and not isinstance(record, BadRecord):
+                record[1].setdefault(group, "".join(item[1][columns.index(group) :][:1]))
+            yield record
 
 
 def _is_header_again(fields: list[str], columns: list[str]) -> bool:

@@ -28,6 +28,7 @@ TRAINING: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.65}
 # Hollow markers keep identical curves distinguishable.
 EVALUATION: dict[str, Any] = {"linewidth": 1.8, "markersize": 6, "markerfacecolor": "none"}
 MOST_NUMBERED = 12  # a heatmap with more positions has no numbers in its cells
+MOST_GROUPS = 40
 LEGEND_CHARACTERS = 88  # width of the legend below the plot
 
 
@@ -107,6 +108,46 @@ def plot_position_heatmap(positions: Sequence[Sequence[float]], path: str | os.P
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=QUIET, labelsize=9, length=0)
     _save(figure, Path(path))
+
+
+def plot_groups(groups: Mapping[str, Mapping[str, Any]], path: str | os.PathLike[str], *, name: str) -> None:
+    """Draw the coherence of groups of texts with confidence intervals as a PNG, the first group at the top.
+
+    Args:
+        groups: For each group ``texts`` (their number), ``log_probability``, ``kendalls_tau`` (means over texts) and
+            ``intervals``, which may have both. More than `MOST_GROUPS` groups are cut to those of most texts.
+        path: The file to write; it has a temporary name until it is complete.
+        name: What the groups are, such as ``genre``.
+
+    Raises:
+        ValueError: ``groups`` is empty.
+    """
+    if not groups:
+        raise ValueError("no groups to plot")
+    largest = set(sorted(groups, key=lambda group: -groups[group]["texts"])[:MOST_GROUPS])
+    shown = [group for group in groups if group in largest]
+    figure = Figure(figsize=(8, 1.6 + 0.32 * len(shown)), dpi=150, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {"log_probability": "Mean log-probability of pairs", "kendalls_tau": "Kendall's tau"}
+    for axes, (measure, title) in zip(panels, titles.items(), strict=True):
+        for row, group in enumerate(shown):
+            interval = groups[group]["intervals"].get(measure)
+            if interval:
+                axes.plot(interval, [row, row], color=COLORS[0], linewidth=1.8)
+            axes.plot([groups[group][measure]], [row], color=COLORS[0], marker="o", markersize=5)
+        _style(axes, title, "")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    labels = [f"{_shortened(group)} ({groups[group]['texts']:,})" for group in shown]
+    panels[0].set_yticks(range(len(shown)), labels)
+    panels[0].set_ylabel(_shortened(name), color=INK)
+    panels[0].invert_yaxis()
+    _save(figure, Path(path))
+
+
+def _shortened(text: str) -> str:
+    """A name for a plot; `$` would begin a formula."""
+    return (text if len(text) <= 30 else f"{text[:29]}…").replace("$", r"\$")
 
 
 def _points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset_builder import BadRecord, Story, read_stories
+from dataset_builder import BadRecord, Story, UserError, read_stories
 from dataset_builder.story import is_blank
+from dataset_builder.story_files import FORMATS
 
 HEADER = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
 ROW = "id1,Title,One.,Two.,Three.,Four.,Five.\n"

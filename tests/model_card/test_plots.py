@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from model_card.plots import plot_loss_curves, plot_position_heatmap
+from model_card.plots import plot_groups, plot_loss_curves, plot_position_heatmap
 
 Rows = list[dict[str, float | None]]
 Runs = Mapping[str, Sequence[Mapping[str, float | None]]]
@@ -213,3 +213,15 @@ def test_a_heatmap_of_nothing_is_refused(positions: list[list[float]], tmp_path:
     with pytest.raises(ValueError, match="at least one sentence"):
         plot_position_heatmap(positions, tmp_path / "map.png")
     assert not os.listdir(tmp_path)
+
+
+def test_groups_with_and_without_intervals(tmp_path: Path) -> None:
+    measures = {"texts": 3, "log_probability": -0.3, "kendalls_tau": 0.5}
+    certain = {**measures, "intervals": {"log_probability": [-0.4, -0.2], "kendalls_tau": [0.4, 0.7]}}
+    groups = {"fable $x": certain, "": {**measures, "intervals": {}}}
+    groups |= {f"group {number}": {**certain, "texts": 1} for number in range(60)}
+    for name in ("one.png", "other.png"):
+        plot_groups(groups, tmp_path / name, name="genre")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+    with pytest.raises(ValueError, match="no groups"):
+        plot_groups({}, tmp_path / "none.png", name="genre")

@@ -17,7 +17,7 @@ from training.system.exit_codes import INTERRUPTED, exit_code
 from training.system.interrupts import exit_with
 from training.system.processes import Processes
 
-from . import build, compare, demo, evaluate, export, order, push, search, train
+from . import build, compare, demo, evaluate, export, order, push, score, search, train
 from .completion import SHELLS, PrintCompletion
 from .parsing import ArgumentParser, add_output_flags
 
@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "search": search,
     "compare": compare,
     "order": order,
+    "score": score,
     "export": export,
     "demo": demo,
     "push": push,

@@ -11,7 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder import BadRecord, Story, UserError, files_in_folder, format_of_file, read_stories
+from dataset_builder import UserError, format_of_file
+from training.inference.story_input import input_files, input_records
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
@@ -144,7 +145,7 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
         output_format = "jsonl"
     if options.pairwise and output_format == "text":
         raise UserError("--pairwise cannot be written as text: add --output FILE.jsonl, .csv or .parquet")
-    records = _records(options.input, options.split_sentences)
+    records = input_records(options.input, split_sentences=options.split_sentences)
     model, tokenizer = _load(options)
     answers = counter.counted(_orderer(options, model, tokenizer)(records))
     if options.output is not None:
@@ -176,8 +177,8 @@ def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
             f"{options.input or 'standard input'}: a folder, or an input with --shard_size, needs INPUT and --output, "
             "a folder for the shards"
         )
-    inputs = files_in_folder(options.input) if os.path.isdir(options.input) else [options.input]
-    records = chain.from_iterable(_records(path, options.split_sentences) for path in inputs)
+    inputs = input_files(options.input)
+    records = input_records(options.input, split_sentences=options.split_sentences)
     first = next(records, None)  # reports a missing file before the model is loaded
 
     from tqdm import tqdm
@@ -259,33 +260,6 @@ def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callabl
         answer_options=answer_options,
         read_ahead=options.input is not None,
     )
-
-
-def _records(path: str | None, split_sentences: str | None) -> Iterator[Story | BadRecord]:
-    """The stories of the input, and its bad records at their positions."""
-    errors: list[BadRecord] = []
-    if path is None and sys.stdin.isatty():
-        complain("type one sentence per line, with a blank line between stories; Ctrl-D ends the input")
-    stories = read_stories(
-        sys.stdin if path is None else path, as_given=True, on_error=errors.append, split_sentences=split_sentences
-    )
-    return _merged(stories, errors, path)
-
-
-def _merged(stories: Iterable[Story], errors: list[BadRecord], path: str | None) -> Iterator[Story | BadRecord]:
-    """Raises UserError for an input without a story; standard input may be empty."""
-    some = False
-    for story in stories:
-        yield from errors
-        errors.clear()
-        yield story
-        some = True
-    if not some and errors:
-        others = f"; the other {len(errors) - 1:,} records have errors as well" if len(errors) > 1 else ""
-        raise UserError(f"{errors[0]}{others}")
-    if not some and path is not None:
-        raise UserError(f"no stories in {path}")
-    yield from errors
 
 
 class _Counter:
