@@ -13,7 +13,7 @@ from training.inference.story_input import input_records
 from training.system.console import PROGRAM, complain, note, say, show
 from training.system.output_names import check_apart, check_file_name
 
-from .parsing import ArgumentParser, add_recipe_flags, describe
+from .parsing import ArgumentParser, add_recipe_flags, set_help
 
 if TYPE_CHECKING:
     from training.inference.ordering import OrderedStory
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         at_least=1,
     )
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, as in order")
-    describe(
+    set_help(
         parser,
         "Score how well the sentences of texts stand in the order they have, in the judgement of a model.",
         examples=[
