@@ -152,7 +152,7 @@ def _report(options: argparse.Namespace, total: Mapping[str, Any], groups: Mappi
         for name, group in groups.items():
             show(_means(f"{options.group_by}: {name or '(empty)'}", group))
     if options.output_json is not None:
-        from training.models.repository import write_json
+        from training.models.model_folder import write_json
 
         named = {"group_by": options.group_by, "groups": groups} if options.group_by is not None else {}
         write_json(options.output_json, {"all": dict(total), **named})
