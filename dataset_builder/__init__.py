@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .build import BuiltDataset, build_dataset
-    from .configurations import shuffle_of_story, shuffled_labels, story_key
+    from .configurations import generator_of_story, shuffle_of_story, shuffled_labels, story_key
     from .dataset_card import CardMarkup
     from .errors import UserError
     from .loading import load_all, load_stories, stories_of_rows, stream_stories
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "build": ("BuiltDataset", "build_dataset"),
-    "configurations": ("shuffle_of_story", "shuffled_labels", "story_key"),
+    "configurations": ("generator_of_story", "shuffle_of_story", "shuffled_labels", "story_key"),
     "dataset_card": ("CardMarkup",),
     "errors": ("UserError",),
     "loading": ("load_all", "load_stories", "stories_of_rows", "stream_stories"),
@@ -54,6 +54,7 @@ __all__ = [
     "check_push_of_rocstories",
     "files_in_folder",
     "format_of_file",
+    "generator_of_story",
     "in_rocstories_layout",
     "is_writable",
     "load_all",

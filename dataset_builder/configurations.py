@@ -102,8 +102,13 @@ def shuffle_of_story(key: str, num_sentences: int, seed: int, epoch: int = 0) ->
         A permutation of 0 … num_sentences - 1: the original index of each sentence in shuffled order.
     """
     labels = list(range(num_sentences))
-    random.Random(f"{seed}/{key}/{epoch}" if epoch else f"{seed}/{key}").shuffle(labels)
+    generator_of_story(key, seed, epoch).shuffle(labels)
     return labels
+
+
+def generator_of_story(key: str, seed: int, epoch: int = 0) -> random.Random:
+    """Random numbers that depend only on a story, a seed and an epoch; see `shuffle_of_story`."""
+    return random.Random(f"{seed}/{key}/{epoch}" if epoch else f"{seed}/{key}")
 
 
 @cache

@@ -152,6 +152,11 @@ class StoryStream:
                 yield from self._read_group(table, number, group, rows, on_error or self._keep_single_sentence)
                 start, chunk = end, chunk + 1
 
+    def rows_of(self, file: int, group: int) -> range:
+        """The rows of a row group, as indices in the order of the files."""
+        first = int(self._first_rows[self._first_groups[file] + group])
+        return range(first, first + self.files[file].groups[group])
+
     def _groups(self, file: int) -> int:
         return len(self.files[file].groups)
 
@@ -163,7 +168,7 @@ class StoryStream:
         rows: tuple[int, int],
         on_error: Callable[[BadRecord], Story | None],
     ) -> Iterator[tuple[int, Story]]:
-        first = int(self._first_rows[self._first_groups[file] + group])
+        first = self.rows_of(file, group).start
         before = sum(self.files[file].groups[:group])
         for row, record in _records(table, self.files[file], group, before, *rows):
             try:

@@ -41,8 +41,8 @@ def results(facts: ModelFacts) -> str:
     return "\n\n".join(
         [
             "## Results",
-            f"On the {metrics['stories']:,} stories of the {split} split ({metrics['sentences']:,} sentences), each "
-            "shuffled once with a fixed seed:",
+            f"On the {metrics['stories']:,} {_evaluated(facts)} of the {split} split ({metrics['sentences']:,} "
+            "sentences), each shuffled once with a fixed seed:",
             table(["", *METRICS.values()], rows),
             f"{_EXPLAINED}{confidence if certain else ''}",
             *_remarks(facts, metrics, intervals),
@@ -199,13 +199,12 @@ def training(facts: ModelFacts) -> str:
     device = environment.pop("device", None)
     hardware = environment.pop("hardware", device)
     versions = [f"{as_text(name)} {as_text(str(value))}" for name, value in environment.items()]
-    fewest, most = facts.training_sentences
     rows = [
         ["Encoder", encoder or as_text(recipe["encoder"])],
         ["Parameters", f"{facts.parameters:,}"],
         ["Objective", f"`{recipe['objective']}`"],
         ["Data", listed([_data_link(facts, source) for source in facts.data_names])],
-        ["Training stories", f"{run['stories']:,}, of {fewest if fewest == most else f'{fewest} to {most}'} sentences"],
+        ["Training stories", f"{run['stories']:,}, {_sentences(facts)}"],
         ["Framework", _FRAMEWORKS.get(recipe.get("framework", ""), str(recipe.get("framework", "")))],
         ["Hardware", as_text(str(hardware))],
         ["Training time", _duration(run["seconds"])],
@@ -227,6 +226,17 @@ def _data_link(facts: ModelFacts, source: str) -> str:
     return f"[{source}](https://huggingface.co/datasets/{source})" if source in facts.datasets else as_text(source)
 
 
+def _sentences(facts: ModelFacts) -> str:
+    """What the model was trained on: stories of so many sentences, or passages of them."""
+    fewest, most = facts.training_sentences
+    in_passages = "in passages " if facts.recipe.get("passage_sentences") else ""
+    return f"{in_passages}of {fewest if fewest == most else f'{fewest} to {most}'} sentences"
+
+
+def _evaluated(facts: ModelFacts) -> str:
+    return "passages of stories" if facts.recipe.get("passage_sentences") else "stories"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
@@ -235,13 +245,11 @@ def _duration(seconds: float) -> str:
 
 def limits(facts: ModelFacts) -> str:
     """Intended use and limits, as far as they follow from the training."""
-    fewest, most = facts.training_sentences
-    sentences = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     points = [
         "Intended for the sentences of one text whose order was lost, and for research on coherence.",
         "The model always returns an order, even for sentences that do not belong together. Scores can be compared "
         "within one story only; they do not measure how well a text is written.",
-        f"Trained on {facts.results['training']['stories']:,} stories of {sentences} sentences. Texts of other kinds "
+        f"Trained on {facts.results['training']['stories']:,} stories {_sentences(facts)}. Texts of other kinds "
         "or lengths were not tested.",
         f"Language of the stories: {listed([f'`{code}`' for code in facts.language])}. Other languages were not tested."
         if facts.language

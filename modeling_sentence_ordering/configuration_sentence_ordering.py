@@ -7,6 +7,7 @@ import math
 import operator
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
@@ -184,6 +185,8 @@ class SentenceOrderingConfig(PretrainedConfig):
             been calibrated.
         group_size: the most sentences of a long text that the encoder is shown at once, 2 or more; None for the
             pipeline's default.
+        passage_sentences: fewest and most sentences of the passages of long texts that the model was trained on;
+            None if it was trained on whole texts. `sentence-ordering evaluate` uses such passages too.
 
     Raises:
         ValueError: for an unknown reading, target scale, head or backbone, or a number that is out of range.
@@ -213,6 +216,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         base_model: str | None = None,
         confidence_temperature: float | None = None,
         group_size: int | None = None,
+        passage_sentences: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         _check_choice("reading", reading, READINGS)
@@ -247,6 +251,7 @@ class SentenceOrderingConfig(PretrainedConfig):
         self.base_model = hub_id(base_model)
         self.confidence_temperature = None if confidence_temperature is None else float(confidence_temperature)
         self.group_size = group_size
+        self.passage_sentences = None if passage_sentences is None else [int(number) for number in passage_sentences]
         super().__init__(**kwargs)
 
     @property

@@ -41,6 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="compute in bfloat16: faster on hardware that supports it; the metrics differ in the third digit",
     )
+    parser.add_argument(
+        "--whole_texts",
+        action="store_true",
+        help="evaluate long texts whole, in overlapping windows, also if the model was trained on passages",
+    )
     add_recipe_flags(
         parser, ("split_sentences", "per_device_eval_batch_size", "data_seed", "test_size", "validation_size")
     )
@@ -65,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from modeling_sentence_ordering import StoryTokenizer
+    from training.data.recipe_stories import fixed_passages
     from training.data.stories import TokenizedStories
     from training.evaluation.calibration import calibration_error, judged_pairs
     from training.evaluation.metrics import METRIC_NAMES
@@ -91,6 +97,11 @@ def run(options: argparse.Namespace) -> int:
     limit_kernel_caches()
     model, tokenizer = load_trained_model(options.model, bf16=options.bf16)
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config), options.data_seed)
+    sizes = None if options.whole_texts else model.config.passage_sentences
+    if sizes is not None:
+        tokenized = fixed_passages(tokenized, sizes)
+        fewest, most = sizes
+        say(f"evaluating {len(tokenized):,} passages of {fewest} to {most} sentences; --whole_texts for whole texts")
     predictions = predict(
         model,
         tokenized,

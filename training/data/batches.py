@@ -7,7 +7,7 @@ accumulation and in every framework.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -94,7 +94,8 @@ class StoryBatchSampler(EpochBatchSampler):
     fewer stories than batches left, they join the step before.
 
     Args:
-        lengths: tokens of each story, `(stories,)`.
+        lengths: tokens of each story, `(stories,)`; or a function of the epoch that returns them, equally many in
+            each epoch.
         batch_size: stories in a batch.
         gradient_accumulation_steps: batches in a step of the optimizer.
         seed: seed of the order of stories, together with the epoch.
@@ -107,15 +108,16 @@ class StoryBatchSampler(EpochBatchSampler):
 
     def __init__(
         self,
-        lengths: np.ndarray,
+        lengths: np.ndarray | Callable[[int], np.ndarray],
         batch_size: int,
         *,
         gradient_accumulation_steps: int = 1,
         seed: int = 42,
         group_by_length: bool = True,
     ) -> None:
-        _refuse_too_few(lengths, gradient_accumulation_steps)
-        self.lengths = np.asarray(lengths)
+        self._lengths_in = lengths if callable(lengths) else None
+        self.lengths = np.asarray(lengths(0) if callable(lengths) else lengths)
+        _refuse_too_few(self.lengths, gradient_accumulation_steps)
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.seed = seed
@@ -133,6 +135,8 @@ class StoryBatchSampler(EpochBatchSampler):
         self.steps_per_epoch = full_steps + self._tail_steps
 
     def _steps(self, epoch: int) -> list[list[np.ndarray]]:
+        if self._lengths_in is not None:
+            self.lengths = self._lengths_in(epoch)
         generator = np.random.default_rng([self.seed, epoch])
         order = generator.permutation(len(self.lengths)) if self.group_by_length else self._trainer_order(epoch)
         body, tail = np.split(order, [len(order) - self._tail_size])

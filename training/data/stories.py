@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from training.recipe.recipe import Recipe
 from training.system.processes import Processes
 
 from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
+from .passages import TextPassages
 from .streaming import StreamBatchSampler, StreamedStories, sentence_ids
 from .token_cache import cached_map
 
@@ -57,35 +58,47 @@ class TokenizedStories:
         return _joined([np.diff(part.story_starts) for part in self._parts])
 
     @property
+    def num_tokens(self) -> np.ndarray:
+        """Tokens and markers of each whole story, without the separator, `(stories,)` int."""
+        tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
+        return np.asarray(tokens + self.num_sentences)
+
+    @property
     def lengths(self) -> np.ndarray:
         """Tokens of each story in the input of the encoder, `(stories,)` int."""
         tokenizer = self.story_tokenizer
-        tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
-        lengths = tokens + self.num_sentences + (tokenizer.separator_token_id is not None)
+        lengths = self.num_tokens + (tokenizer.separator_token_id is not None)
         return lengths if tokenizer.max_input_tokens is None else np.minimum(lengths, tokenizer.max_input_tokens)
 
     @property
     def fits(self) -> np.ndarray:
         """Whether each story is within the encoder's limit, `(stories,)` bool; see `StoryTokenizer.fits`."""
-        tokens = _joined([np.diff(part.sentence_starts[part.story_starts]) for part in self._parts])
-        return np.asarray(tokens + self.num_sentences <= self.story_tokenizer.room)
+        return np.asarray(self.num_tokens <= self.story_tokenizer.room)
 
     def sentence_ids(self, index: int) -> list[list[int]]:
         """The ids of each sentence of a story, in true order."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        part = self._parts[number]
-        row = index - (int(self._ends[number - 1]) if number else 0)
-        first, last = part.story_starts[row], part.story_starts[row + 1]
-        starts = part.sentence_starts[first : last + 1]
+        part, starts = self._sentence_starts(index)
         ids = part.ids[starts[0] : starts[-1]].tolist()
         offsets = (starts - starts[0]).tolist()
         return [ids[begin:end] for begin, end in pairwise(offsets)]
 
+    def sentence_tokens(self, index: int) -> np.ndarray:
+        """Tokens of each sentence of a story with its marker, `(sentences,)` int."""
+        return np.asarray(np.diff(self._sentence_starts(index)[1]) + 1)
+
+    def _sentence_starts(self, index: int) -> tuple[_MappedStories, np.ndarray]:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        part = self._parts[number]
+        row = index - (int(self._ends[number - 1]) if number else 0)
+        first, last = part.story_starts[row], part.story_starts[row + 1]
+        return part, part.sentence_starts[first : last + 1]
+
     def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
         """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
-        return self._key(draw.index), self.sentence_ids(draw.index)
+        return self.key(draw.index), self.sentence_ids(draw.index)
 
-    def _key(self, index: int) -> str:
+    def key(self, index: int) -> str:
+        """The `story_key` of a story."""
         return str(self._keys[int(index)].as_py())
 
     def storyid(self, draw: Draw) -> str:
@@ -94,7 +107,7 @@ class TokenizedStories:
 
     def dataset_labels(self, index: int) -> list[int]:
         """The shuffle of a story in the data set's configuration `shuffled`."""
-        return shuffle_of_story(self._key(index), len(self.sentence_ids(index)), self.data_seed)
+        return shuffle_of_story(self.key(index), len(self.sentence_ids(index)), self.data_seed)
 
     def evaluation_labels(self, index: int) -> list[int]:
         """The order in which a story is evaluated, as original indices.
@@ -170,6 +183,19 @@ class ShuffledStory:
     twin: ShuffledStory | None = None
 
 
+TrainingTexts: TypeAlias = TokenizedStories | StreamedStories
+"""Stories to train on, in a table or a stream."""
+
+
+def drawn_stories(stories: TrainingTexts, recipe: Recipe) -> TrainingTexts | TextPassages:
+    """What an epoch of training draws from: the stories, or with `passage_sentences` their passages."""
+    if recipe.passage_sentences is None:
+        return stories
+    if isinstance(stories, StreamedStories):
+        return stories.in_passages(recipe.passage_sentences)
+    return TextPassages(stories, recipe.passage_sentences, recipe.seed)
+
+
 class TrainingStories(TorchDataset[ShuffledStory]):
     """Stories to train on, each shuffled by its seed and epoch; see `shuffle_of_story`.
 
@@ -181,7 +207,7 @@ class TrainingStories(TorchDataset[ShuffledStory]):
     """
 
     def __init__(
-        self, stories: TokenizedStories | StreamedStories, *, seed: int = 42, fresh: bool = True, twins: bool = False
+        self, stories: TrainingTexts | TextPassages, *, seed: int = 42, fresh: bool = True, twins: bool = False
     ) -> None:
         self.stories = stories
         self.seed = seed
@@ -257,17 +283,18 @@ class StoryLoader(DataLoader[ShuffledStory]):
 
 
 def training_sampler(
-    stories: TokenizedStories | StreamedStories,
+    stories: TrainingTexts,
     recipe: Recipe,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> BatchShare:
-    """This process's share of the training batches of a recipe."""
+    """This process's share of the training batches of a recipe, as draws from `drawn_stories`."""
     batches_in_step = recipe.gradient_accumulation_steps * processes.world_size
     by_length = recipe.train_sampling_strategy == "group_by_length"
     sampler: EpochBatchSampler
-    if isinstance(stories, StreamedStories):
+    drawn = drawn_stories(stories, recipe)
+    if isinstance(drawn, StreamedStories):
         sampler = StreamBatchSampler(
-            stories,
+            drawn,
             recipe.per_device_train_batch_size,
             gradient_accumulation_steps=batches_in_step,
             seed=recipe.seed,
@@ -278,14 +305,14 @@ def training_sampler(
         )
     elif recipe.per_device_train_batch_tokens is not None:
         sampler = TokenBatchSampler(
-            stories.lengths,
+            drawn.longest if isinstance(drawn, TextPassages) else drawn.lengths,
             recipe.per_device_train_batch_tokens,
             gradient_accumulation_steps=batches_in_step,
             seed=recipe.seed,
         )
     else:
         sampler = StoryBatchSampler(
-            stories.lengths,
+            drawn.lengths_in if isinstance(drawn, TextPassages) else drawn.lengths,
             recipe.per_device_train_batch_size,
             gradient_accumulation_steps=batches_in_step,
             seed=recipe.seed,
@@ -295,7 +322,7 @@ def training_sampler(
 
 
 def training_loader(
-    stories: TokenizedStories | StreamedStories,
+    stories: TrainingTexts,
     recipe: Recipe,
     processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> StoryLoader:
@@ -303,7 +330,10 @@ def training_loader(
     fresh = recipe.shuffle_sentences == "fresh"
     return StoryLoader(
         TrainingStories(
-            stories, seed=recipe.seed if fresh else recipe.data_seed, fresh=fresh, twins=recipe.consistency > 0
+            drawn_stories(stories, recipe),
+            seed=recipe.seed if fresh else recipe.data_seed,
+            fresh=fresh,
+            twins=recipe.consistency > 0,
         ),
         batch_sampler=training_sampler(stories, recipe, processes),
         collate_fn=StoryCollator(stories.story_tokenizer),

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,9 @@ from modeling_sentence_ordering import StoryTokenizer
 from training.system.processes import Processes
 
 from .batches import STRETCH, Draw, EpochBatchSampler
+from .passages import PassageStream, StreamedPassage, fitting
 
-Numbered = tuple[int, Story]
+Numbered = tuple[int, Story | StreamedPassage]
 
 
 class StreamedStories:
@@ -40,14 +42,32 @@ class StreamedStories:
     Args:
         stream: the stories.
         story_tokenizer: turns sentences into ids.
+
+    Attributes:
+        passages: the passages that are drawn of them, see `in_passages`; None to draw whole stories.
     """
 
     def __init__(self, stream: StoryStream, story_tokenizer: StoryTokenizer) -> None:
         self.stream = stream
         self.story_tokenizer = story_tokenizer
+        self.passages: PassageStream | None = None
+        self._num_sentences: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.stream)
+        """Stories in an epoch, or passages."""
+        return len(self.stream if self.passages is None else self.passages)
+
+    def in_passages(self, sizes: Sequence[int]) -> StreamedStories:
+        """These stories, of which passages of so many sentences are drawn.
+
+        The first call reads all stories, to count their sentences: the number of passages must be known before.
+        """
+        if self._num_sentences is None:
+            counts = (len(story.sentences) for _, story in self.stream.read(self.stream.order()))
+            self._num_sentences = np.fromiter(counts, np.int32, len(self.stream))
+        stories = StreamedStories(self.stream, self.story_tokenizer)
+        stories.passages = PassageStream(self.stream, self._num_sentences, sizes)
+        return stories
 
     def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
         """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
@@ -166,7 +186,7 @@ class StreamBatchSampler(EpochBatchSampler):
         )
         return round(batches * self.gradient_accumulation_steps)
 
-    def drawn(self, steps: int) -> Iterator[Story]:
+    def drawn(self, steps: int) -> Iterator[Story | StreamedPassage]:
         """The stories in the first steps of a run, each once. They are read again; few of them are tokenized."""
         blocks = self._blocks(0)
         reading = self._read(0, blocks)
@@ -199,7 +219,8 @@ class StreamBatchSampler(EpochBatchSampler):
         """The stories of each stretch, for each lane of this process."""
         if not blocks:
             return
-        stream, already = self.stories.stream, blocks[0].first * self.batch_size
+        stream: Any = self.stories.passages or self.stories.stream
+        already = blocks[0].first * self.batch_size
         order = stream.order(self.seed, epoch)
         readers = [
             (lane, stream.read(order, self._bounds[lane] + already, self._bounds[lane + 1])) for lane in self._own_lanes
@@ -284,10 +305,17 @@ class _Tokenizing(TorchDataset[StreamedStory]):
 
     def __getitems__(self, stories: list[Numbered]) -> list[StreamedStory]:
         ids = sentence_ids(self._story_tokenizer, [story.sentences for _, story in stories])
-        return [
-            StreamedStory(row, story.storyid, story_key(story.storyid, story.sentences), own)
-            for (row, story), own in zip(stories, ids, strict=True)
-        ]
+        return [self._tokenized(row, story, own) for (row, story), own in zip(stories, ids, strict=True)]
+
+    def _tokenized(self, row: int, story: Story | StreamedPassage, ids: list[list[int]]) -> StreamedStory:
+        if isinstance(story, Story):
+            return StreamedStory(row, story.storyid, story_key(story.storyid, story.sentences), ids)
+        room, tokens = self._story_tokenizer.room, [len(sentence) + 1 for sentence in ids]
+        start, stop = fitting(tokens, room, story.key, story.seed, story.epoch)
+        if stop - start == len(ids):
+            return StreamedStory(row, story.storyid, story.key, ids)
+        fitted = self._story_tokenizer.shortened(ids[start:stop])[0]
+        return StreamedStory(row, story.storyid, f"{story.key}/{start}-{stop}", fitted)
 
 
 def _unchanged(stories: list[StreamedStory]) -> list[StreamedStory]:

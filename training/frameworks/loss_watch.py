@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from training.data.stories import training_sampler
+from training.data.stories import drawn_stories, training_sampler
 
 from .run import TrainingRun
 from .training_log import TrainingFailed
@@ -90,4 +90,5 @@ class LossWatch:
         sampler.set_epoch(epoch)
         index = step_of_epoch * sampler.gradient_accumulation_steps + batch
         sampler.will_skip(index)
-        return [self._run.training.storyid(draw) for draw in next(islice(sampler, index, None))]
+        stories = drawn_stories(self._run.training, self._run.recipe)
+        return [stories.storyid(draw) for draw in next(islice(sampler, index, None))]

@@ -64,7 +64,7 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
     if not is_scratch_encoder(name) and not Path(name).is_dir() and hub_id(name) is None:
         raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
     fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
-    fields["consistency"] = recipe.consistency
+    fields |= {"consistency": recipe.consistency, "passage_sentences": recipe.passage_sentences}
     for field in _OPTIONAL_FIELDS:
         if getattr(recipe, field) is not None:
             fields[field] = getattr(recipe, field)

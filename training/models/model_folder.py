@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dataset_builder import story_hash
 from dataset_builder.file_writing import settle, staged, write_text
 
 if TYPE_CHECKING:
@@ -95,10 +94,11 @@ def write_recipe(folder: Path, values: Mapping[str, Any]) -> None:
     write_text(folder / RECIPE_FILE, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
-def write_story_hashes(folder: Path, stories: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the sorted hashes of the training stories, with which `evaluate` recognizes them."""
-    hashes = sorted({story_hash(story["sentences"]) for story in stories})
-    write_text(folder / STORY_HASHES_FILE, "\n".join(hashes) + "\n")
+def write_story_hashes(folder: Path, hashes: Iterable[str]) -> int:
+    """Writes the sorted hashes of the training stories, with which `evaluate` recognizes them; returns their number."""
+    different = sorted(set(hashes))
+    write_text(folder / STORY_HASHES_FILE, "\n".join(different) + "\n")
+    return len(different)
 
 
 def read_story_hashes(path: str | os.PathLike[str]) -> frozenset[str]:

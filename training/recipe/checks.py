@@ -34,6 +34,10 @@ def _check_combinations(recipe: Recipe) -> None:
             raise RecipeError(f"--lora and --{name} cannot be combined: leave one of them out")
     if recipe.max_train_samples is not None and recipe.streaming:
         raise RecipeError("--max_train_samples cannot be combined with --streaming: use --max_steps")
+    if recipe.passage_sentences is not None and recipe.passage_sentences[0] > recipe.passage_sentences[1]:
+        raise RecipeError(
+            "--passage_sentences MIN must not be above MAX, got " + " ".join(map(str, recipe.passage_sentences))
+        )
     if recipe.fp16 and recipe.bf16:
         raise RecipeError("--fp16 and --bf16 cannot be combined: leave one of them out")
     if recipe.head == "pairs" and recipe.objective == "mse":

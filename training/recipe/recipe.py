@@ -57,6 +57,13 @@ class Recipe:
     max_train_samples: int | None = setting(
         None, "Train on the first N training stories only; on all by default.", at_least=1
     )
+    passage_sentences: list[int] | None = setting(
+        None,
+        "Train on passages of MIN to MAX consecutive sentences, drawn anew from each longer text in every epoch, and "
+        "evaluate on fixed ones; texts that are too long for the encoder are cut by default.",
+        metavars=("MIN", "MAX"),
+        at_least=2,
+    )
     streaming: bool = setting(
         False, "Read --data (Parquet files or an id on the Hub) during training, for data that do not fit into memory."
     )
@@ -226,6 +233,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, (str, os.PathLike)):
                 setattr(self, name, [os.fspath(value)] if os.fspath(value) else [])
+        if isinstance(self.passage_sentences, tuple):
+            self.passage_sentences = list(self.passage_sentences)
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
             if hasattr(value, "item"):

@@ -62,6 +62,7 @@ class Setting:
         help: one sentence or more.
         default: value if not given.
         is_list: whether the value is a list.
+        metavars: names of the values in `--help`, for a list of that many values.
         is_optional: whether None is a value.
         choices: all values, or a function that returns them, for those that need an expensive import.
         bare: value of a flag without a value; None if the flag requires one.
@@ -76,6 +77,7 @@ class Setting:
     is_optional: bool = False
     choices: Sequence[str] | Callable[[], Sequence[str]] = ()
     bare: Any = None
+    metavars: tuple[str, ...] = ()
     limits: Limits = Limits()
 
     def parse(self, value: Any, file: str | os.PathLike[str] | None = None) -> Any:
@@ -93,10 +95,12 @@ class Setting:
         if not self.is_list:
             return self._parse_one(value, file)
         if not isinstance(value, (str, list, tuple)):
-            raise RecipeError(f"{self._subject(file)} must be a list of texts, got {value!r}")
+            raise RecipeError(f"{self._subject(file)} must be a list, got {value!r}")
         values = [value] if isinstance(value, str) else value
         if wrong := [item for item in values if isinstance(item, dict)]:
             raise RecipeError(f"{self._subject(file)} must be a list of texts, got {wrong[0]!r} in it")
+        if self.metavars and len(values) != len(self.metavars):
+            raise RecipeError(f"{self._subject(file)} takes {' and '.join(self.metavars)}, got {value!r}")
         return [self._parse_one(item, file) for item in values]
 
     def parse_flag(self, text: str) -> Any:
@@ -146,10 +150,11 @@ def setting(
     *,
     choices: Sequence[str] | Callable[[], Sequence[str]] = (),
     bare: Any = None,
+    metavars: tuple[str, ...] = (),
     **limits: float,
 ) -> Any:
     """A field of a dataclass; see `Setting`, and `Limits` for the limits."""
-    metadata = {"help": help, "choices": choices, "bare": bare, "limits": Limits(**limits)}
+    metadata = {"help": help, "choices": choices, "bare": bare, "metavars": metavars, "limits": Limits(**limits)}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -166,7 +171,7 @@ def settings_of(dataclass_type: type) -> dict[str, Setting]:
         is_list = typing.get_origin(kinds[0]) is list
         found[spec.name] = Setting(
             spec.name,
-            str if is_list else kinds[0],
+            typing.get_args(kinds[0])[0] if is_list else kinds[0],
             default=spec.default_factory() if callable(spec.default_factory) else spec.default,
             is_list=is_list,
             is_optional=type(None) in kinds,
@@ -188,7 +193,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: Iterable[Setting], *, o
         if spec.default_and_limits:
             options["help"] += f" ({spec.default_and_limits})"
         if spec.is_list:
-            options["nargs"] = "+"
+            options |= {"nargs": len(spec.metavars), "metavar": spec.metavars} if spec.metavars else {"nargs": "+"}
         elif spec.kind is bool or spec.bare is not None:
             options |= {"nargs": "?", "const": spec.kind is bool or spec.bare}
         if spec.choices and not callable(spec.choices):

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPipeline, StoryTokenizer
+from training.data.long_texts import describe_long_texts
 from training.data.recipe_stories import open_stories
+from training.data.stories import drawn_stories
 from training.data.streaming import StreamedStories
 from training.evaluation.analysis import analyse
 from training.evaluation.calibration import calibrated
@@ -111,6 +113,8 @@ def _load(
     splits = stories.tokenized(story_tokenizer, recipe.data_seed)
     streamed = None if stories.stream is None else StreamedStories(stories.stream, story_tokenizer)
     training = splits.pop("train") if streamed is None else streamed
+    if processes.is_first and (line := describe_long_texts(training, recipe)) is not None:
+        log(line)
     return TrainingRun(recipe, model, tokenizer, training, splits, processes=processes, adapted=adapted), digests
 
 
@@ -190,6 +194,8 @@ def _train(
     if run.adapted is not None:
         run.model = run.adapted.merge_and_unload()
     results = {"seconds": round(time.perf_counter() - began, 2), "stories": len(run.training)}
+    if run.recipe.passage_sentences is not None:
+        results["passages_per_epoch"] = len(drawn_stories(run.training, run.recipe))
     several = run.processes.world_size
     return {**results, "processes": several} if several > 1 else results
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
-from training.data.stories import TokenizedStories, training_sampler
+from dataset_builder import story_hash
+from training.data.passages import StreamedPassage
+from training.data.stories import TokenizedStories, sentences_of, training_sampler
 from training.data.streaming import StreamBatchSampler
 from training.frameworks.run import TrainedOn, TrainingRun
 from training.models import model_folder
@@ -23,23 +24,28 @@ def record_training_stories(run: TrainingRun, steps: int) -> TrainedOn:
     """
     stories = run.training
     if isinstance(stories, TokenizedStories):
-        model_folder.write_story_hashes(run.folder, stories.stories)
-        return TrainedOn(len(stories), (int(stories.num_sentences.min()), int(stories.num_sentences.max())))
+        model_folder.write_story_hashes(run.folder, map(story_hash, sentences_of(stories.stories)))
+        shortest, longest = int(stories.num_sentences.min()), int(stories.num_sentences.max())
+        if run.recipe.passage_sentences is not None:
+            fewest, most = run.recipe.passage_sentences
+            shortest, longest = min(shortest, fewest), min(longest, most)
+        return TrainedOn(len(stories), (shortest, longest))
     sampler = training_sampler(stories, run.recipe.for_one_process(run.processes.world_size)).sampler
     assert isinstance(sampler, StreamBatchSampler)
     drawn = sampler.stories_in(steps)
     lengths: set[int] = set()
 
-    def records() -> Iterator[dict[str, Any]]:
+    def hashes() -> Iterator[str]:
         for story in sampler.drawn(steps):
             lengths.add(len(story.sentences))
-            yield {"sentences": story.sentences}
+            yield story.text_hash if isinstance(story, StreamedPassage) else story_hash(story.sentences)
 
     hashed = drawn <= MOST_HASHES
     if hashed:
-        model_folder.write_story_hashes(run.folder, records())
+        texts = model_folder.write_story_hashes(run.folder, hashes())
+        drawn = drawn if run.recipe.passage_sentences is None else texts
     else:
         (run.folder / model_folder.STORY_HASHES_FILE).unlink(missing_ok=True)  # of an earlier model
-        for _ in islice(records(), _SAMPLED_FOR_LENGTHS):
+        for _ in islice(hashes(), _SAMPLED_FOR_LENGTHS):
             pass
     return TrainedOn(drawn, (min(lengths), max(lengths)), hashed)

@@ -73,8 +73,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     original = reading.story_from_record
 
-    def counted(record: Any, *, file: str, row: int) -> Any:
-        story = original(record, file=file, row=row)
+    def counted(record: Any, **options: Any) -> Any:
+        story = original(record, **options)
         counts[story.storyid] += 1
         return story
 
@@ -167,7 +167,7 @@ def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
 
 def _only(most: int) -> Any:
     """Writes tables of no more stories."""
-    from dataset_builder import story_table
+    from dataset_builder.story_cache import story_table
 
     original = story_table._write
 

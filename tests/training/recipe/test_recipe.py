@@ -235,6 +235,8 @@ IMPOSSIBLE = [
     ("eval_steps", 0), ("logging_steps", 0), ("early_stopping_patience", -1), ("save_total_limit", 0),
     ("dataloader_num_workers", -1),
     ("test_size", 0.0), ("test_size", 1.0), ("validation_size", 0.0), ("validation_size", 1.0), ("test_size", -0.2),
+    ("passage_sentences", [1, 5]), ("passage_sentences", [5]), ("passage_sentences", [5, 4]),
+    ("passage_sentences", ["a", "b"]), ("passage_sentences", 5), ("passage_sentences", "5 9"),
     ("encoder_config", "{"), ("encoder_config", "[1]"), ("encoder_config", '{"num_layers": 2}'),
 ]  # fmt: skip
 
@@ -301,7 +303,7 @@ def test_what_is_published_says_everything_that_decides_the_model() -> None:
     assert Recipe(**values, output_dir="out") == recipe
     assert set(values) >= {spec.name for spec in dataclasses.fields(Recipe)} - {
         "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to", "encoder_config", "reading",
-        "max_input_tokens", "max_train_samples", "lora", "split_sentences",
+        "max_input_tokens", "max_train_samples", "lora", "split_sentences", "passage_sentences",
         "head_learning_rate", "attn_implementation", "per_device_train_batch_tokens",
         "head", "pair_size", "context_layers"}  # fmt: skip
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from dataset_builder import UserError, stories_of_rows, story_columns
@@ -18,11 +19,13 @@ from modeling_sentence_ordering import (
     StoryTokenizer,
 )
 from training.data.batches import evaluation_share
-from training.data.recipe_stories import open_stories, stories_digest
+from training.data.long_texts import describe_long_texts
+from training.data.recipe_stories import open_stories, stories_digest, tokenized_split
 from training.data.stories import TokenizedStories, evaluation_loader, sentences_of, training_loader
 from training.data.streaming import StreamedStories
 from training.evaluation.copies import Copies, copies_in_loader
 from training.recipe.recipe import Recipe
+from training.recipe.settings import settings_of
 from training.system.processes import Processes
 
 from .loaders import FixedLoader, ResumableLoader, ShownStories, collate_sentences
@@ -53,6 +56,7 @@ class StoryDataModule(LightningDataModule):
             limit. Not needed with a `Trainer`, which has the module's.
         validation_data: sources to validate on; then all of `data` is used for training.
         split_sentences: language of prose to split into sentences, such as `"en"`.
+        passage_sentences: fewest and most sentences of the passages that long texts are trained and evaluated on.
         streaming: read `data`, which must be Parquet files, during training.
         shuffle_buffer_size: stories in the shuffle buffer of a stream.
         per_device_train_batch_size: stories in one forward pass of training, on each device.
@@ -78,6 +82,7 @@ class StoryDataModule(LightningDataModule):
         *,
         validation_data: list[str] | None = None,
         split_sentences: str | None = None,
+        passage_sentences: Sequence[int] | None = None,
         streaming: bool = False,
         shuffle_buffer_size: int = 10_000,
         per_device_train_batch_size: int = 16,
@@ -93,6 +98,7 @@ class StoryDataModule(LightningDataModule):
         validation_size: float = 0.3,
     ) -> None:
         super().__init__()
+        passage_sentences = settings_of(Recipe)["passage_sentences"].parse(passage_sentences)
         self.given = given_splits(data)
         if self.given is None:
             data = [data] if isinstance(data, str) else list(data)
@@ -144,7 +150,8 @@ class StoryDataModule(LightningDataModule):
         data_seed = self.hparams["data_seed"]
         if self.given is not None:
             for name in missing & self.given.keys():
-                self.splits[name] = TokenizedStories(self.given[name], story_tokenizer, data_seed)
+                sizes = self.hparams["passage_sentences"]
+                self.splits[name] = tokenized_split(name, self.given[name], story_tokenizer, data_seed, sizes)
         elif missing:
             stories = open_stories(self.recipe)
             self.splits |= stories.tokenized(story_tokenizer, data_seed, missing)
@@ -170,6 +177,8 @@ class StoryDataModule(LightningDataModule):
         batches_per_step = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         recipe = dataclasses.replace(self.recipe, gradient_accumulation_steps=batches_per_step)
         stories = self._split("train") if self._streamed is None else self._streamed
+        if self._loads and (line := describe_long_texts(stories, recipe)) is not None:
+            rank_zero_info(line)
         self._training_loader = ResumableLoader(training_loader(stories, recipe, self._processes))
         if self._position:
             self._training_loader.load_state_dict(self._position)
