@@ -167,9 +167,9 @@ def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
 
 def _only(most: int) -> Any:
     """Writes tables of no more stories."""
-    from dataset_builder.story_cache import story_table
+    from dataset_builder import story_cache
 
-    original = story_table._write
+    original = story_cache._write
 
     def write(folder: str, digest: str, read: Any) -> str:
         def few(skipped: Any) -> Any:
