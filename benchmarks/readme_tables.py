@@ -18,9 +18,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # it is run as a file, too
 
-from benchmarks import speed_tables  # noqa: E402
+from benchmarks import sample_tables, speed_tables  # noqa: E402
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "dataset_builder" / "sample" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+)
 RESULTS = ROOT / "benchmarks" / "results"
 COMPARISON = RESULTS / "comparison_sample.json"
 OBJECTIVES, OTHER_WAYS = RESULTS / "objectives_rocstories.json", RESULTS / "other_ways_rocstories.json"
@@ -62,8 +66,8 @@ def comparison() -> str:
     stories = values["runs"][0]["stories"]
     return (
         f"{markdown_table(values['runs'])}\n\n"
-        f"{stories} stories of the sample's test split, {values['environment']['device']}; {versions}."
-        + (f" {values['note']}" if "note" in values else "")
+        f"{stories} stories of the test split of {values.get('sample', 'the sample')}, "
+        f"{values['environment']['device']}; {versions}." + (f" {values['note']}" if "note" in values else "")
     )
 
 
@@ -192,6 +196,7 @@ PARTS = {
     "objectives_in_short": objectives_in_short,
     "abstracts": abstracts,
     "long_texts": long_texts,
+    **sample_tables.PARTS_OF_CARD,
     **speed_tables.PARTS_OF_PAGES,
 }
 

@@ -123,8 +123,9 @@ def inference_speed() -> str | None:
     if agreement is not None:
         exact, rough = agreement["onnx"], agreement["onnx-int8"]
         told = (
-            f" ONNX puts {exact['same_order']} of the sample's {agreement['stories']} stories in the same order as "
-            f"torch, its scores differ by {exact['largest_difference']:.0e} at most; "
+            f" ONNX puts {exact['same_order']} of the {agreement['stories']} stories of "
+            f"{agreement.get('sample', 'the sample')} in the same order as torch, its scores differ by "
+            f"{exact['largest_difference']:.0e} at most; "
         )
         told += f"int8 {rough['same_order']} of them, by {rough['largest_difference']:.1g}."
     longer = _read(EVALUATION)

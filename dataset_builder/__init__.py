@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .loading import load_all, load_stories, stories_of_rows, stream_stories
     from .rights import check_public_push, check_push_of_rocstories, in_rocstories_layout, may_be_quoted
     from .shuffled_rocstories import ShuffledRocstories
-    from .sources import SAMPLE_FILE
+    from .sources import SAMPLE_FILE, SAMPLES
     from .splitting import split_rows
     from .story import BadRecord, Story, story_columns, story_hash
     from .story_cache import is_writable, writable_cache_folder
@@ -31,7 +31,7 @@ _NAMES = {
     "loading": ("load_all", "load_stories", "stories_of_rows", "stream_stories"),
     "rights": ("check_public_push", "check_push_of_rocstories", "in_rocstories_layout", "may_be_quoted"),
     "shuffled_rocstories": ("ShuffledRocstories",),
-    "sources": ("SAMPLE_FILE",),
+    "sources": ("SAMPLES", "SAMPLE_FILE"),
     "splitting": ("split_rows",),
     "story": ("BadRecord", "Story", "story_columns", "story_hash"),
     "story_cache": ("is_writable", "writable_cache_folder"),
@@ -40,6 +40,7 @@ _NAMES = {
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
+    "SAMPLES",
     "SAMPLE_FILE",
     "SPLITS",
     "BadRecord",

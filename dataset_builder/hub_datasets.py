@@ -35,8 +35,8 @@ def check_hub_id(source: str) -> None:
         raise UserError(f"{source}: no such file{hint}")
     if not _HUB_ID.fullmatch(source):
         raise UserError(
-            f"{source}: no such data: it is not 'sample', there is no file ({supported()}) or folder of this name, "
-            f"and a data set on the Hub is called user/name{hint}"
+            f"{source}: no such data: it is not 'sample' or 'sample-long', there is no file ({supported()}) or folder "
+            f"of this name, and a data set on the Hub is called user/name{hint}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The sources of stories that users name: `sample`, a file, a folder, or the id of a data set on the Hub."""
+"""The sources of stories that users name: bundled stories, a file, a folder, or the id of a data set on the Hub."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from .story_files import FORMATS, OnError, files_in_folder, format_of_file, read
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SAMPLE = "sample"
-SAMPLE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "sample_stories.csv")
+_SAMPLE_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample")
+SAMPLE_FILE = os.path.join(_SAMPLE_FOLDER, "sample_stories.csv")
+SAMPLES: Mapping[str, Sequence[str]] = {
+    "sample": (SAMPLE_FILE, os.path.join(_SAMPLE_FOLDER, "stories_of_4_to_8_sentences.jsonl")),
+    "sample-long": (os.path.join(_SAMPLE_FOLDER, "long_texts.jsonl"),),
+}
 _INSTEAD = "only Parquet can be streamed, on disk or from the Hub; `sentence-ordering build` writes it"
 
 
@@ -66,8 +70,11 @@ _AnyPart = TypeVar("_AnyPart", Part, StreamedPart)
 
 
 def is_sample(source: str) -> bool:
-    """Whether a source is the bundled stories, by their name or as the file."""
-    return source == SAMPLE or (os.path.isfile(source) and os.path.samefile(source, SAMPLE_FILE))
+    """Whether a source is bundled stories, by their name (a key of `SAMPLES`) or as one of the files."""
+    if source in SAMPLES:
+        return True
+    files = (file for paths in SAMPLES.values() for file in paths)
+    return os.path.isfile(source) and any(os.path.samefile(source, file) for file in files)
 
 
 def source_names(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
@@ -127,8 +134,8 @@ def _with_splits(found: Sequence[tuple[str, Sequence[_AnyPart]]]) -> list[_AnyPa
 
 
 def _parts(source: str, splitter: SentenceSplitter | None) -> list[Part]:
-    if source == SAMPLE:
-        return [_file_part(SAMPLE_FILE, "sample_stories.csv", splitter)]
+    if source in SAMPLES:
+        return [_file_part(path, os.path.basename(path), splitter) for path in SAMPLES[source]]
     if os.path.isfile(source):
         return [_file_part(source, source, splitter)]
     if os.path.isdir(source):
@@ -191,8 +198,8 @@ def _stories_of_dataset(
 
 
 def _streamed_parts(source: str) -> list[StreamedPart]:
-    if source == SAMPLE:
-        raise UserError(f"sample: this is CSV; {_INSTEAD}")
+    if source in SAMPLES:
+        raise UserError(f"{source}: this is not Parquet; {_INSTEAD}")
     if os.path.isfile(source):
         return [_streamed_part(source, source, source)]
     if os.path.isdir(source):

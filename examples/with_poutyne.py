@@ -1,6 +1,6 @@
 """Sentence ordering with Poutyne. The same model by the same recipe as in the two other examples.
 
-python examples/with_poutyne.py --encoder minilm --max_steps 240 --output_dir with-poutyne
+python examples/with_poutyne.py --encoder minilm --max_steps 270 --output_dir with-poutyne
 """
 
 import argparse
@@ -20,7 +20,7 @@ BUILDER = Path(__file__).parents[1] / "dataset_builder"
 def main(arguments: Sequence[str] | None = None) -> Mapping[str, float]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="minilm")
-    parser.add_argument("--max_steps", type=int, default=240, help="whole epochs, or less than one")
+    parser.add_argument("--max_steps", type=int, default=270, help="whole epochs, or less than one")
     parser.add_argument("--output_dir", default="with-poutyne")
     options = parser.parse_args(arguments)
 

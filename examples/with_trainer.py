@@ -1,6 +1,6 @@
 """Sentence ordering with the transformers Trainer. The same model by the same recipe as in the two other examples.
 
-python examples/with_trainer.py --encoder minilm --max_steps 240 --output_dir with-trainer
+python examples/with_trainer.py --encoder minilm --max_steps 270 --output_dir with-trainer
 """
 
 import argparse
@@ -19,7 +19,7 @@ BUILDER = Path(__file__).parents[1] / "dataset_builder"
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="minilm")
-    parser.add_argument("--max_steps", type=int, default=240)
+    parser.add_argument("--max_steps", type=int, default=270)
     parser.add_argument("--output_dir", default="with-trainer")
     options = parser.parse_args(arguments)
     script, sample = str(BUILDER / "shuffled_rocstories.py"), str(BUILDER / "sample" / "sample_stories.csv")

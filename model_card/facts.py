@@ -8,6 +8,10 @@ from typing import Any
 
 METRICS = {"kendalls_tau": "Kendall's tau", "accuracy": "Accuracy", "pmr": "Perfect match ratio"}
 TASK = "sentence-ordering"
+_BUNDLED = {
+    "sample": "the sample bundled with sentence-ordering",
+    "sample-long": "the long texts bundled with sentence-ordering",
+}
 
 
 @dataclass(frozen=True)
@@ -72,5 +76,4 @@ class ModelFacts:
     @property
     def data_names(self) -> list[str]:
         """Names of the data for a reader."""
-        return ["the sample bundled with sentence-ordering" if name == "sample" else name
-                for name in self.recipe["data"]]  # fmt: skip
+        return [_BUNDLED.get(name, name) for name in self.recipe["data"]]

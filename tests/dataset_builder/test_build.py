@@ -13,7 +13,7 @@ import datasets
 import pytest
 from huggingface_hub import DatasetCard
 
-from dataset_builder import build_dataset
+from dataset_builder import SAMPLE_FILE, build_dataset
 
 WriteRoc = Callable[..., Path]
 LoadScript = Callable[..., Any]
@@ -101,7 +101,7 @@ def test_stories_of_other_lengths_have_no_guide_configuration(tmp_path: Path) ->
 
 
 def test_the_code_on_the_card_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build_dataset(["sample"], tmp_path / "path" / "to" / "this" / "folder")
+    build_dataset([SAMPLE_FILE], tmp_path / "path" / "to" / "this" / "folder")
     text = DatasetCard.load(tmp_path / "path" / "to" / "this" / "folder" / "README.md").text
     code = text.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)

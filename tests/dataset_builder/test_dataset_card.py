@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import DatasetCard
 
-from dataset_builder import build_dataset
+from dataset_builder import SAMPLE_FILE, build_dataset
 from dataset_builder.dataset_card import BuiltStories, CardMarkup, dataset_card
 from dataset_builder.parquet_format import WrittenSplit
 from model_card.markdown import as_text
@@ -73,13 +73,13 @@ def test_of_a_table_of_five_sentences(write_roc: WriteRoc, tmp_path: Path) -> No
 
 
 def test_the_sizes_are_those_of_the_files(tmp_path: Path) -> None:
-    build_dataset(["sample"], tmp_path / "built", markup=MARKUP)
+    build_dataset([SAMPLE_FILE], tmp_path / "built", markup=MARKUP)
     for info in DatasetCard.load(tmp_path / "built" / "README.md").data.to_dict()["dataset_info"]:
         files = (tmp_path / "built" / info["config_name"]).iterdir()
         assert info["download_size"] == sum(file.stat().st_size for file in files)
         assert info["dataset_size"] == sum(split["num_bytes"] for split in info["splits"])
         assert [(split["name"], split["num_examples"]) for split in info["splits"]] == [
-            ("train", 384), ("validation", 29), ("test", 67)
+            ("train", 1440), ("validation", 108), ("test", 252)
         ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import pytest
 
-from dataset_builder import SAMPLE_FILE, BadRecord, build_dataset, load_all, load_stories, split_rows
+from dataset_builder import SAMPLE_FILE, SAMPLES, BadRecord, build_dataset, load_all, load_stories, split_rows
 from dataset_builder.story_cache import stories_of_files
 
 ROOT = Path(__file__).parents[2]
@@ -127,9 +127,12 @@ def test_load_all_takes_every_story_once(write_roc: WriteRoc, tmp_path: Path) ->
     assert stories.column_names == ["storyid", "storytitle", "sentences"]
 
 
-def test_sample_is_the_bundled_file() -> None:
-    assert load_all(["sample"])["sentences"] == load_all([SAMPLE_FILE])["sentences"]
-    assert len(load_stories(["sample"])["test"]) > 40
+def test_names_of_bundled_stories_are_their_files() -> None:
+    for name, files in SAMPLES.items():
+        assert load_all([name])["sentences"] == load_all(list(files))["sentences"]
+    assert {split: len(rows) for split, rows in load_stories("sample").items()} == {
+        "train": 1920, "validation": 144, "test": 336
+    }  # fmt: skip
 
 
 def test_stories_in_two_splits_are_one_warning(write_roc: WriteRoc, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,7 +204,7 @@ def test_errors_name_what_was_tried(write_roc: WriteRoc, tmp_path: Path, monkeyp
     for source, message in {
         "storie.csv": r"storie\.csv: no such file; did you mean stories\.csv\?",
         "data/stories.csv": r"data/stories\.csv: no such file$",
-        "stories": r"stories: no such data: it is not 'sample', there is no file \(\.csv.*did you mean stories\.csv\?",
+        "stories": r"stories: no such data: it is not 'sample' or 'sample-long', .*\.csv.*did you mean stories\.csv\?",
         "a/b/c": r"a/b/c: no such data: .* a data set on the Hub is called user/name",
         "empty": r"empty: no file of stories in this folder.*\.csv",
         "list.txt": r"no stories in list\.txt",

@@ -13,7 +13,7 @@ import datasets
 import pytest
 
 from dataset_builder import (
-    SAMPLE_FILE,
+    SAMPLES,
     build_dataset,
     check_public_push,
     check_push_of_rocstories,
@@ -109,14 +109,14 @@ def test_what_was_built_of_it_is_still_it(write_roc: WriteRoc, tmp_path: Path) -
 
 
 def test_the_sample_is_ours(tmp_path: Path) -> None:
-    assert in_rocstories_layout(["sample", SAMPLE_FILE]) == []
+    assert in_rocstories_layout([*SAMPLES, *SAMPLES["sample"], *SAMPLES["sample-long"]]) == []
     build_dataset(["sample"], tmp_path / "built")
     assert in_rocstories_layout([str(tmp_path / "built")]) == []
 
 
 def test_who_may_be_quoted(write_roc: WriteRoc, tmp_path: Path) -> None:
     roc, other = str(write_roc(10)), str(write(tmp_path / "other.jsonl", [4], plain))
-    assert may_be_quoted(["sample"]) and may_be_quoted([SAMPLE_FILE])
+    assert all(may_be_quoted([source]) for source in (*SAMPLES, *SAMPLES["sample"], *SAMPLES["sample-long"]))
     assert not may_be_quoted([other]) and not may_be_quoted(["sample", other])
     assert may_be_quoted([other], license="mit") and not may_be_quoted([other], license="unknown")
     assert not may_be_quoted([roc], license="mit") and not may_be_quoted([roc, other], license="mit")
@@ -130,7 +130,7 @@ def test_who_may_be_pushed(write_roc: WriteRoc, tmp_path: Path) -> None:
     check_push_of_rocstories([roc], allow_rocstories=True)
     with pytest.raises(ValueError, match=r"^stories\.csv looks like ROCStories.*not to pass the stories on"):
         check_push_of_rocstories([other, roc])
-    check_public_push(["sample"])
+    check_public_push([*SAMPLES])
     check_public_push([other], license="mit")
     with pytest.raises(ValueError, match=r"licence of other\.jsonl.*--license ID"):
         check_public_push(["sample", other])

@@ -182,7 +182,7 @@ def test_what_cannot_be_streamed_is_refused(tmp_path: Path, monkeypatch: pytest.
     write_parquet(Path("nothing.parquet"), [])
     datasets.Dataset.from_dict({"sentences": [["a", "b"]]}).save_to_disk("saved")
     for source, message in {
-        "sample": r"^sample: this is CSV; only Parquet can be streamed, .*; `sentence-ordering build` writes",
+        "sample-long": r"^sample-long: this is not Parquet; only Parquet can be streamed.*sentence-ordering build",
         "stories.jsonl": r"^stories\.jsonl: this is not Parquet; only Parquet can be streamed",
         "saved": r"^saved: a data set that `save_to_disk` wrote; only Parquet",
         "none.parquet": r"^none\.parquet: not readable as Parquet: ",

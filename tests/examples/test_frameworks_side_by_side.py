@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from datasets import DatasetDict, load_dataset
 from torch import Tensor
 
-from dataset_builder import load_stories
+from dataset_builder import SAMPLE_FILE, load_stories
 from examples import with_lightning, with_poutyne, with_trainer
 from modeling_sentence_ordering import SentenceOrderingPipeline, StoryTokenizer
 from tests.training.frameworks.test_same_weights import write_encoder
@@ -22,7 +24,7 @@ from training.models.trained_model import load_trained_model
 from training.recipe.recipe import Recipe
 
 EXAMPLES = [with_trainer, with_lightning, with_poutyne]
-STEPS = 72  # three epochs
+STORIES, STEPS = 384, 72  # three epochs
 TOLERANCE = 1e-6
 # What all three examples do, with dropout in the encoder: accumulation, and a norm at which steps are clipped.
 RECIPE = {
@@ -42,12 +44,21 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("encoders") / "dropout", 0.1)
 
 
+def first_stories(*arguments: Any, **options: Any) -> DatasetDict:
+    """The splits of `load_dataset`, with fewer training stories."""
+    data = load_dataset(*arguments, **options)
+    data["train"] = data["train"].select(range(STORIES))
+    return data
+
+
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> dict[ModuleType, Outcome]:
     """Metrics and folder of each, started where nothing else is."""
     folder = tmp_path_factory.mktemp("examples")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        for example in EXAMPLES:
+            patch.setattr(example, "load_dataset", first_stories)
         flags = ["--encoder", str(encoder), "--max_steps", str(STEPS), "--output_dir"]
         return {example: (example.main([*flags, example.__name__]), folder / example.__name__) for example in EXAMPLES}
 
@@ -58,7 +69,8 @@ def by_recipe(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> dict[s
     folder = tmp_path_factory.mktemp("by-recipe")
     recipe = Recipe(encoder=str(encoder), output_dir=str(folder), max_steps=STEPS, **RECIPE).resolved()  # type: ignore[arg-type]
     model, tokenizer = build_model(recipe, [])
-    stories = TokenizedStories(load_stories(["sample"])["train"], StoryTokenizer(tokenizer, model.config))
+    training = load_stories([SAMPLE_FILE])["train"].select(range(STORIES))
+    stories = TokenizedStories(training, StoryTokenizer(tokenizer, model.config))
     run = TrainingRun(recipe, model, tokenizer, stories)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     load_framework("trainer").train(run)

@@ -69,11 +69,10 @@ def examples() -> list[dict[str, Any]]:
 
     A model trained on the sample was not trained on them.
     """
-    from dataset_builder import SAMPLE_FILE, read_stories, split_rows
+    from dataset_builder import load_stories
 
-    stories = list(read_stories(SAMPLE_FILE))
-    chosen = (stories[row] for row in split_rows(len(stories))["test"][:EXAMPLES])
-    return [{"title": story.title, "sentences": list(story.sentences)} for story in chosen]
+    chosen = load_stories("sample")["test"].select(range(EXAMPLES))
+    return [{"title": story["storytitle"], "sentences": story["sentences"]} for story in chosen]
 
 
 def _pipeline(model: str) -> Any:

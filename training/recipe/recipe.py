@@ -45,7 +45,7 @@ class Recipe:
 
     encoder: str = setting("", "Encoder: an id on the Hub, a folder, 'minilm' (from PyPI), 'cnn' or 'rnn'.")
     data: list[str] = setting(
-        [], "Stories: 'sample', an id on the Hub, files or folders (CSV, TSV, JSON, Parquet, text)."
+        [], "Stories: 'sample', 'sample-long', an id on the Hub, files or folders (CSV, TSV, JSON, Parquet, text)."
     )
     output_dir: str = setting("", "Folder for the trained model, a complete Hub repository.")
     validation_data: list[str] | None = setting(None, "Stories to validate on; then all of --data is trained on.")

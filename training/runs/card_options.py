@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_builder import UserError
+from dataset_builder import SAMPLES, UserError
 from model_card.licences import UNKNOWN, check_language, check_licence
 from training.recipe.recipe import Recipe
 
@@ -46,7 +46,7 @@ class CardOptions:
 
     def stated_for(self, recipe: Recipe) -> CardOptions:
         """These options, with defaults for the bundled stories and for Apache-2.0 encoders."""
-        sample = all(source == "sample" for source in recipe.sources)
+        sample = all(source in SAMPLES for source in recipe.sources)
         free = sample and recipe.encoder in _APACHE_ENCODERS
         return CardOptions(
             license=self.license or (SAMPLE_LICENCE if sample else None),

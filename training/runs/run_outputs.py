@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dataset_builder import may_be_quoted
+from dataset_builder import SAMPLES, may_be_quoted
 from modeling_sentence_ordering import SentenceOrderingModel
 from modeling_sentence_ordering.configuration_sentence_ordering import hub_id
 from training.frameworks.run import TrainingRun
@@ -76,7 +76,7 @@ def _facts(run: TrainingRun, results: Mapping[str, Any], options: CardOptions) -
         max_input_tokens=run.model.config.max_input_tokens,
         head=run.model.config.head,
         base_model=run.model.config.base_model,
-        datasets=[source for source in recipe.data if source != "sample" and hub_id(source)],
+        datasets=[source for source in recipe.data if source not in SAMPLES and hub_id(source)],
         license=options.model_license or "unknown",
         language=options.language or (),
         quoted_under=options.license,

@@ -96,7 +96,7 @@ def test_what_is_pushed_loads_without_a_script_row_for_row(
         assert done.code == 0, done.err
         assert f"pushed {made_up}: " in done.out and f'load_dataset("{made_up}")' in done.out
         # A bare name is one of the user's own.
-        done = build("--data", "sample", "--output_dir", tmp_path / "b", "--push_to_hub", "sample", "--data_seed", "7")
+        done = build("--data", SAMPLE, "--output_dir", tmp_path / "b", "--push_to_hub", "sample", "--data_seed", "7")
         assert done.code == 0, done.err
     assert len(hub.commits(made_up, repo_type="dataset")) == 2, "the initial commit, and everything else in one"
     for repo_id in (made_up, sample):

@@ -151,7 +151,7 @@ def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
     assert (training["stories"], training["story_hashes"]) == (100, True)
     known = read_story_hashes(folder / "training_stories.txt")
     assert len(known) == 100 and known <= {story_hash(story) for story in made_up_stories(ROWS)}
-    assert "trained on 100 stories of 3 to 6 sentences" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "100 stories of 3 to 6 sentences" in (folder / "README.md").read_text(encoding="utf-8")
     judged = run_command(
         "evaluate", "--model", folder, "--data", data, "--split", "all", "--output_json", f"{folder}.json"
     )
@@ -185,7 +185,7 @@ def _only(most: int) -> Any:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"data": ["sample"]}, "sample: this is CSV; only Parquet can be streamed"),
+        ({"data": ["sample"]}, "sample: this is not Parquet; only Parquet can be streamed"),
         ({"per_device_train_batch_tokens": 500}, "--per_device_train_batch_tokens needs the lengths of all"),
         ({"shuffle_buffer_size": 0}, "--shuffle_buffer_size must be at least 1, got 0"),
         ({"validation_data": None, "early_stopping_patience": 2}, "--early_stopping_patience needs validation stories"),

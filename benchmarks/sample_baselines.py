@@ -1,0 +1,69 @@
+"""Models trained on the bundled sample, for the card of that data set: the guide's recipe, the quick start's, the best.
+
+    python -m benchmarks.sample_baselines --results FILE.json --output_dir FOLDER [--rows guide quick small]
+
+Each row is one run of `sentence-ordering train` in a process of its own, and its figures on the test split are added to
+the results file. A model that is already in the folder is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import run_script
+from training.models.repository import read_json, write_json
+
+COMMAND = [sys.executable, "-m", "training.commands.command_line", "train", "--encoder", "minilm", "--data", "sample"]
+ROWS: Mapping[str, Sequence[str]] = {
+    "guide": ["--recipe", "guide"],
+    "quick": ["--recipe", "small", "--num_train_epochs", "3"],
+    "small": ["--recipe", "small"],
+}
+
+
+def main() -> None:
+    """Trains what is not in the folder yet, and writes the figures after each run."""
+    options = _parser().parse_args()
+    results = read_json(options.results) if options.results.is_file() else {"rows": {}}
+    for row in options.rows:
+        folder = options.output_dir / row
+        if not (folder / "README.md").is_file():  # written last
+            subprocess.run([*COMMAND, *ROWS[row], "--output_dir", str(folder)], check=True)
+        results["rows"][row] = figures(folder, ROWS[row])
+        write_json(options.results, results)
+
+
+def figures(folder: Path, flags: Sequence[str]) -> dict[str, Any]:
+    """Figures of a trained model on the test split, with intervals and the exact values of a random order."""
+    values = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    metrics = ("kendalls_tau", "accuracy", "pmr")
+    return {
+        "flags": " ".join(flags),
+        "test": {name: values["test"][name] for name in (*metrics, "stories", "sentences")},
+        "intervals": values["analysis"]["intervals"],
+        "random_order": values["analysis"]["baselines"]["random_order"],
+        "training": values["training"],
+        "environment": values["environment"],
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sample_baselines",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="JSON file of the figures")
+    parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="folder of the trained models")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="what to train (all)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
