@@ -218,7 +218,7 @@ def _finish(run: TrainingRun, results: dict[str, Any], card: CardOptions, log: L
     _calibrate(run, results, log)
     results["environment"] = environment(run.model)
     if run.main_split is not None:
-        results["analysis"] = analyse(run.predictions[run.main_split])
+        results["analysis"] = analyse(run.predictions[run.main_split], run.model.config.confidence_temperature)
     log(write_outputs(run, results, card.stated_for(run.recipe)))
     _show_example(run, log)
     log(f"\nnext: sentence-ordering order --model {run.folder} YOUR_STORIES.txt")
