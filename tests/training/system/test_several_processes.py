@@ -306,8 +306,8 @@ def test_two_nodes(home: Path, tmp_path: Path) -> None:
         address = ["--nnodes", "2", "--node_rank", f"{rank}", "--nproc_per_node", "1", "--master_addr", "127.0.0.1"]
         program = [*TORCHRUN[:3], *address, "--master_port", f"{port}", "--no-python", str(script)]
         train = ["train", "--encoder", "rnn", "--data", "stories.jsonl", "--output_dir", "model", "--max_steps", "4"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        nodes.append(subprocess.Popen([*program, *train], cwd=folder, env=environment(folder), text=True, **pipes))
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        nodes.append(subprocess.Popen([*program, *train], cwd=folder, env=environment(folder), **pipes))
     printed = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], printed
     assert (tmp_path / "node-0" / "model" / "model.safetensors").exists()
