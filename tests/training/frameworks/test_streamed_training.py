@@ -151,7 +151,7 @@ def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
     assert (training["stories"], training["story_hashes"]) == (100, True)
     known = read_story_hashes(folder / "training_stories.txt")
     assert len(known) == 100 and known <= {story_hash(story) for story in made_up_stories(ROWS)}
-    assert "trained on 100 stories of 3 to 6 sentences" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "100 stories of 3 to 6 sentences" in (folder / "README.md").read_text(encoding="utf-8")
     judged = run_command(
         "evaluate", "--model", folder, "--data", data, "--split", "all", "--output_json", f"{folder}.json"
     )
@@ -167,9 +167,9 @@ def test_the_command_trains_on_a_stream_and_knows_which_stories_it_drew(
 
 def _only(most: int) -> Any:
     """Writes tables of no more stories."""
-    from dataset_builder.story_cache import story_table
+    from dataset_builder import story_cache
 
-    original = story_table._write
+    original = story_cache._write
 
     def write(folder: str, digest: str, read: Any) -> str:
         def few(skipped: Any) -> Any:
