@@ -134,6 +134,7 @@ def main() -> None:
     )
     head = {
         "model": Path(options.model).name,
+        "encoder": model.config.backbone_config.model_type.removeprefix("sentence_ordering_"),
         "parameters": model.num_parameters(),
         "head": model.config.head,
         "data": [Path(source).name for source in options.data],
