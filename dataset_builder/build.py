@@ -19,7 +19,7 @@ from .errors import UserError
 from .file_writing import new_folder
 from .loading import Splits, plan_splits
 from .parquet_format import WrittenSplit, write_split
-from .sources import as_list, resolve_sources
+from .sources import resolve_sources, source_names
 from .splitting import warn_of_shared_stories
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def build_dataset(
         UserError: `output_dir` is not empty; or as in `load_stories`.
     """
     markup = markup or CardMarkup()
-    sources = as_list(sources)
+    sources = source_names(sources)
     output_dir = Path(output_dir)
     in_use = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
     taken = UserError(f"{output_dir}: already exists and is not an empty folder; choose another output_dir")

@@ -14,7 +14,7 @@ from typing import Any
 
 from .configurations import TERMS
 from .errors import UserError
-from .sources import Part, as_list, is_sample, resolve_sources
+from .sources import Part, is_sample, resolve_sources, source_names
 from .story import CLOZE_SENTENCES, ROC_SENTENCES, plain_name, sentence_columns
 from .unpacking import split_compression
 
@@ -29,7 +29,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 def all_sample(sources: Sequence[str] | str) -> bool:
     """Whether all stories are bundled ones."""
-    return all(map(is_sample, as_list(sources)))
+    return all(map(is_sample, source_names(sources)))
 
 
 def may_be_quoted(sources: Sequence[str] | str, *, license: str | None = None, allow_rocstories: bool = False) -> bool:
@@ -68,7 +68,7 @@ def check_public_push(sources: Sequence[str] | str, *, license: str | None = Non
     Raises:
         UserError: naming the sources.
     """
-    others = [os.path.basename(os.path.abspath(source)) for source in as_list(sources) if not is_sample(source)]
+    others = [os.path.basename(os.path.abspath(source)) for source in source_names(sources) if not is_sample(source)]
     if others and license in _NO_LICENSE:
         raise UserError(
             f"a public repository needs the licence of {_list(others)}: pass --license ID, such as cc-by-4.0, "
@@ -101,7 +101,7 @@ def in_rocstories_layout(sources: Sequence[str] | str) -> list[str]:
         UserError: a source cannot be read.
     """
     found: list[str] = []
-    for source in as_list(sources):
+    for source in source_names(sources):
         if is_sample(source):
             continue
         parts = resolve_sources([source])

@@ -14,7 +14,7 @@ from .hub_datasets import check_hub_id, files_by_split, is_dataset, is_saved, lo
 from .sentence_splitting import SentenceSplitter, splitter_of
 from .story import BadRecord, Story, story_columns, story_from_record
 from .story_cache import file_key, folder_hash
-from .story_files import OnError, files_in_folder, format_of_file, read_records, read_stories, split_of_name
+from .story_files import FORMATS, OnError, files_in_folder, format_of_file, read_records, read_stories, split_of_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,14 +24,6 @@ SAMPLE_FILE = os.path.join(_SAMPLE_FOLDER, "sample_stories.csv")
 SAMPLES: Mapping[str, Sequence[str]] = {
     "sample": (SAMPLE_FILE, os.path.join(_SAMPLE_FOLDER, "stories_of_4_to_8_sentences.jsonl")),
     "sample-long": (os.path.join(_SAMPLE_FOLDER, "long_texts.jsonl"),),
-}
-_FORMAT_NAMES = {
-    "csv": "CSV",
-    "tsv": "TSV",
-    "jsonl": "JSON Lines",
-    "json": "JSON",
-    "parquet": "Parquet",
-    "text": "text",
 }
 _INSTEAD = "only Parquet can be streamed, on disk or from the Hub; `sentence-ordering build` writes it"
 
@@ -85,7 +77,7 @@ def is_sample(source: str) -> bool:
     return os.path.isfile(source) and any(os.path.samefile(source, file) for file in files)
 
 
-def as_list(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
+def source_names(sources: Sequence[str] | str | os.PathLike[str]) -> list[str]:
     """Several sources, or a single one: `"sample"` means `["sample"]`.
 
     Raises:
@@ -119,7 +111,7 @@ def resolve_sources(sources: Sequence[str] | str, split_sentences: str | None = 
     Raises:
         UserError: a source cannot be read; the message states what was tried.
     """
-    return _with_splits([(source, _parts(source, splitter_of(split_sentences))) for source in as_list(sources)])
+    return _with_splits([(source, _parts(source, splitter_of(split_sentences))) for source in source_names(sources)])
 
 
 def resolve_streamed_sources(sources: Sequence[str] | str) -> list[StreamedPart]:
@@ -128,7 +120,7 @@ def resolve_streamed_sources(sources: Sequence[str] | str) -> list[StreamedPart]
     Raises:
         UserError: a source cannot be read, or is not Parquet.
     """
-    return _with_splits([(source, _streamed_parts(source)) for source in as_list(sources)])
+    return _with_splits([(source, _streamed_parts(source)) for source in source_names(sources)])
 
 
 def _with_splits(found: Sequence[tuple[str, Sequence[_AnyPart]]]) -> list[_AnyPart]:
@@ -160,7 +152,7 @@ def _file_part(path: str, name: str, splitter: SentenceSplitter | None) -> Part:
         name=name,
         split=split_of_name(name),
         title=os.path.basename(name),
-        kind=_FORMAT_NAMES[format_of_file(name, path)],
+        kind=FORMATS[format_of_file(name, path)].title,
         key=lambda: file_key(name, path, language),
         read=lambda on_error: read_stories(path, name=name, on_error=on_error, split_sentences=language),
         records=lambda: (item[1] for item in read_records(path, name) if not isinstance(item, BadRecord)),

@@ -25,7 +25,7 @@ CLOZE_COLUMNS = (*CLOZE_SENTENCES, *_CLOZE_ENDINGS.values(), "answerrightending"
 """The columns of a Story Cloze test, see `plain_name`."""
 STORY_FIELDS = ("storyid", "storytitle", "sentences", "labels", "shuf_sents", "orig_sents")
 ROC_SENTENCES = ("sentence1", "sentence2", "sentence3", "sentence4", "sentence5")
-# White space and Unicode's default ignorable characters, which leave no mark on the page.
+# White space and Unicode's default ignorable characters, which are not visible.
 _INVISIBLE = re.compile(
     "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]+"

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from .errors import UserError
 from .json_formats import json_records
@@ -23,16 +23,36 @@ from .unpacking import COMPRESSIONS, UnpackingError, split_compression, unpacked
 
 OnError = Callable[[BadRecord], None]
 SPLITS = ("train", "validation", "test")
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".json": "json",
-    ".ipynb": "json",
+
+
+class Format(NamedTuple):
+    """A file format.
+
+    Attributes:
+        title: its name for cards.
+        suffixes: of its files, in lower case.
+        records: yields the records of an open stream; called with the stream, the file's name for messages, `prose`
+            (whether texts are split into sentences) and `group_by` (a column to read in addition, or None).
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    records: Callable[..., Records]
+
+
+def _of_table(reader: Callable[..., Records]) -> Callable[..., Records]:
+    return lambda stream, file, **options: reader(_lines(stream, file), **options)
+
+
+FORMATS = {
+    "csv": Format("CSV", (".csv",), _of_table(csv_records)),
+    "tsv": Format("TSV", (".tsv",), _of_table(tsv_records)),
+    "jsonl": Format("JSON Lines", (".jsonl",), lambda stream, file, **_: jsonl_records(_lines(stream, file))),
+    "parquet": Format("Parquet", (".parquet",), parquet_records),
+    "text": Format("text", (".txt",), lambda stream, file, prose, **_: text_records(_lines(stream, file), prose=prose)),
+    "json": Format("JSON", (".json", ".ipynb"), lambda stream, file, **_: json_records(stream, file)),
 }
-_TABLES: dict[str, Callable[..., Records]] = {"csv": csv_records, "tsv": tsv_records}
+SUFFIXES = {suffix: name for name, file_format in FORMATS.items() for suffix in file_format.suffixes}
 # Two ends of sentences within a line, each followed by a word that begins another one.
 _THREE_SENTENCES = re.compile(r"(?:[.!?][\"'”’»)]*\s+[\"'“‘«(]*[^\W\da-z].*){2}", re.DOTALL)
 _SPLIT_WORDS = {
@@ -68,8 +88,8 @@ def read_stories(
             as UTF-8, or text.
         as_given: keep the sentences in the order of the file instead of their true order; one or none is accepted.
         on_error: called with each bad record, after which reading continues; without it, the first one is raised.
-        file_format: one of `csv`, `tsv`, `jsonl`, `json`, `parquet`, `text`; the suffix of the path by default, `text`
-            for a stream.
+        file_format: `csv`, `tsv`, `jsonl`, `json`, `parquet` or `text`; the suffix of the path by default, `text` for a
+            stream.
         name: name of the source, for messages and made-up ids; the path by default, `stdin` for a stream.
         split_sentences: language of prose to split into sentences, such as `en`: of text files, and of a column `text`,
             `abstract` or `story` where a record has no sentences. Needs the extra `split`.
@@ -80,15 +100,18 @@ def read_stories(
         UserError: `group_by` is given for text; the file does not exist or its format is unknown, raised at once; or
             it may not be read, raised when it is opened.
     """
+    if file_format not in (None, *FORMATS):
+        raise UserError(f"unknown file_format {file_format!r}; choose from {', '.join(FORMATS)}")
     reading = _Reading(as_given, on_error, splitter_of(split_sentences), group_by)
     if not isinstance(source, (str, os.PathLike)):
         stream = getattr(source, "buffer", source)  # the bytes of a text stream, to locate one that is not UTF-8
         name, file_format = name or "stdin", file_format or "text"
-        return reading.stories(_records(stream, name, file_format, reading.prose, group_by), name, file_format)
+        records = FORMATS[file_format].records(stream, name, prose=reading.prose, group_by=group_by)
+        return reading.stories(records, name, file_format)
     path = os.fspath(source)
     name = name or path
     if "://" not in path and not os.path.isfile(path):
-        _check_special(path, file_format or format_of_name(name))
+        _check_path(path, file_format or format_of_name(name))
     file_format = file_format or format_of_file(name, path)
     records = read_records(path, name, file_format, prose=reading.prose, group_by=group_by)
     return reading.stories(records, name, file_format)
@@ -124,7 +147,7 @@ def read_records(
         try:
             compression = split_compression(name)[1]
             content = unpacked(stream, compression) if compression else stream
-            yield from _records(content, name, file_format, prose, group_by)
+            yield from FORMATS[file_format].records(content, name, prose=prose, group_by=group_by)
         except UnpackingError as error:
             yield BadRecord(name, None, str(error))
 
@@ -141,18 +164,10 @@ def open_bytes(path: str) -> IO[bytes]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _records(stream: IO[Any], file: str, file_format: str, prose: bool, group_by: str | None = None) -> Records:
-    if file_format == "parquet":
-        return parquet_records(stream, file, prose=prose, group_by=group_by)
-    if file_format == "json":
-        return json_records(stream, file)
+def _lines(stream: IO[Any], file: str) -> Lines:
     if isinstance(stream, io.IOBase) and not isinstance(stream, (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)):
         stream = io.BufferedReader(cast(io.RawIOBase, stream))  # `readline` of an fsspec file takes no size
-    if file_format == "jsonl":
-        return jsonl_records(Lines(stream, file))
-    if file_format == "text":
-        return text_records(Lines(stream, file), prose=prose)
-    return _TABLES[file_format](Lines(stream, file), prose=prose, group_by=group_by)
+    return Lines(stream, file)
 
 
 @dataclass(frozen=True)
@@ -273,7 +288,7 @@ def _is_data(name: str) -> bool:
     return plain.suffix.lower() in SUFFIXES and name[0] not in "._" and plain.stem.lower() not in _NOT_DATA
 
 
-def _check_special(path: str, file_format: str) -> None:
+def _check_path(path: str, file_format: str) -> None:
     """Raises UserError for what is not a file, except a named pipe with a format that is read from the beginning."""
     if os.path.isdir(path):
         raise UserError(f"{path}: a folder, where a file is expected")
@@ -287,7 +302,7 @@ def _check_special(path: str, file_format: str) -> None:
 
 
 def special_file(path: str) -> str | None:
-    """The kind of a path that is neither a file nor a folder, in words; None for these and for a missing path."""
+    """The kind of a path that is neither a file nor a folder, in words. None for a file, a folder or a missing path."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):

@@ -11,6 +11,7 @@ import yaml
 from .facts import METRICS, Example, ModelFacts
 from .markdown import as_text, fenced, listed, number, table
 
+SHOWN_TIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_GROUPS = 12  # columns or rows of a table; more positions or story lengths are merged into ranges
 _EXPLAINED = """\
 *Kendall's tau* compares the predicted order with the true one, pair by pair: 1 is the same order, -1 the reverse. \
@@ -51,6 +52,7 @@ def results(facts: ModelFacts) -> str:
             *_heatmap(facts),
             "### By number of sentences",
             _by_sentences(found["by_sentences"]),
+            *_partial_orders(found.get("partial_orders", ())),
         ]
     )
 
@@ -122,6 +124,28 @@ def _by_sentences(rows: Sequence[Mapping[str, Any]]) -> str:
             for row in _merged(rows, "sentences", "stories")
         ],
     )  # fmt: skip
+
+
+def _partial_orders(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    cells = [
+        ["whole order" if row["ties"] == 0.5 else f"{row['ties']:.2f}", *map(_percent, (row["asserted"],
+         row["precision"], row["recall"])), number(row["kendalls_tau_b"])]
+        for row in rows
+        if row["ties"] in SHOWN_TIES
+    ]  # fmt: skip
+    return [
+        "### Partial orders",
+        "With `ties=p` the pipeline groups sentences into layers and asserts only precedences of which the model is at "
+        "least `p` sure. *Precision* is the share of asserted precedences that are right, *recall* the share of true "
+        "ones that are asserted, *tau-b* Kendall's tau with ties, averaged over stories.",
+        table(["`ties`", "Asserted pairs", "Precision", "Recall", "Tau-b"], cells),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
 
 
 def _heatmap(facts: ModelFacts) -> list[str]:

@@ -507,7 +507,7 @@ def combine_groups(
             unit = temperature or _standard_deviation(scores) or 1.0
         model.add(groups, [[score / unit for score in row] for row in scores])
         draw += 1
-        # Before the last round a rough fit is enough to deal by.
+        # Before the last round an approximate fit suffices to form the next groups.
         model.fit(max_iter=2000 if draw == rounds else 20)
     found = [0.0] * len(texts)
     for index, strength in zip(canonical, (model.strengths * unit).tolist(), strict=True):
@@ -517,7 +517,7 @@ def combine_groups(
 
 
 def number_of_rounds(groups: int, num_permutations: int = 1) -> int:
-    """Rounds for a text whose first round has so many groups: from the whole text down to stretches of one group."""
+    """Rounds for a text whose first round has this number of groups: from the whole text to stretches of one group."""
     scales = max(groups - 1, 0).bit_length() + 1
     return ROUNDS_PER_SCALE * num_permutations * scales
 

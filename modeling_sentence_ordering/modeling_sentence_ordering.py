@@ -192,7 +192,7 @@ def locate_sentences(
     """The position of each sentence's marker, and the label of each sentence.
 
     Args:
-        find: gives `(batch, tokens)`, bool, true at markers; called only if needed, since it waits for the device.
+        find: gives `(batch, tokens)`, bool, true at markers; called only if needed: it forces a GPU synchronization.
         marker_positions: `(batch, max_sentences)`, -1 for no sentence; or None.
         labels: `(batch, max_sentences)` or `(batch, tokens)`, -100 for padding; or None.
         shape: `(batch, tokens)`.
@@ -508,7 +508,7 @@ class SentenceOrderingModel(PreTrainedModel):
             attention_mask: `(batch, tokens)`, 1 for tokens, 0 for padding on the right; all ones if missing.
             token_type_ids: `(batch, tokens)`, for encoders that have them; not needed.
             marker_positions: `(batch, max_sentences)`, int64, the position of each sentence's marker, -1 where a story
-                has no such sentence. Without it the markers are searched for, which waits for the device.
+                has no such sentence. Without it the markers are searched for, which forces a GPU synchronization.
             labels: `(batch, max_sentences)`, int64, the original index (0 … N-1) of each sentence, -100 for padding; or
                 `(batch, tokens)`, the index at each marker and -100 elsewhere.
             num_stories: see `objective_loss`.

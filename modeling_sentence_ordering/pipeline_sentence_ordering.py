@@ -46,7 +46,7 @@ MOST_PAIRS = 2000**2
 
 @dataclass(frozen=True)
 class StoryScores:
-    """What a model says about one story.
+    """The model's output for one story.
 
     Attributes:
         scores: one per sentence in input order, see `average_scores`.
@@ -599,7 +599,7 @@ class SentenceOrderingPipeline(Pipeline):
 
 @dataclass
 class _Stories:
-    """Some stories on their way through the pipeline.
+    """The pipeline's intermediate state for a batch of stories.
 
     Attributes:
         sentences: of each story.

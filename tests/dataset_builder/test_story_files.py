@@ -20,8 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset_builder import BadRecord, Story, read_stories
+from dataset_builder import BadRecord, Story, UserError, read_stories
 from dataset_builder.story import is_blank
+from dataset_builder.story_files import FORMATS
 
 HEADER = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
 ROW = "id1,Title,One.,Two.,Three.,Four.,Five.\n"
@@ -372,3 +373,9 @@ def test_files_are_closed_when_reading_stops(tmp_path: Path, recwarn: pytest.War
     next(stories)
     stories.close()  # type: ignore[attr-defined]
     assert not [warning for warning in recwarn if warning.category is ResourceWarning]
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError) as caught:
+        read_stories(io.StringIO("a\nb\n"), file_format="xml")
+    assert all(fact in str(caught.value) for fact in ("'xml'", *FORMATS))

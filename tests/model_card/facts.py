@@ -23,6 +23,11 @@ ANALYSIS: dict[str, Any] = {
     "by_position": [{"position": place, "accuracy": 0.5 + place / 100, "sentences": 7373} for place in range(1, 6)],
     "by_sentences": [{"sentences": 5, "stories": 7373, "accuracy": 0.61249, "kendalls_tau": 0.7125, "pmr": 0.25}],
     "positions": [[4000 if row == column else 843.25 for column in range(5)] for row in range(5)],
+    "partial_orders": [
+        {"ties": 0.5, "asserted": 1.0, "precision": 0.856, "recall": 0.856, "kendalls_tau_b": 0.712},
+        {"ties": 0.8, "asserted": 0.75, "precision": 0.912, "recall": 0.684, "kendalls_tau_b": 0.65},
+        {"ties": 0.99, "asserted": 0.0, "precision": None, "recall": 0.0, "kendalls_tau_b": 0.0},
+    ],
     "examples": {"candidates": 7373, "drawn": 100, "seed": 42, "longest": 10, "stories": []},
 }  # fmt: skip
 RESULTS: dict[str, Any] = {

@@ -168,6 +168,17 @@ def test_positions_and_numbers_of_sentences_have_tables() -> None:
     ]
 
 
+def test_partial_orders_have_a_table_if_the_model_is_calibrated() -> None:
+    assert tables(render())[2] == [
+        ["`ties`", "Asserted pairs", "Precision", "Recall", "Tau-b"],
+        ["---", *["---:"] * 4],
+        ["whole order", "100.0%", "85.6%", "85.6%", "0.712"],
+        ["0.80", "75.0%", "91.2%", "68.4%", "0.650"],
+        ["0.99", "0.0%", "–", "0.0%", "0.000"],
+    ]
+    assert "Partial orders" not in render(results=with_analysis(partial_orders=[]))
+
+
 def test_many_positions_are_joined_to_a_table_that_fits() -> None:
     rows = [{"position": place, "accuracy": float(place == 2), "sentences": 30 if place == 2 else 10}
             for place in range(1, 26)]  # fmt: skip
@@ -182,7 +193,7 @@ def test_examples_are_shown_with_what_went_wrong_and_how_they_were_chosen() -> N
     assert "This is the worst by Kendall's tau of 100 stories, drawn at random (seed 42) from the test split." in card
     assert "`cc-by-4.0`" in card and "### The worst: tau -0.333" in card
     assert "2 of 3 pairs" in card and "Sentence 3" in card and "2 positions too early" in card
-    assert [row[:2] for row in tables(card)[2][2:]] == [["1", "**3**"], ["2", "**1**"], ["3", "**2**"]]
+    assert [row[:2] for row in tables(card)[3][2:]] == [["1", "**3**"], ["2", "**1**"], ["3", "**2**"]]
     html = html_of(card)
     for words in ("Tom &lt;b&gt;mixed&lt;/b&gt; flour | eggs.", "He *baked*.", "`It` was [good](x)."):
         assert f'<td style="text-align:left">{words}</td>' in html

@@ -73,7 +73,7 @@ def test_the_page_has_its_parts_in_order_and_nothing_unrendered(folder: Path) ->
     page = Page(html_of((folder / "README.md").read_text(encoding="utf-8")))
     assert page.headings == [
         "my_first_model", "How to use it", "Train it further", "Results",
-        "By position", "By number of sentences", "Examples",
+        "By position", "By number of sentences", "Partial orders", "Examples",
         *["The worst: tau -0.333"] * 3, "How it was trained", "Limits and intended use", "Citation",
     ]  # fmt: skip
     left = page.text
@@ -85,7 +85,7 @@ def test_the_page_has_its_parts_in_order_and_nothing_unrendered(folder: Path) ->
 
 def test_every_table_has_the_same_number_of_columns_in_all_rows_and_fits(folder: Path) -> None:
     page = Page(html_of((folder / "README.md").read_text(encoding="utf-8")))
-    assert len(page.tables) == 7
+    assert len(page.tables) == 8
     for rows in page.tables:
         assert len(rows) > 1 and len(set(rows)) == 1
         assert len(rows) <= 14 and rows[0] <= 13

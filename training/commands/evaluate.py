@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dataset_builder import UserError, load_all, load_stories, story_hash
 from training.system.console import PROGRAM, note, say, show
@@ -58,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         ],
         writes="One metric per line to standard output: accuracy, Kendall's tau (0 is chance, 1 is perfect), the share "
         "of perfect stories (pmr), the loss, and the number of stories that the model was trained on, if known. With "
-        "--output_json the metrics as JSON.",
+        "--output_json the metrics as JSON, and for a calibrated model the precision and recall of partial orders.",
     )
 
 
@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     from training.data.stories import TokenizedStories
     from training.evaluation.calibration import calibration_error, judged_pairs
     from training.evaluation.metrics import METRIC_NAMES
+    from training.evaluation.partial_orders import partial_orders
     from training.evaluation.predictions import evaluation_metrics, predict
     from training.models import model_folder
     from training.models.trained_model import load_trained_model
@@ -109,8 +110,9 @@ def run(options: argparse.Namespace) -> int:
         num_permutations=options.num_permutations,
     )
     metrics = evaluation_metrics(predictions, model.config)
-    if model.config.confidence_temperature is not None:
-        metrics["calibration_error"] = calibration_error(judged_pairs(predictions), model.config.confidence_temperature)
+    temperature = model.config.confidence_temperature
+    if temperature is not None:
+        metrics["calibration_error"] = calibration_error(judged_pairs(predictions), temperature)
     seen = count_training_stories(options.model, stories)
     if seen is not None:
         metrics["training_stories"] = seen
@@ -119,7 +121,10 @@ def run(options: argparse.Namespace) -> int:
     if seen:
         note(f"the model was trained on {seen:,} of these {len(stories):,} stories")
     if options.output_json is not None:
-        model_folder.write_json(options.output_json, {name: metrics[name] for name in METRIC_NAMES})
+        values: dict[str, Any] = {name: metrics[name] for name in METRIC_NAMES}
+        if temperature is not None:
+            values["partial_orders"] = partial_orders(predictions, temperature)
+        model_folder.write_json(options.output_json, values)
         say(f"\nwrote {options.output_json}")
     say(f"{'' if options.output_json else chr(10)}next: {PROGRAM} order --model {options.model} YOUR_STORIES.txt")
     return 0

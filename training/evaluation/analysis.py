@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from .metrics import LABEL_PADDING, rank_counts, story_metrics
+from .partial_orders import partial_orders
 from .predictions import Predictions
 
 STORY_METRICS = ("accuracy", "kendalls_tau", "pmr")
@@ -15,11 +16,12 @@ LEVEL, RESAMPLES, SEED = 0.95, 2000, 42
 EXAMPLES_FROM, LONGEST_EXAMPLE = 100, 10  # stories, sentences
 
 
-def analyse(predictions: Predictions) -> dict[str, Any]:
+def analyse(predictions: Predictions, temperature: float | None = None) -> dict[str, Any]:
     """The section `analysis` of `results.json`, in plain values.
 
     Args:
         predictions: of one split.
+        temperature: `confidence_temperature` of the model's config.
 
     Returns:
         - `intervals`: see `confidence_intervals`.
@@ -29,6 +31,7 @@ def analyse(predictions: Predictions) -> dict[str, Any]:
         - `by_sentences`: for each number of sentences that stories have, the metrics and the number of stories.
         - `positions`: see `rank_counts`; row the true position, column the predicted one.
         - `examples`: see `choose_examples`.
+        - `partial_orders`: see `partial_orders`; only with a temperature.
         Stories of which fewer than two sentences were scored are left out.
 
     Raises:
@@ -58,6 +61,7 @@ def analyse(predictions: Predictions) -> dict[str, Any]:
         ],
         "positions": [[round(float(count), 4) for count in row] for row in positions],
         "examples": choose_examples(predictions, stories),
+        **({} if temperature is None else {"partial_orders": partial_orders(predictions, temperature)}),
     }
 
 

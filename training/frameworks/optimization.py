@@ -107,9 +107,9 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> La
 
 
 def seed_step(recipe: Recipe, step: int, rank: int = 0) -> None:
-    """Seeds dropout for an optimizer step; to be called before its first forward pass.
+    """Seeds dropout for an optimizer step. Call it before the first forward pass of the step.
 
-    So the dropout of a step does not depend on random numbers drawn before it, by an evaluation or before a run was
+    Dropout then does not depend on random numbers drawn earlier, for example by an evaluation, or before the run was
     resumed.
 
     Args:

@@ -27,7 +27,7 @@ class Framework(Protocol):
         """Trains the run's model in place; at the end it has the best weights if the recipe says so."""
 
     def checkpoint_step(self, checkpoint: Path) -> int:
-        """Steps of the optimizer that a checkpoint has behind it; UserError if it is none."""
+        """The number of optimizer steps at a checkpoint. Raises UserError if it is not a checkpoint."""
 
 
 def load_framework(name: str) -> Framework:
@@ -49,9 +49,7 @@ def refuse_unsupported(
         if getattr(recipe, field) and not has_gpu():
             raise RecipeError(f"--{field} needs CUDA GPUs, and this machine has none: leave it out")
     if recipe.fsdp and processes.world_size == 1:
-        raise RecipeError(
-            "--fsdp shares a model out to several GPUs: start a process for each, torchrun … train --fsdp"
-        )
+        raise RecipeError("--fsdp shards a model over several GPUs: start a process for each, torchrun … train --fsdp")
     if processes.world_size > 1 and not framework.PROCESSES:
         able = [name for name in FRAMEWORKS if load_framework(name).PROCESSES]
         raise RecipeError(

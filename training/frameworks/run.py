@@ -1,4 +1,4 @@
-"""One training run: what a framework trains, and what is known of it."""
+"""The state of a training run: recipe, model, stories, log and predictions."""
 
 from __future__ import annotations
 

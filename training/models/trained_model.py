@@ -50,7 +50,7 @@ def check_trained_model(repo_id: str) -> None:
         message = f"--model {repo_id} cannot be read: {first_line(error)}"
         raise (OSError if is_unreachable(error) else UserError)(message) from error
     if fields.get("model_type") != SentenceOrderingConfig.model_type:
-        raise UserError(f"--model {repo_id} is no sentence ordering model")
+        raise UserError(f"--model {repo_id} is not a sentence ordering model")
 
 
 def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[SentenceOrderingModel, Any]:
@@ -99,13 +99,13 @@ def _check_folder(folder: Path) -> None:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except FileNotFoundError:
-        raise UserError(f"--model {folder} has no config.json: it is no model folder") from None
+        raise UserError(f"--model {folder} has no config.json: it is not a model folder") from None
     except (ValueError, AttributeError):
         raise UserError(f"--model {folder}: config.json is broken") from None
     if kind != SentenceOrderingConfig.model_type:
         raise UserError(
             f"--model {folder} is a {kind} model, not a sentence ordering model: train one around it with "
-            "sentence-ordering train --encoder, or rescue it with SentenceOrderingModel.from_token_classification"
+            "sentence-ordering train --encoder, or convert it with SentenceOrderingModel.from_token_classification"
         )
     weights = sorted(folder.glob("model*.safetensors"))
     if not weights:

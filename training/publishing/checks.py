@@ -20,7 +20,7 @@ SECRETS = (
     "*.asc", "netrc", "_netrc", "*.htpasswd", "password*", "passwd*", "api[_-]key*", "apikey*", "private[_-]key*",
     "privkey*", "service[_-]account*", "kubeconfig*",
 )  # fmt: skip
-# Hidden files are never pushed; these are refused so that their owner learns of them.
+# Hidden files are never pushed; these are refused to warn the user.
 HIDDEN_SECRETS = (".env", ".env.*", "*.env", ".netrc", ".pypirc")
 
 

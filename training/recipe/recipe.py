@@ -247,7 +247,7 @@ class Recipe:
         if bf16 is None:
             bf16 = not fp16 and computes_in_bf16()
             fp16 = not bf16 and has_gpu() if fp16 is None else fp16
-        fp16 = bool(fp16)  # not by itself where somebody did not want bf16
+        fp16 = bool(fp16)  # with an explicit bf16=False, fp16 is not enabled by default
         return dataclasses.replace(self, learning_rate=rate, bf16=bf16, fp16=fp16)
 
     def for_one_process(self, world_size: int) -> Recipe:

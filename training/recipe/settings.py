@@ -1,6 +1,6 @@
-"""A setting is stated once: type, default, range, choices and help.
+"""Declares each setting once: type, default, range, choices and help.
 
-Flags, keys of YAML files, checks, `--help` and the table in the documentation are derived from that statement.
+Flags, keys of YAML files, checks, `--help` and the table in the documentation are derived from the declaration.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is stated of a setting.
+    """The definition of a setting.
 
     Attributes:
         name: of the field and, with `--`, of the flag.
@@ -188,21 +188,21 @@ def add_flags(parser: argparse.ArgumentParser, settings: Iterable[Setting], *, o
         settings: what the flags are derived from.
         only_given: leave settings that are not given out of what the parser returns, instead of their defaults.
     """
-    for each in settings:
-        options: dict[str, Any] = {"type": each.parse_flag, "help": each.help}
-        if each.default_and_limits:
-            options["help"] += f" ({each.default_and_limits})"
-        if each.is_list:
-            options |= {"nargs": len(each.metavars), "metavar": each.metavars} if each.metavars else {"nargs": "+"}
-        elif each.kind is bool or each.bare is not None:
-            options |= {"nargs": "?", "const": each.kind is bool or each.bare}
-        if each.choices and not callable(each.choices):
-            options["choices"] = each.choices
-        default = argparse.SUPPRESS if only_given else each.default
-        parser.add_argument(f"--{each.name}", default=default, **options)
-        if each.default is True:
-            text = f"same as --{each.name} false"
-            parser.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", default=default, help=text)
+    for spec in settings:
+        options: dict[str, Any] = {"type": spec.parse_flag, "help": spec.help}
+        if spec.default_and_limits:
+            options["help"] += f" ({spec.default_and_limits})"
+        if spec.is_list:
+            options |= {"nargs": len(spec.metavars), "metavar": spec.metavars} if spec.metavars else {"nargs": "+"}
+        elif spec.kind is bool or spec.bare is not None:
+            options |= {"nargs": "?", "const": spec.kind is bool or spec.bare}
+        if spec.choices and not callable(spec.choices):
+            options["choices"] = spec.choices
+        default = argparse.SUPPRESS if only_given else spec.default
+        parser.add_argument(f"--{spec.name}", default=default, **options)
+        if spec.default is True:
+            text = f"same as --{spec.name} false"
+            parser.add_argument(f"--no_{spec.name}", dest=spec.name, action="store_false", default=default, help=text)
 
 
 def _converted(kind: type, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a person states for the model card: rights and language. No part of the recipe, for it makes no model."""
+"""Options for the model card: license and language. They are not in the recipe because they do not affect training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CardOptions:
     language: tuple[str, ...] | None = None
 
     def check(self) -> None:
-        """Refuses what the Hub would reject.
+        """Checks that the Hub accepts the values.
 
         Raises:
             UserError: naming the flag.
@@ -45,7 +45,7 @@ class CardOptions:
             check_language("--language", code)
 
     def stated_for(self, recipe: Recipe) -> CardOptions:
-        """The same, with what is known of the bundled stories and of encoders that bring no rights of others."""
+        """These options, with defaults for the bundled stories and for Apache-2.0 encoders."""
         sample = all(source in SAMPLES for source in recipe.sources)
         free = sample and recipe.encoder in _APACHE_ENCODERS
         return CardOptions(
@@ -75,7 +75,7 @@ def add_card_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def card_options(values: Mapping[str, Any]) -> CardOptions:
-    """What the flags say, checked; other flags among them are not looked at.
+    """The card options from parsed flags, validated. Other flags are ignored.
 
     Raises:
         UserError: see `CardOptions.check`.

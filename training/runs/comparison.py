@@ -62,18 +62,18 @@ class ComparedEncoder:
         """From `NAME` or `NAME,field=value,...`.
 
         Raises:
-            RecipeError: for a field that no recipe has, or a value that does not fit it.
+            RecipeError: for an unknown field, or a value that does not fit it.
         """
         name, *assignments = re.split(r",(?=\w+=)", text)
         fields = {}
         for assignment in assignments:
             key, separator, value = assignment.partition("=")
             if not separator or key in _NOT_SHARED:
-                raise RecipeError(f"--encoders {text}: {assignment!r} is not field=value of a recipe")
+                raise RecipeError(f"--encoders {text}: {assignment!r} is not FIELD=VALUE with a field of the recipe")
             try:
                 fields[key] = field_value(key, read_yaml(value), "--encoders")
             except yaml.YAMLError:
-                raise RecipeError(f"--encoders {text}: {value!r} is no value of a recipe") from None
+                raise RecipeError(f"--encoders {text}: {value!r} is not a valid value for {key}") from None
         return cls(name, fields)
 
 

@@ -123,7 +123,7 @@ def _check_same_recipe(path: Path, recipe: Recipe) -> None:
             if name in _MAY_GROW and now[name] > before[name] > 0:
                 continue
             raise RecipeError(
-                f"--resume_from_checkpoint goes on by the recipe of the run, {path}: --{name} is "
+                f"--resume_from_checkpoint continues with the recipe of the run, {path}: --{name} is "
                 f"{before.get(name)} there and {now.get(name)} here"
             )
 

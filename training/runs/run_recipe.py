@@ -141,7 +141,7 @@ def _train_and_evaluate(
     log: Log,
     on_evaluation: OnEvaluation | None = None,
 ) -> dict[str, Any]:
-    """What all processes do: trains, saves the model and evaluates it."""
+    """Trains, saves and evaluates the model; called in every process."""
     results = _before_training(run, resume_from, log)
     results["training"] = _train(run, framework, resume_from, log, on_evaluation)
     run.model.to(fastest_device()).eval()
@@ -213,12 +213,12 @@ def _open_log(
 
 
 def _finish(run: TrainingRun, results: dict[str, Any], card: CardOptions, log: Log) -> None:
-    """What the first process does after the others have ended: calibration, results, model card and an example."""
+    """Writes calibration, results, model card and an example; called in the first process."""
     run.recipe = run.recipe.for_one_process(run.processes.world_size)
     _calibrate(run, results, log)
     results["environment"] = environment(run.model)
     if run.main_split is not None:
-        results["analysis"] = analyse(run.predictions[run.main_split])
+        results["analysis"] = analyse(run.predictions[run.main_split], run.model.config.confidence_temperature)
     log(write_outputs(run, results, card.stated_for(run.recipe)))
     _show_example(run, log)
     log(f"\nnext: sentence-ordering order --model {run.folder} YOUR_STORIES.txt")

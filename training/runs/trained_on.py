@@ -1,4 +1,4 @@
-"""What is recorded of the stories that a model was trained on."""
+"""Records the number, lengths and hashes of the training stories."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def check_file_name(flag: str, path: str) -> None:
         OSError: if the file system does not allow the name.
     """
     if not path.strip():
-        raise UserError(f"{flag} {path!r} is no name of a file")
+        raise UserError(f"{flag} {path!r} is not a valid file name")
     with suppress(FileNotFoundError):
         os.lstat(path)
     if os.path.isdir(path):
@@ -35,7 +35,7 @@ def check_folder_name(flag: str, path: str) -> None:
         UserError: if it is blank.
     """
     if not path.strip():
-        raise UserError(f"{flag} {path!r} is no name of a folder")
+        raise UserError(f"{flag} {path!r} is not a valid folder name")
 
 
 def check_apart(flag: str, output: str, *, data: Iterable[str] = (), models: Iterable[str] = ()) -> None:

@@ -359,4 +359,4 @@ def test_a_model_that_does_not_load_ends_the_page_with_one_line(
     monkeypatch.chdir(tmp_path)
     command = run_command("demo", "--model", "empty")
     assert command.code == 2 and "serving at http://127.0.0.1:" in command.out
-    assert command.err == "sentence-ordering: --model empty has no config.json: it is no model folder\n"
+    assert command.err == "sentence-ordering: --model empty has no config.json: it is not a model folder\n"

@@ -186,7 +186,10 @@ def test_the_command_finds_what_training_found(trained: Trained, tmp_path: Path)
     assert (result.code, result.err) == (0, "")
     metrics = json.loads(target.read_text(encoding="utf-8"))
     assert list(metrics) == ["accuracy", "kendalls_tau", "pmr", "loss", "mean_logits", "std_logits", "stories",
-                             "sentences"]  # fmt: skip
+                             "sentences", "partial_orders"]  # fmt: skip
+    expected = trained.results["analysis"]["partial_orders"]
+    for found, row in zip(metrics.pop("partial_orders"), expected, strict=True):
+        assert found == pytest.approx(row)
     assert metrics == pytest.approx({name: trained.results["test"][name] for name in metrics}, rel=1e-5)
     printed = lines_of(result.out)
     assert printed["kendalls_tau"] == f"{metrics['kendalls_tau']:.4f}"

@@ -48,7 +48,7 @@ def test_both_are_refused_without_a_gpu(framework: str, flag: str, home: Path, t
     [
         (["--fp16", "--bf16"], "--fp16 and --bf16 cannot be combined"),
         (["--fsdp", "--encoder", "rnn"], "--fsdp shards a pretrained encoder, and 'rnn' is not one"),
-        (["--fsdp"], "--fsdp shares a model out to several GPUs: start a process for each, torchrun … train --fsdp"),
+        (["--fsdp"], "--fsdp shards a model over several GPUs: start a process for each, torchrun … train --fsdp"),
         (["--fp16", "--framework", "poutyne"], "--fp16 is not for --framework poutyne: Poutyne does not scale the "
          "loss, and small gradients would vanish; try trainer or lightning"),
     ],

@@ -152,10 +152,10 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """Steps of the optimizer that a checkpoint has behind it.
+    """The number of optimizer steps at a checkpoint.
 
     Raises:
-        ValueError: if it is no `.ckpt` that this module wrote.
+        UserError: if it is not a `.ckpt` that this module wrote.
     """
     return int(read_checkpoint(checkpoint)["global_step"])
 

@@ -118,7 +118,7 @@ class RecipeCallback(Callback):
         trainer.save_checkpoint(checkpoint_path(folder, step))
         if not self._run.processes.is_first:
             return
-        # Checkpoints of later steps are from before the run was resumed, and will be overwritten.
+        # Later checkpoints were written before the run was resumed; they will be overwritten.
         steps = sorted(saved for saved in named_checkpoints(folder) if saved <= step)
         for old in steps[: -self._run.recipe.save_total_limit]:
             if old != self.best_step:
@@ -149,7 +149,7 @@ def _steps_per_epoch(trainer: Trainer) -> int:
 
 
 def _epochs_done(trainer: Trainer) -> float:
-    """Epochs so far, with a fraction, equal to the bit to that of transformers' Trainer."""
+    """Epochs so far, with a fraction, bitwise equal to that of transformers' Trainer."""
     batches, per_epoch = trainer.global_step * trainer.accumulate_grad_batches, int(trainer.num_training_batches)
     epoch, batch = divmod(batches - 1, per_epoch)
     return epoch + (batch + 1) / per_epoch

@@ -142,7 +142,7 @@ class RecipeCallback(poutyne.Callback):
     @property
     def _epoch(self) -> float:
         epoch, steps_before = divmod(self.progress.step - 1, self.steps_per_epoch)
-        return epoch + (steps_before + 1) / self.steps_per_epoch  # equal to the last digit to Trainer's
+        return epoch + (steps_before + 1) / self.steps_per_epoch  # exactly Trainer's value
 
 
 def train(run: TrainingRun, resume_from: Path | None = None) -> None:
