@@ -36,7 +36,8 @@ def main() -> None:
     """Runs what has not been run yet, and prints a line for each model."""
     parser = BenchmarkParser("passages", __doc__ or "")
     recipe, options = parser.parse_benchmark(decided_elsewhere={"seed": "--seeds"})
-    if recipe.passage_sentences is None or recipe.max_steps < 1:
+    sizes = recipe.passage_sentences
+    if sizes is None or recipe.max_steps < 1:
         raise RecipeError("this benchmark needs --passage_sentences MIN MAX and --max_steps")
     recipe = replace(
         recipe, eval_strategy="no", eval_on_start=False, load_best_model_at_end=False, overwrite_output_dir=True
@@ -44,12 +45,12 @@ def main() -> None:
     common = {name: value for name, value in shareable(recipe).items() if name not in ("seed", "data")}
     results = ResultsFile(options["results"], {"recipe": common})
     for seed in options["seeds"]:
-        for row, sizes in (("cut", None), ("passages", recipe.passage_sentences)):
+        for row, own_sizes in (("cut", None), ("passages", sizes)):
             if not results.has(row, seed):
                 folder = Path(recipe.output_dir) / f"{row}-{seed}"
-                own = replace(recipe, seed=seed, passage_sentences=sizes, output_dir=str(folder))
+                own = replace(recipe, seed=seed, passage_sentences=own_sizes, output_dir=str(folder))
                 trained = run_recipe(own)["training"]
-                judged = judge(own, recipe.passage_sentences)
+                judged = judge(own, sizes)
                 results.add(row, seed, {"steps": recipe.max_steps, "seconds": trained["seconds"], **judged})
             print(f"{row}, seed {seed}: {_line(results.runs()[row][str(seed)])}", flush=True)
 

@@ -16,9 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.models.repository import read_json, write_json
-
 from benchmarks.measuring import run_script
+from training.models.model_folder import read_json, write_json
 
 COMMAND = [sys.executable, "-m", "training.commands.command_line", "train", "--encoder", "minilm", "--data", "sample"]
 ROWS: Mapping[str, Sequence[str]] = {
