@@ -47,8 +47,8 @@ def disturbed(sentences: Sequence[str], kind: str, generator: np.random.Generato
         else:
             one, other = generator.choice(len(sentences), 2, replace=False)
             order[[one, other]] = order[[other, one]]
-        if [sentences[index] for index in order] != list(sentences):
-            found: list[int] = order.tolist()
+        found: list[int] = order.tolist()
+        if [sentences[index] for index in found] != list(sentences):
             return found
     return None
 
