@@ -30,7 +30,7 @@ from dataset_builder import Story, StoryStream, UserError, story_key
 from modeling_sentence_ordering import StoryTokenizer
 from training.system.processes import Processes
 
-from .batches import STRETCH, Draw, EpochBatchSampler
+from .batches import STRETCH, Draw, EpochBatchSampler, refuse_too_few
 from .passages import PassageStream, StreamedPassage, fitting
 
 Numbered = tuple[int, Story | StreamedPassage]
@@ -139,8 +139,7 @@ class StreamBatchSampler(EpochBatchSampler):
         num_workers: int = 0,
     ) -> None:
         lanes = gradient_accumulation_steps
-        if len(stories) < lanes:
-            raise UserError(f"{len(stories)} training stories are too few for {lanes} accumulation steps")
+        refuse_too_few(len(stories), lanes)
         self.stories = stories
         self.batch_size = batch_size
         self.gradient_accumulation_steps = lanes
