@@ -13,8 +13,6 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from modeling_sentence_ordering.objectives_sentence_ordering import PADDING
-
 METRIC_NAMES: tuple[str, ...] = (
     "accuracy",
     "kendalls_tau",
@@ -38,7 +36,7 @@ GREATER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
 )
 """For each metric that can choose the best checkpoint, whether greater is better."""
 
-LABEL_PADDING = PADDING
+LABEL_PADDING = -100  # PADDING of modeling_sentence_ordering, which imports torch
 
 
 def is_better(metric: str, value: float, best: float | None) -> bool:

@@ -214,7 +214,7 @@ def test_a_long_story_equals_scipy() -> None:
 
 def test_names_cover_what_is_computed() -> None:
     computed = ordering_metrics([[0.0, 1.0]], [[0, 1]])
-    assert set(METRIC_NAMES) - set(computed) == {"loss"}
+    assert set(METRIC_NAMES) - set(computed) == {"loss", "mean_logits", "std_logits"}
     assert [name for name in METRIC_NAMES if GREATER_IS_BETTER.get(name)] == list(JUDGED)
     assert GREATER_IS_BETTER["loss"] is False
     assert PRIMARY_METRIC == "kendalls_tau"
