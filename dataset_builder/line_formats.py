@@ -30,13 +30,17 @@ class Lines:
     from the beginning of any line, because concatenated files have them inside.
 
     This is not a generator, because a generator ends with the first exception that it raises.
+
+    Args:
+        stream: an open file, or a part of one.
+        file: its name, for messages.
+        before: number of lines and bytes before the stream, if it is a part.
     """
 
-    def __init__(self, stream: IO[Any], file: str) -> None:
+    def __init__(self, stream: IO[Any], file: str, *, before: tuple[int, int] = (0, 0)) -> None:
         self.file = file
-        self.number = 0
+        self.number, self._offset = before
         self._stream = stream
-        self._offset = 0
         self._pending: Any = None  # read beyond the last line
         self._cr_ends: bool | None = None  # unknown before the first line end
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -51,18 +51,46 @@ class WrittenSplit:
     file_bytes: int
 
 
-def parquet_records(stream: IO[bytes], file: str, *, prose: bool = False, group_by: str | None = None) -> Records:
-    """The rows of an open file, with the columns from which a story is read; arguments as in `open_parquet`."""
+def parquet_records(
+    stream: IO[bytes],
+    file: str,
+    *,
+    prose: bool = False,
+    group_by: str | None = None,
+    rows: tuple[int, int] | None = None,
+) -> Records:
+    """The rows of an open file, with the columns from which a story is read.
+
+    Args:
+        stream, file, prose, group_by: as in `open_parquet`.
+        rows: first row, counted from 1, and last row, inclusive; None: all.
+    """
     row = 0
     try:
         table, columns = open_parquet(stream, file, prose=prose, group_by=group_by)
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+        for row, batch in _batches(table, columns, rows or (1, table.metadata.num_rows)):  # noqa: B007, for the error
             for part in bounded(batch):
                 for record in part.to_pylist():
                     row += 1
                     yield row, record
     except Exception as error:
         yield bad_parquet(error, file, row + 1 if row else None)
+
+
+def _batches(table: pq.ParquetFile, columns: list[str], rows: tuple[int, int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows from the first to the last, in batches: the number of rows before each, and the batch."""
+    first, last = rows
+    sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+    before = [0, *accumulate(sizes)]
+    groups = [group for group in range(len(sizes)) if before[group] < last and before[group + 1] >= first]
+    row = before[groups[0]] if groups else 0
+    for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups, columns=columns):
+        skipped = max(0, first - 1 - row)
+        if skipped < batch.num_rows:
+            yield row + skipped, batch.slice(skipped, last - row - skipped)
+        row += batch.num_rows
+        if row >= last:
+            return
 
 
 def open_parquet(

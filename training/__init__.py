@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .frameworks.poutyne.callbacks import GradientClipping, PassEpoch, SeedSteps, StepSchedule
     from .frameworks.poutyne.experiment import build_experiment, ordering_metric
     from .frameworks.trainer.callbacks import StepSeedCallback
+    from .inference.order_batches import OrderStories
     from .models.encoders import build_model
     from .models.trained_model import load_trained_model
     from .publishing.lightning import PushToHubCallback
@@ -39,6 +40,7 @@ __all__ = [
     "HubFolderCallback",
     "MetricWrapper",
     "ModelWrapper",
+    "OrderStories",
     "PassEpoch",
     "PushToHubCallback",
     "Recipe",
@@ -69,6 +71,7 @@ _DEFINED_IN = {
     "HubFolderCallback": "frameworks.lightning.checkpoints",
     "MetricWrapper": "frameworks.poutyne.adapters",
     "ModelWrapper": "frameworks.poutyne.adapters",
+    "OrderStories": "inference.order_batches",
     "PassEpoch": "frameworks.poutyne.callbacks",
     "PushToHubCallback": "publishing.lightning",
     "Recipe": "recipe.recipe",

@@ -31,7 +31,7 @@ def test_it_runs_and_shows_what_it_promises(tmp_path: Path, monkeypatch: pytest.
     shown = [kind for output in outputs for kind in output.get("data", {}) if kind.startswith("image/")]
     assert sorted(shown) == ["image/png"] * 2 + ["image/svg+xml"] * 3
     said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    for words in ("384 stories to train", "labels: [", "[CLS]", "wrote notebook-model", "(by chance 0.200)"):
+    for words in ("1920 stories to train", "labels: [", "[CLS]", "wrote notebook-model", "(by chance 0.000)"):
         assert words in said
     assert (tmp_path / "notebook-model" / "model.safetensors").is_file()
 

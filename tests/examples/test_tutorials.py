@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import load_stories
+from dataset_builder import SAMPLE_FILE, load_stories
 from examples import lightning_tutorial, poutyne_tutorial, trainer_tutorial
 from tests.training.frameworks.test_same_weights import write_encoder
 from training.models.trained_model import load_trained_model
@@ -64,7 +64,7 @@ def test_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = trainer_tutorial.main(["--encoder", "cnn", "--max_steps", "4", "--n_trials", "2"])
     assert {"test_loss", "test_kendalls_tau", "test_mean_logits"} <= found.keys()
-    story = load_stories(["sample"])["test"][0]
+    story = load_stories(SAMPLE_FILE)["test"][0]
     assert sorted(found["ordered"]) == sorted(story["sentences"])
     assert 1e-5 <= found["best"].hyperparameters["learning_rate"] <= 1e-2
     assert -1 <= found["best"].objective <= 1

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +17,14 @@ from training.system.output_names import check_apart
 from .parsing import ArgumentParser, add_recipe_flags, set_help
 
 if TYPE_CHECKING:
-    from modeling_sentence_ordering import AnswerOptions
     from training.inference.ordering import OrderedStory
+    from training.inference.ray_run import Summary
 
 SUMMARY = "Put shuffled sentences in order."
-# Keys of `onnx_model.FILES`, which imports torch.
-BACKENDS = ("onnx", "onnx-int8")
+# As in `order_batches` and `ray_run`, which import torch.
+BACKENDS = ("torch", "onnx", "onnx-int8")
+PART_FORMATS = ("jsonl", "parquet")
+PART_SIZE = 2048
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,15 +38,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_recipe_flags(parser, ("split_sentences",))
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument(
-        "--output", metavar="FILE", help="file to write: .txt, .jsonl, .csv or .parquet; for shards, a folder"
+        "--output", metavar="FILE", help="file to write: .txt, .jsonl, .csv or .parquet; with --engine, a folder"
     )
-    parser.add_number(
-        "--shard_size",
-        "write files of N stories each into the folder --output (default: 10,000 where INPUT is a folder). The same "
-        "command resumes; with `accelerate launch` or `torchrun` the processes share the work",
-        at_least=1,
-    )
-    parser.add_argument("--output_format", choices=["jsonl", "parquet"], default="jsonl", help="format of shards")
     parser.add_number("--batch_tokens", "tokens in a batch, with padding", default=8192, at_least=1)
     parser.add_number("--batch_size", "maximum number of stories in a batch", at_least=1)
     parser.add_number(
@@ -83,10 +76,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend",
-        choices=["torch", *BACKENDS],
+        choices=BACKENDS,
         default="torch",
         help="library that computes the scores; onnx and onnx-int8 need the files that export writes",
     )
+    _add_engine_arguments(parser)
     set_help(
         parser,
         "Put shuffled sentences in order. Text has one sentence per line and a blank line between stories; without "
@@ -94,26 +88,66 @@ def add_arguments(parser: ArgumentParser) -> None:
         examples=[
             "order --model my-first-model stories.txt",
             "order --model me/my-first-model stories.csv --output ordered.jsonl --num_permutations 8",
-            "order --model me/my-first-model folder_of_stories --output folder_of_answers",
+            "order --model me/my-first-model folder_of_stories --output folder_of_answers --engine ray",
             "order --model my-first-model my_text.txt --ties 0.8 --show_moves",
         ],
         writes="Without --output, the ordered sentences to standard output, as text for text and as JSON lines for "
-        "other inputs; messages go to standard error. With --output, the file, which appears when it is complete. All "
-        "formats but text contain order, scores and confidence as well. A record that could not be ordered is replaced "
-        "by an error record, and the exit code is 1.",
+        "other inputs; messages go to standard error. With --output, the file, which appears when it is complete; "
+        "with --engine, a folder, in which the file _SUCCESS appears when it is complete. All formats but text contain "
+        "order, scores and confidence as well. A record that could not be ordered is replaced by an error record, and "
+        "the exit code is 1.",
     )
+
+
+def _add_engine_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=["ray"],
+        help="order with several processes or machines and write a folder of files: ray is Ray Data, of the extra ray. "
+        "The same command resumes after an interruption",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of a Ray cluster, or auto; without it, Ray is started on this machine (--engine ray)",
+    )
+    parser.add_number("--num_workers", "maximum number of workers; one on every GPU, else CPU, if not given "
+                      "(--engine ray)", at_least=1)  # fmt: skip
+    parser.add_number("--part_size", f"records in a file of the output, {PART_SIZE:,} if not given (--engine ray)",
+                      at_least=1)  # fmt: skip
+    parser.add_argument(
+        "--output_format", choices=PART_FORMATS, help="format of these files, jsonl if not given (--engine ray)"
+    )
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses options that do not fit each other, and an output over an input."""
+    if options.bf16 and options.backend != "torch":
+        raise UserError(f"--bf16 needs --backend torch, got {options.backend}: leave it out")
+    if options.engine is None:
+        for name in ("address", "num_workers", "part_size", "output_format"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name} needs --engine ray")
+        if (
+            options.output is not None
+            and os.path.isdir(options.input or "")
+            and not os.path.splitext(options.output)[1]
+        ):
+            raise UserError(f"--output {options.output}: a folder of answers needs --engine ray; else name a file")
+    elif options.input is None or options.output is None:
+        raise UserError(f"--engine {options.engine} needs INPUT and --output, a folder for the answers")
+    elif os.path.exists(options.output) and not os.path.isdir(options.output):
+        raise UserError(f"--output {options.output} is a file, but --engine {options.engine} needs a folder")
+    if options.output is not None:
+        given = "-" if options.input is None else options.input  # standard input may be a file, too
+        check_apart("--output", options.output, data=[given], models=[options.model])
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; the exit code is 1 if a record could not be ordered."""
-    if options.bf16 and options.backend != "torch":
-        raise UserError(f"--bf16 needs --backend torch, got {options.backend}: leave it out")
-    if options.output is not None:
-        given = "-" if options.input is None else options.input  # standard input may be a file, too
-        check_apart("--output", options.output, data=[given], models=[options.model])
+    _check(options)
     counter = _Counter()
-    in_shards = options.shard_size is not None or os.path.isdir(options.input or "")
-    next_line = (_write_shards if in_shards else _write_answers)(options, counter)
+    next_line = (_write_answers if options.engine is None else _write_with_ray)(options, counter)
     if counter.truncated:
         note(
             f"{counter.truncated:,} sentences, in {counter.stories_truncated:,} of {counter.total:,} stories, "
@@ -136,23 +170,24 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     from tqdm import tqdm
 
     from training.inference.answers import format_of, write_file, write_stream
+    from training.inference.order_batches import OrderStories
 
     if options.output is not None:
         output_format = format_of(options.output)
-    elif options.input is None or format_of_file(options.input, options.input) == "text":
+    elif options.input is None or {format_of_file(path, path) for path in input_files(options.input)} == {"text"}:
         output_format = "text"
     else:
         output_format = "jsonl"
     if options.pairwise and output_format == "text":
         raise UserError("--pairwise cannot be written as text: add --output FILE.jsonl, .csv or .parquet")
     records = input_records(options.input, split_sentences=options.split_sentences)
-    model, tokenizer = _load(options)
-    answers = counter.counted(_orderer(options, model, tokenizer)(records))
+    order = OrderStories(options.model, **_order_options(options))
+    answers = counter.counted(order.answers(records, read_ahead=options.input is not None))
     if options.output is not None:
         progress = tqdm(answers, desc="Ordering", unit=" stories", disable=None, delay=1)
-        write_file(progress, options.output, _answer_options(options).keys)
+        write_file(progress, options.output, order.answer_options.keys)
         say(f"wrote {options.output}: {counter.total:,} stories")
-        return _next(model, is_text=output_format == "text")
+        return _next(order.config, is_text=output_format == "text")
     try:
         write_stream(answers, sys.stdout, output_format)
     except BrokenPipeError:
@@ -162,104 +197,58 @@ def _write_answers(options: argparse.Namespace, counter: _Counter) -> str:
     return "--output FILE.jsonl writes the scores as well"
 
 
-def _next(model: Any, *, is_text: bool) -> str:
+def _next(config: Any, *, is_text: bool) -> str:
     if is_text:
         return "a name that ends in .jsonl, .csv or .parquet writes the scores as well"
-    if model.config.confidence_temperature is not None:
+    if config.confidence_temperature is not None:
         return "check the sentences of low confidence first"
     return f"{PROGRAM} evaluate on similar stories measures how good the order is"
 
 
-def _write_shards(options: argparse.Namespace, counter: _Counter) -> str:
-    """Writes this process's share of the answers as shards in a folder; returns what to do next."""
-    if options.input is None or options.output is None:
-        raise UserError(
-            f"{options.input or 'standard input'}: a folder, or an input with --shard_size, needs INPUT and --output, "
-            "a folder for the shards"
-        )
-    inputs = input_files(options.input)
-    records = input_records(options.input, split_sentences=options.split_sentences)
-    first = next(records, None)  # reports a missing file before the model is loaded
-
+def _write_with_ray(options: argparse.Namespace, counter: _Counter) -> str:
+    """Writes the answers as files in a folder, with Ray; returns what to do next."""
     from tqdm import tqdm
 
-    from training.inference.sharding import SHARD_SIZE, open_shards, order_in_shards, shard_plan
-    from training.system.processes import Processes
+    from training.inference.order_batches import OrderStories
+    from training.inference.ray_cluster import check_installed, connected, model_digests, model_folder, resources
+    from training.inference.ray_run import RayRun
+    from training.system.run_lock import only_run_in
 
-    processes = Processes.from_environment()
-    model, tokenizer = _load(options)
-    shard_size = options.shard_size or SHARD_SIZE
+    check_installed()
+    inputs = input_files(options.input)
+    config = OrderStories(options.model, **_order_options(options)).config  # reports a bad model here
     folder = Path(options.output)
-    plan = shard_plan(inputs, options.model, model, options.num_permutations, shard_size)
-    for name in ("split_sentences", "ties", "pairwise", "show_moves"):
-        if getattr(options, name):
-            plan[name] = getattr(options, name)
-    open_shards(folder, plan)
-    order = _orderer(options, model, tokenizer)
-    progress = tqdm(desc="Ordering", unit=" stories", disable=processes.rank > 0 or None, delay=1)
-    shards = order_in_shards(
-        chain([] if first is None else [first], records),
-        lambda some: counter.counted(order(some), progress),
-        folder,
-        shard_size=shard_size,
-        output_format=options.output_format,
-        optional=_answer_options(options).keys,
-        processes=processes,
-    )
-    with progress:
-        made = [(count, there) for _, count, there in shards]
-    stories, old = sum(count for count, _ in made), sum(there for _, there in made)
-    of_process = f"process {processes.rank}: " if processes.world_size > 1 else ""
-    say(
-        f"{of_process}{folder} has {stories:,} stories in {len(made):,} shards"
-        + (f", {old:,} of which were there already" if old else "")
-    )
-    return _next(model, is_text=False)
+    with only_run_in("--output", folder):
+        model = model_folder(options.model, folder / "_order" / "model")
+        run = RayRun(
+            inputs,
+            folder,
+            model=model_digests(model),
+            settings={**_order_options(options), "split_sentences": options.split_sentences},
+            part_size=options.part_size or PART_SIZE,
+            output_format=options.output_format or PART_FORMATS[0],
+        )
+        before = sum(summary.records for summary in run.summaries())
+        if run.missing():
+            with (
+                connected(options.address),
+                tqdm(desc="Ordering", unit=" stories", initial=before, disable=None, delay=1) as progress,
+            ):
+                workers, gpus = resources(options.backend)
+                for summary in run.order(str(model), options.num_workers or workers, gpus):
+                    progress.update(summary.records)
+        for summary in run.close():
+            counter.add(summary)
+    if counter.total == 0:
+        raise UserError(f"no stories in {options.input}")
+    there = f", {before:,} of which were there already" if before else ""
+    say(f"wrote {folder}: {counter.total:,} stories in {len(run.parts):,} files{there}")
+    return _next(config, is_text=False)
 
 
-def _load(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The trained model and its tokenizer, on the device of this process."""
-    if options.backend != "torch":
-        from training.inference.onnx_model import load_onnx_model
-
-        return load_onnx_model(options.model, options.backend)
-    from transformers.utils import logging
-
-    from training.models.trained_model import load_trained_model
-    from training.system.device import limit_kernel_caches
-
-    logging.disable_progress_bar()
-    limit_kernel_caches()
-    loaded = load_trained_model(options.model, bf16=options.bf16)
-    if sys.stderr.isatty():
-        logging.enable_progress_bar()  # for long texts
-    return loaded
-
-
-def _answer_options(options: argparse.Namespace) -> AnswerOptions:
-    from modeling_sentence_ordering import AnswerOptions
-
-    return AnswerOptions(pairwise=options.pairwise, ties=options.ties, moves=options.show_moves)
-
-
-def _orderer(options: argparse.Namespace, model: Any, tokenizer: Any) -> Callable[..., Iterator[OrderedStory]]:
-    from training.inference.ordering import order_stories
-
-    answer_options = _answer_options(options)
-    try:
-        answer_options.check_calibration(model.config.confidence_temperature)
-    except ValueError as error:
-        raise UserError(f"--model {options.model}: {error}") from None
-    return partial(
-        order_stories,
-        model,
-        tokenizer,
-        batch_size=options.batch_size,
-        batch_tokens=options.batch_tokens,
-        num_permutations=options.num_permutations,
-        answer_options=answer_options,
-        read_ahead=options.input is not None,
-    )
+def _order_options(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("backend", "bf16", "batch_size", "batch_tokens", "num_permutations", "pairwise", "ties")
+    return {"moves": options.show_moves, **{name: getattr(options, name) for name in names}}
 
 
 class _Counter:
@@ -272,7 +261,14 @@ class _Counter:
         self.truncated = 0
         self.stories_truncated = 0
 
-    def counted(self, answers: Iterable[OrderedStory], progress: Any = None) -> Iterator[OrderedStory]:
+    def add(self, summary: Summary) -> None:
+        self.total += summary.records
+        self.failed += summary.failed
+        self.first = self.first or summary.first_error
+        self.truncated += summary.truncated
+        self.stories_truncated += summary.stories_truncated
+
+    def counted(self, answers: Iterable[OrderedStory]) -> Iterator[OrderedStory]:
         for answer in answers:
             self.total += 1
             self.truncated += len(answer.truncated)
@@ -280,6 +276,4 @@ class _Counter:
             if answer.error is not None:
                 self.failed += 1
                 self.first = self.first or answer.error
-            if progress is not None:
-                progress.update()
             yield answer

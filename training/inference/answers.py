@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -110,7 +110,7 @@ def write_file(answers: Iterable[OrderedStory], path: str, optional: Sequence[st
         if output_format == "csv":
             _write_csv(answers, str(unfinished), [*_LISTS, *optional])
         elif output_format == "parquet":
-            _write_parquet(answers, str(unfinished), optional)
+            _write_parquet(map(record, answers), str(unfinished), optional)
         else:
             with open(unfinished, "w", encoding="utf-8", newline="\n") as sink:
                 write_stream(answers, sink, output_format)
@@ -138,7 +138,19 @@ def _csv_row(values: dict[str, Any], columns: list[str], lists: Sequence[str]) -
     return {**values, **dict(zip(columns, sentences, strict=False)), **cells}
 
 
-def _write_parquet(answers: Iterable[OrderedStory], path: str, optional: Sequence[str]) -> None:
+def write_rows(rows: Iterable[Mapping[str, Any]], path: str, optional: Sequence[str] = ()) -> None:
+    """Writes records with `file`, the name of their input file, and `row`, their row in it, as JSONL or Parquet."""
+    with new_file(path) as unfinished:
+        if format_of(path) == "parquet":
+            _write_parquet(rows, str(unfinished), optional, located=True)
+            return
+        with open(unfinished, "w", encoding="utf-8", newline="\n") as sink:
+            sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _write_parquet(
+    rows: Iterable[Mapping[str, Any]], path: str, optional: Sequence[str], *, located: bool = False
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -149,6 +161,7 @@ def _write_parquet(answers: Iterable[OrderedStory], path: str, optional: Sequenc
     }
     schema = pa.schema(
         [
+            *([("file", pa.string()), ("row", pa.int64())] if located else []),
             ("storyid", pa.string()),
             ("storytitle", pa.string()),
             ("sentences", pa.list_(pa.string())),
@@ -160,7 +173,7 @@ def _write_parquet(answers: Iterable[OrderedStory], path: str, optional: Sequenc
             ("error", pa.string()),
         ]
     )
-    records: Iterator[dict[str, Any]] = (record(answer) for answer in answers)
+    records = iter(rows)
     with pq.ParquetWriter(path, schema) as writer:
-        while rows := list(islice(records, 1000)):
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+        while some := list(islice(records, 1000)):
+            writer.write_batch(pa.RecordBatch.from_pylist(some, schema=schema))

@@ -29,10 +29,6 @@ COMMANDS: dict[str, tuple[list[str], list[int]]] = {
     "order jsonl": (["order", "--model", "my-model", "{many}", "--output", "{disk}/out.jsonl"], [8, 40]),
     "order csv": (["order", "--model", "my-model", "{many}", "--output", "{disk}/out.csv"], [8, 40]),
     "order parquet": (["order", "--model", "my-model", "{many}", "--output", "{disk}/out.parquet"], [8]),
-    "order shards": (
-        ["order", "--model", "my-model", "{many}", "--shard_size", "100", "--output", "{disk}/out"],
-        [8, 40],
-    ),
     "evaluate": (
         ["evaluate", "--model", "my-model", "--data", "stories.jsonl", "--output_json", "{disk}/out.json"],
         [0],

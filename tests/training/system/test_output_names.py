@@ -21,7 +21,7 @@ PAIRS: list[tuple[str, str]] = [
     ("order --model {model} {folder} --output", "{folder}"),
     ("order --model {model} {folder} --output", "{linked}"),
     ("order --model {model} {folder} --output", "{folder}/answers.jsonl"),
-    ("order --model {model} {data} --shard_size 5 --output", "{model}/shards"),
+    ("order --model {model} {data} --engine ray --output", "{model}/answers"),
     ("evaluate --model {model} --data {data} --output_json", "{data}"),
     ("evaluate --model {model} --data sample {link} --output_json", "{hard}"),
     ("evaluate --model {model} --data {folder} --output_json", "{folder}/metrics.json"),

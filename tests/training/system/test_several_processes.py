@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -287,3 +288,27 @@ def test_ctrl_c_ends_both_processes_with_one_line_and_nothing_half_written(share
     assert last_checkpoint(load_framework(framework), checkpoints) is not None
     assert not list((shared / f"stopped-{framework}").rglob("*unfinished*"))
     assert not (shared / f"stopped-{framework}" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_two_nodes(home: Path, tmp_path: Path) -> None:
+    """As in docs/scale.md: `torchrun` on each of two machines, which are here two folders with caches of their own."""
+    script = Path(sys.executable).with_name("sentence-ordering")
+    if not script.exists():
+        pytest.skip("the package is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = []
+    for rank in range(2):
+        (folder := tmp_path / f"node-{rank}").mkdir()
+        shutil.copy(home / "stories.jsonl", folder)
+        address = ["--nnodes", "2", "--node_rank", f"{rank}", "--nproc_per_node", "1", "--master_addr", "127.0.0.1"]
+        program = [*TORCHRUN[:3], *address, "--master_port", f"{port}", "--no-python", str(script)]
+        train = ["train", "--encoder", "rnn", "--data", "stories.jsonl", "--output_dir", "model", "--max_steps", "4"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        nodes.append(subprocess.Popen([*program, *train], cwd=folder, env=environment(folder), **pipes))
+    printed = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    assert (tmp_path / "node-0" / "model" / "model.safetensors").exists()
+    assert "next:" in printed[0] and "next:" not in printed[1]
