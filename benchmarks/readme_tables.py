@@ -175,8 +175,8 @@ def coherence() -> str | None:
         [
             *lines,
             "",
-            f"{values['texts']:,} texts of the sample's {values['split']} split, {values['copies']} copies of each kind of "
-            f"each text; a model with `--encoder {values['encoder']} --head {values['head']}` "
+            f"{values['texts']:,} texts of the sample's {values['split']} split, {values['copies']} copies of each "
+            f"kind of each text; a model with `--encoder {values['encoder']} --head {values['head']}` "
             f"({values['parameters'] / 1e6:.1f} M parameters).",
         ]
     )
