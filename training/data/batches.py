@@ -117,7 +117,7 @@ class StoryBatchSampler(EpochBatchSampler):
     ) -> None:
         self._lengths_in = lengths if callable(lengths) else None
         self.lengths = np.asarray(lengths(0) if callable(lengths) else lengths)
-        _refuse_too_few(self.lengths, gradient_accumulation_steps)
+        refuse_too_few(len(self.lengths), gradient_accumulation_steps)
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.seed = seed
@@ -185,7 +185,7 @@ class TokenBatchSampler(EpochBatchSampler):
     def __init__(
         self, lengths: np.ndarray, batch_tokens: int, *, gradient_accumulation_steps: int = 1, seed: int = 42
     ) -> None:
-        _refuse_too_few(lengths, gradient_accumulation_steps)
+        refuse_too_few(len(lengths), gradient_accumulation_steps)
         self.lengths = np.asarray(lengths)
         self.batch_tokens = batch_tokens
         self.gradient_accumulation_steps = gradient_accumulation_steps
@@ -244,10 +244,11 @@ class BatchShare(Sampler[list[Draw]]):
         return islice(self.sampler, self.first * size + self.processes.rank, None, size)
 
 
-def _refuse_too_few(lengths: np.ndarray, gradient_accumulation_steps: int) -> None:
-    if len(lengths) < gradient_accumulation_steps:
+def refuse_too_few(stories: int, gradient_accumulation_steps: int) -> None:
+    """Raises UserError for fewer stories than a step has batches."""
+    if stories < gradient_accumulation_steps:
         raise UserError(
-            f"{len(lengths)} training stories are too few for the {gradient_accumulation_steps} batches of a step of "
+            f"{stories} training stories are too few for the {gradient_accumulation_steps} batches of a step of "
             "the optimizer"
         )
 
