@@ -21,7 +21,7 @@ from training.system.processes import Processes
 
 # Number of batches among which stories are sorted by length: enough for little padding, few enough that batches are
 # still random.
-STRETCH = 64
+BATCHES_PER_SORT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class StoryBatchSampler(EpochBatchSampler):
         if not self.group_by_length:
             return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         batches: list[np.ndarray] = []
-        stretch = STRETCH * self.batch_size
+        stretch = BATCHES_PER_SORT * self.batch_size
         for start in range(0, len(order), stretch):
             near = self._by_length(order[start : start + stretch])
             batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]

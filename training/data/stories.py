@@ -94,7 +94,7 @@ class TokenizedStories:
         first, last = part.story_starts[row], part.story_starts[row + 1]
         return part, part.sentence_starts[first : last + 1]
 
-    def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
+    def key_and_ids(self, draw: Draw) -> tuple[str, list[list[int]]]:
         """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
         return self.key(draw.index), self.sentence_ids(draw.index)
 
@@ -219,7 +219,7 @@ class TrainingStories(TorchDataset[ShuffledStory]):
         return len(self.stories)
 
     def __getitem__(self, draw: Draw) -> ShuffledStory:
-        key, sentence_ids = self.stories.drawn(draw)
+        key, sentence_ids = self.stories.key_and_ids(draw)
         story = self._shuffled(key, sentence_ids, draw)
         if not self.twins:
             return story

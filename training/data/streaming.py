@@ -30,7 +30,7 @@ from dataset_builder import Story, StoryStream, story_key
 from modeling_sentence_ordering import StoryTokenizer
 from training.system.processes import Processes
 
-from .batches import STRETCH, Draw, EpochBatchSampler, refuse_too_few
+from .batches import BATCHES_PER_SORT, Draw, EpochBatchSampler, refuse_too_few
 from .passages import PassageStream, StreamedPassage, fitting
 from .tokenizing import tokenize_stories
 
@@ -70,7 +70,7 @@ class StreamedStories:
         stories.passages = PassageStream(self.stream, self._num_sentences, sizes)
         return stories
 
-    def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
+    def key_and_ids(self, draw: Draw) -> tuple[str, list[list[int]]]:
         """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
         assert isinstance(draw, StreamedDraw)
         return draw.story.key, draw.story.sentence_ids
@@ -186,7 +186,7 @@ class StreamBatchSampler(EpochBatchSampler):
         )
         return round(batches * self.gradient_accumulation_steps)
 
-    def drawn(self, steps: int) -> Iterator[Story | StreamedPassage]:
+    def stories_of_steps(self, steps: int) -> Iterator[Story | StreamedPassage]:
         """The stories in the first steps of a run, each once. They are read again; few of them are tokenized."""
         blocks = self._blocks(0)
         reading = self._read(0, blocks)
@@ -207,7 +207,7 @@ class StreamBatchSampler(EpochBatchSampler):
         blocks = []
         for first in range(0, self._full_steps, self._block_steps):
             end = min(first + self._block_steps, self._full_steps)
-            stretches = [(start, min(STRETCH, end - start)) for start in range(first, end, STRETCH)]
+            stretches = [(start, min(BATCHES_PER_SORT, end - start)) for start in range(first, end, BATCHES_PER_SORT)]
             blocks.append(_Block(first, stretches, (end - first) * self.batch_size))
         if self._tail_steps:
             blocks.append(_Block(self._full_steps, [(self._full_steps, self._tail_steps)], None))

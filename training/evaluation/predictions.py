@@ -120,13 +120,13 @@ class Predictions:
         Yields their indices `(portion,)`, and the input indices of the sentences that were scored and have a label,
         `(portion, sentences)`.
         """
-        survives = self.sentence_mask & (self.labels != LABEL_PADDING)
-        counts = survives.sum(axis=1)
+        scored = self.sentence_mask & (self.labels != LABEL_PADDING)
+        counts = scored.sum(axis=1)
         for count in np.unique(counts[counts > 0]):
             of_this = np.flatnonzero(counts == count)
             for start in range(0, len(of_this), PORTION):
                 stories = of_this[start : start + PORTION]
-                yield stories, np.nonzero(survives[stories])[1].reshape(-1, count)
+                yield stories, np.nonzero(scored[stories])[1].reshape(-1, count)
 
     def pair_logits_of(self, stories: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Pair logits among chosen sentences, `(portion, sentences, sentences)`; arguments as `by_count` yields."""
@@ -144,7 +144,7 @@ def _concatenated(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:
     )
 
 
-def _room_for_pairs(num_sentences: np.ndarray, dtype: Any) -> list[np.ndarray]:
+def _empty_pair_logits(num_sentences: np.ndarray, dtype: Any) -> list[np.ndarray]:
     """A square of zeros for each story, as views of one array."""
     sizes = num_sentences.astype(np.int64)
     memory = np.split(np.zeros(int((sizes**2).sum()), dtype=dtype), np.cumsum(sizes**2)[:-1])
@@ -186,7 +186,7 @@ def predict(
     batches, counting = evaluation_share(stories.lengths, batch_size, processes)
     bar = {"disable": None if processes.is_first else True, "delay": 1, "leave": False}
     progress = tqdm(total=sum(map(len, batches)), desc=description, unit=" stories", **bar)
-    pairs = _room_for_pairs(stories.num_sentences, scores.dtype) if model.config.head == "pairs" else None
+    pairs = _empty_pair_logits(stories.num_sentences, scores.dtype) if model.config.head == "pairs" else None
     predictions = Predictions(scores, labels, mask, pairs, copies_of(stories))
     # Sharded weights are gathered in `forward`; in inference mode, they could not be trained afterwards.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad

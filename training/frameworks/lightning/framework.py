@@ -129,7 +129,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     callbacks: list[Callback] = [callback]
     if recipe.early_stopping_patience and run.evaluates:
         callbacks.insert(0, _early_stopping(recipe))  # first, so that a checkpoint includes this evaluation
-    module = SentenceOrderingModule.around(run.model, run.tokenizer, recipe)
+    module = SentenceOrderingModule.from_model(run.model, run.tokenizer, recipe)
     whole = WholeWeights()
     if recipe.fsdp:
         callbacks.append(whole)
@@ -138,7 +138,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         trainer = build_trainer(run, total_steps, callbacks)
         trainer.fit(
             module,
-            datamodule=StoryDataModule.around(stories, recipe, streamed),
+            datamodule=StoryDataModule.from_stories(stories, recipe, streamed),
             ckpt_path=None if resume_from is None else str(resume_from),
             weights_only=True,
         )
