@@ -27,7 +27,7 @@ from modeling_sentence_ordering import SentenceOrderingModel, SentenceOrderingPi
 from tests.training.conftest import Command, Trained, done_ordering, run_command
 from tests.training.made_up import made_up_stories
 from training.commands.command_line import main
-from training.inference import ordering
+from training.inference import order_batches, ordering
 from training.inference.ordering import OrderedStory, order_stories
 from training.models.trained_model import load_trained_model
 
@@ -244,7 +244,7 @@ def test_no_half_file_takes_the_name_if_something_fails_half_way(
         yield from islice(order_stories(*arguments, **options), 2)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ordering, "order_stories", fail_at_the_third)
+    monkeypatch.setattr(order_batches, "order_stories", fail_at_the_third)
     target = tmp_path / f"ordered{suffix}"
     target.write_text("the old one")
     source = write_input(tmp_path / "stories.txt", FIVE)

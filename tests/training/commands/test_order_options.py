@@ -52,15 +52,6 @@ def test_layers_pairs_and_moves_in_every_format(trained: Trained, stories: Path,
         assert [json.loads(row[key]) for row in rows] == [row[key] for row in table] == [row[key] for row in found]
 
 
-def test_options_belong_to_the_plan_of_shards(trained: Trained, stories: Path, tmp_path: Path) -> None:
-    shards = ("order", "--model", trained.folder, stories, "--output", tmp_path / "out", "--shard_size", 2)
-    arguments = [str(argument) for argument in shards]
-    assert run_command(*arguments, "--ties", "0.8").code == 0
-    lines = (tmp_path / "out" / "part-00000.jsonl").read_text(encoding="utf-8").splitlines()
-    assert all("layers" in json.loads(line) for line in lines)
-    assert run_command(*arguments, "--ties", "0.9").code == 2
-
-
 def test_text_shows_layers_and_moves() -> None:
     answer = OrderedStory(None, ["b", "d", "a", "c"], [1, 3, 0, 2], layers=[[1], [3, 0, 2]], moved=[3])
     assert text_lines(answer) == ["    b", "┌ ↑ d  (was line 4)", "│   a", "└   c"]

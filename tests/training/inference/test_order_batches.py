@@ -65,6 +65,11 @@ def test_bad_records_have_an_error(order: OrderStories) -> None:
     assert "sentence 2" in answer["error"][0] and answer["order"][:2] == [None, None]
 
 
+def test_optional_columns(trained: Trained) -> None:
+    answer = OrderStories(str(trained.folder), ties=0.8, moves=True)({"sentences": STORIES[:2]})
+    assert [len(layers) > 0 for layers in answer["layers"]] == [True, True] and len(answer["moved"]) == 2
+
+
 def test_an_empty_batch(order: OrderStories) -> None:
     assert order({"sentences": []})["order"] == []
 

@@ -142,6 +142,7 @@ def replace_word(folder: Path) -> None:
         (replace_word, {}, "c.jsonl"),
         (lambda folder: shutil.copy(folder / "a.jsonl", folder / "d.jsonl"), {}, "d.jsonl"),
         (None, {"num_permutations": 2}, "num_permutations"),
+        (None, {"ties": 0.9}, "ties"),
         (None, {"part_size": 6}, "part_size"),
         (None, {"output_format": "parquet"}, "output_format"),
         (None, {"model": {"model.safetensors": "0"}}, "model.safetensors"),
