@@ -41,15 +41,17 @@ def sample_baselines() -> str | None:
     """Random order and the trained models on the sample's test split; None without results."""
     if not BASELINES.is_file():
         return None
-    measured: dict[str, Any] = json.loads(BASELINES.read_text(encoding="utf-8"))["rows"]
-    rows: dict[str, dict[str, str]] = {}
+    values: dict[str, Any] = json.loads(BASELINES.read_text(encoding="utf-8"))
+    measured, random_order = values["rows"], values["random_order"]
+    rows = {"random order (computed)": _plain(random_order)}
     for key in (key for key in _NAMES if key in measured):
         run = measured[key]
-        rows.setdefault("random order (computed)", _plain(run["random_order"]))
         rows[f"{_NAMES[key]}, `{run['flags']}`"] = {
             metric: "{:.3f} [{:.3f}, {:.3f}]".format(run["test"][metric], *run["intervals"][metric])
             for metric in METRICS
         }
+    if not measured:
+        return f"{_table(rows)}\n\n{random_order['stories']} test stories. No trained model has been measured yet."
     run = next(iter(measured.values()))
     environment = run["environment"]
     return (
