@@ -105,8 +105,7 @@ def figures(predictions: Predictions) -> dict[str, Any]:
     """Metrics with their intervals, over all stories and by their number of sentences; nothing that quotes a story."""
     metrics = ordering_metrics(predictions.ranks, predictions.labels, predictions.sentence_mask)
     analysis = analyse(predictions)
-    chosen = {name: value for name, value in metrics.items() if not name.endswith("_logits")}
-    return {**chosen, "intervals": analysis["intervals"], "by_sentences": analysis["by_sentences"]}
+    return {**metrics, "intervals": analysis["intervals"], "by_sentences": analysis["by_sentences"]}
 
 
 def calibration_figures(predictions: Predictions, temperature: float | None) -> dict[str, float]:
@@ -136,7 +135,7 @@ def calibration_figures(predictions: Predictions, temperature: float | None) -> 
 
 
 def _some(predictions: Predictions, chosen: np.ndarray) -> JudgedPairs:
-    return judged_pairs(predictions.chosen(chosen.nonzero()[0]))
+    return judged_pairs(predictions.select(chosen.nonzero()[0]))
 
 
 def judge_arrangements(

@@ -64,7 +64,9 @@ def make_model(encoder: str, tokenizer: Any, seed: int, attention: str | None = 
     config = BertConfig(vocab_size=len(tokenizer), **options)
     bert = BertModel(config, add_pooling_layer=False)
     separator = tokenizer.sep_token_id
-    return SentenceOrderingModel._around(bert, tokenizer, {"separator_token_id": separator, **FIELDS, **fields})
+    return SentenceOrderingModel._from_encoder_model(
+        bert, tokenizer, {"separator_token_id": separator, **FIELDS, **fields}
+    )
 
 
 def batches(rows: list[dict[str, Any]], size: int, generator: torch.Generator) -> list[list[int]]:

@@ -29,6 +29,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 COMPARISON = RESULTS / "comparison_sample.json"
 OBJECTIVES, OTHER_WAYS = RESULTS / "objectives_rocstories.json", RESULTS / "other_ways_rocstories.json"
 ABSTRACTS, LONG_TEXTS = RESULTS / "nips.json", RESULTS / "long_texts_rocstories.json"
+COHERENCE = RESULTS / "coherence_sample.json"
 SOURCES = {"nips": "abstracts", "stories": "stories", "both": "abstracts and stories"}
 WAYS = {
     "pairs": "pairs of sentences, topological sort",
@@ -157,6 +158,30 @@ def long_texts() -> str | None:
     return "\n".join(lines)
 
 
+def coherence() -> str | None:
+    """How often originals score higher than disturbed copies, by number of sentences."""
+    if not COHERENCE.exists():
+        return None
+    values = json.loads(COHERENCE.read_text(encoding="utf-8"))
+    lines = ["| sentences | texts | against shuffled | against one swapped pair |", "|---:|---:|---|---|"]
+    for row in [*values["by_sentences"], {"sentences": "all", **values["all"]}]:
+        cells = [f"{row['sentences']}", f"{row['shuffled']['texts']:,}"]
+        for kind in ("shuffled", "swapped"):
+            found = row[kind]
+            around = f" [{found['interval'][0]:.3f}, {found['interval'][1]:.3f}]" if found["interval"] else ""
+            cells.append(f"{found['accuracy']:.3f}{around}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{values['texts']:,} texts of the sample's {values['split']} split, {values['copies']} copies of each "
+            f"kind of each text; a model with `--encoder {values['encoder']} --head {values['head']}` "
+            f"({values['parameters'] / 1e6:.1f} M parameters).",
+        ]
+    )
+
+
 def _lines(runs: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[str]:
     for name, by_seed in runs.items():
         shown = _shown(name)
@@ -196,6 +221,7 @@ PARTS = {
     "objectives_in_short": objectives_in_short,
     "abstracts": abstracts,
     "long_texts": long_texts,
+    "coherence": coherence,
     **sample_tables.PARTS_OF_CARD,
     **speed_tables.PARTS_OF_PAGES,
 }

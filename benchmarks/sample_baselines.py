@@ -3,8 +3,8 @@
     python -m benchmarks.sample_baselines --results FILE.json --output_dir FOLDER [--rows guide quick small]
 
 Each row is one run of `sentence-ordering train` in a process of its own, and its figures on the test split are added to
-the results file. A model that is already in the folder is not trained again. Without rows (`--rows`), only the expected
-figures of a random order are computed.
+the results file. A model that is already in the folder is not trained again, and an interrupted run is resumed. Without
+rows (`--rows`), only the expected figures of a random order are computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from benchmarks.measuring import run_script
 from dataset_builder import load_stories
 from training.models.model_folder import read_json, write_json
 
-COMMAND = [sys.executable, "-m", "training.commands.command_line", "train", "--encoder", "minilm", "--data", "sample"]
+COMMAND = [
+    *(sys.executable, "-m", "training.commands.command_line", "train", "--encoder", "minilm", "--data", "sample"),
+    "--resume_from_checkpoint",  # the last one in the folder; a new run if there is none
+]
 ROWS: Mapping[str, Sequence[str]] = {
     "guide": ["--recipe", "guide"],
     "quick": ["--recipe", "small", "--num_train_epochs", "3"],

@@ -133,7 +133,7 @@ def _evaluation(facts: ModelFacts) -> dict[str, Any]:
     """What the Hub shows as evaluation results; empty if the model was not evaluated."""
     from huggingface_hub import EvalResult
 
-    split = facts.judged_split
+    split = facts.main_split
     if split is None:
         return {}
     on_hub = facts.datasets[0] if len(facts.datasets) == len(facts.recipe["data"]) == 1 else None

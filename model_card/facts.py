@@ -69,7 +69,7 @@ class ModelFacts:
     heatmap: str | None = None
 
     @property
-    def judged_split(self) -> str | None:
+    def main_split(self) -> str | None:
         """The split of the results: `test`, otherwise `validation`; None without both."""
         return next((split for split in ("test", "validation") if split in self.results), None)
 

@@ -22,7 +22,7 @@ _FRAMEWORKS = {"trainer": "transformers' `Trainer`", "lightning": "Lightning", "
 
 def results(facts: ModelFacts) -> str:
     """Metrics with confidence intervals and baselines, by position and by number of sentences."""
-    split, found = facts.judged_split, facts.results.get("analysis")
+    split, found = facts.main_split, facts.results.get("analysis")
     if split is None or found is None:
         return "## Results\n\nNot measured: the data had no stories for evaluation."
     intervals = found["intervals"]
@@ -66,7 +66,7 @@ def _remarks(facts: ModelFacts, metrics: Mapping[str, Any], intervals: Mapping[s
         remarks.append(
             f"{metrics['dropped_sentences']:,} of these sentences exceeded the encoder's limit and were not ordered."
         )
-    if facts.judged_split == "test" and (validation := facts.results.get("validation")):
+    if facts.main_split == "test" and (validation := facts.results.get("validation")):
         recipe = facts.recipe
         best = recipe.get("load_best_model_at_end") and recipe.get("eval_strategy") != "no"
         values = listed([f"{_within(words)} {number(validation[name])}" for name, words in METRICS.items()])
@@ -159,21 +159,21 @@ def _heatmap(facts: ModelFacts) -> list[str]:
 
 def examples(facts: ModelFacts) -> str:
     """Ordered stories and their errors; empty if no story may be quoted."""
-    if not facts.examples or facts.judged_split is None:
+    if not facts.examples or facts.main_split is None:
         return ""
     draw = facts.results["analysis"]["examples"]
     these = "This is" if len(facts.examples) == 1 else "These are"
     names = listed([f"the {example.chosen}" for example in facts.examples])
-    metrics, longest = facts.results[facts.judged_split], facts.results["analysis"]["by_sentences"][-1]["sentences"]
+    metrics, longest = facts.results[facts.main_split], facts.results["analysis"]["by_sentences"][-1]["sentences"]
     which = f"{draw['drawn']:,} stories"
     if longest > draw["longest"]:
         which += f" with at most {draw['longest']} sentences"
     if metrics.get("dropped_sentences"):
         which += " that fit in the encoder"
     if draw["drawn"] < draw["candidates"]:
-        chosen_from = f"{which}, drawn at random (seed {draw['seed']}) from the {facts.judged_split} split"
+        chosen_from = f"{which}, drawn at random (seed {draw['seed']}) from the {facts.main_split} split"
     else:
-        chosen_from = f"the {which} in the {facts.judged_split} split"
+        chosen_from = f"the {which} in the {facts.main_split} split"
     return "\n\n".join(
         [
             "## Examples",

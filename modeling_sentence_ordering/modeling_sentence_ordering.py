@@ -671,7 +671,7 @@ class SentenceOrderingModel(PreTrainedModel):
         # A separator that is also the marker would be one more sentence.
         separator = tokenizer.sep_token_id
         config.setdefault("separator_token_id", None if separator == tokenizer.cls_token_id else separator)
-        return cls._around(encoder, tokenizer, config).eval()
+        return cls._from_encoder_model(encoder, tokenizer, config).eval()
 
     @classmethod
     def from_token_classification(
@@ -698,12 +698,14 @@ class SentenceOrderingModel(PreTrainedModel):
         old, head = load_guide_model(name_or_path, encoder)
         tokenizer = load_tokenizer(encoder or name_or_path) if tokenizer is None else with_marker(tokenizer)
         config.setdefault("base_model", encoder or name_or_path)
-        model = cls._around(old, tokenizer, config)
+        model = cls._from_encoder_model(old, tokenizer, config)
         model.head.load_state_dict({name: weight[:1] for name, weight in head.state_dict().items()})
         return model.eval()
 
     @classmethod
-    def _around(cls, encoder: PreTrainedModel, tokenizer: Any, fields: dict[str, Any]) -> SentenceOrderingModel:
+    def _from_encoder_model(
+        cls, encoder: PreTrainedModel, tokenizer: Any, fields: dict[str, Any]
+    ) -> SentenceOrderingModel:
         model = cls(config_around(encoder, tokenizer, fields))
         missing, _ = model.encoder.load_state_dict(encoder.state_dict(), strict=False)
         if missing:

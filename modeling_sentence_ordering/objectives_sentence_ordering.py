@@ -37,7 +37,7 @@ def mean_squared_error(scores: Tensor, labels: Tensor, valid: Tensor, target_sca
     """
     targets = labels.to(scores.dtype)
     if target_scale == "unit":
-        sentences = (labels != -100).sum(dim=1, keepdim=True)
+        sentences = (labels != PADDING).sum(dim=1, keepdim=True)
         targets = targets / (sentences - 1).clamp(min=1)
     return torch.where(valid, (scores - targets) ** 2, torch.zeros_like(scores)).sum(dim=1)
 
@@ -215,7 +215,7 @@ def objective_loss(
     check_head(objective, "score" if pair_logits is None else "pairs")
     if labels.shape != scores.shape:
         raise ValueError(f"labels are {tuple(labels.shape)} but scores are {tuple(scores.shape)}: one per sentence")
-    valid = sentence_mask & (labels != -100)
+    valid = sentence_mask & (labels != PADDING)
     # Promoted, not cast: under float64 the loss stays float64. No op here is on autocast's lists for bf16 or fp16
     # inputs, since what comes in is float32 at least.
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))

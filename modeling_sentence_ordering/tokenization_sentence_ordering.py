@@ -248,6 +248,8 @@ class StoryTokenizer:
         labels: Sequence[Sequence[int]] | None = None,
         *,
         pad_to_multiple_of: int | None = None,
+        num_stories: float | None = None,
+        twins: bool = False,
     ) -> dict[str, Tensor]:
         """Pads tokenized stories to one batch.
 
@@ -255,12 +257,15 @@ class StoryTokenizer:
             stories: the batch.
             labels: for each story, the original index (0 … N-1) of each of its sentences in input order.
             pad_to_multiple_of: of the tokens.
+            num_stories: for the loss, see `SentenceOrderingModel.forward`; each story counts once, also with twins.
+            twins: whether each story is followed by itself in another shuffle, for the consistency term of the loss.
 
         Returns:
             int64 tensors: `input_ids` and `attention_mask` `(batch, tokens)`; `marker_positions`
             `(batch, max_sentences)`, -1 where a story has no such sentence or it was cut off; with labels,
             `labels` `(batch, max_sentences)`, -100 for padding. A sentence that was cut off keeps its label; it
             has no score and does not contribute to the loss, but counts for the length of the story in a scaled target.
+            `num_stories` as the number of rows, and `is_twin` `(batch,)`, bool, if given.
         """
         tokens = max((len(story.input_ids) for story in stories), default=0)
         tokens += -tokens % (pad_to_multiple_of or 1)
@@ -272,6 +277,10 @@ class StoryTokenizer:
         }
         if labels is not None:
             batch["labels"] = _padded(labels, sentences, PADDING)
+        if num_stories is not None:
+            batch["num_stories"] = torch.tensor((2 if twins else 1) * float(num_stories))
+        if twins:
+            batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
         return batch
 
 
@@ -404,11 +413,13 @@ class DataCollatorForSentenceOrdering:
         ]
         labels = [story.labels for story in stories]
         known = None if all(row is None for row in labels) else [row or [] for row in labels]
-        batch = self._story_tokenizer.collate(tokenized, known, pad_to_multiple_of=self.pad_to_multiple_of)
-        if features and features[0].get("num_stories") is not None:
-            batch["num_stories"] = torch.tensor((2 if twins else 1) * float(features[0]["num_stories"]))
-        if twins:
-            batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
+        batch = self._story_tokenizer.collate(
+            tokenized,
+            known,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            num_stories=features[0].get("num_stories") if features else None,
+            twins=twins,
+        )
         return batch if self.return_tensors == "pt" else {name: tensor.numpy() for name, tensor in batch.items()}
 
     def tokenize(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from benchmarks import base_encoder, nips, objectives, other_ways, readme_tables
+from benchmarks import base_encoder, nips, objectives, other_ways, passages, readme_tables
 from benchmarks.measuring import run_script
 from benchmarks.pair_classifier import StoryPairs
 from modeling_sentence_ordering import load_tokenizer
@@ -23,7 +23,7 @@ from training.data.batches import Draw
 from training.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [objectives, other_ways, nips, base_encoder]
+SCRIPTS = [objectives, other_ways, nips, base_encoder, passages]
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +254,14 @@ def test_readme_shows_other_texts_where_they_were_measured(tmp_path: Path, monke
     assert f"| abstracts and stories | abstracts | 1 | {cells} |\n|  | stories | 1 | {cells} |" in shown
     assert "408 abstracts and 1,000 stories to judge on" in shown
     assert "| 300 | 10 | 0.870 | 0.741 | 360 | 12.3 |" in shown
+
+
+@pytest.mark.slow
+def test_passages_are_held_against_texts_that_are_cut(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["--passage_sentences", "2", "3", "--max_input_tokens", "40"]
+    assert call(passages, home, monkeypatch, *flags, output="passages") == 0
+    runs = results(home, "passages")["runs"]
+    assert runs["cut"]["42"]["passages"]["stories"] == runs["passages"]["42"]["passages"]["stories"] > 20
+    assert runs["cut"]["42"]["whole_texts"]["stories"] == runs["passages"]["42"]["whole_texts"]["stories"] == 20
+    monkeypatch.setattr(passages, "run_recipe", refuse)
+    assert call(passages, home, monkeypatch, *flags, output="passages") == 0

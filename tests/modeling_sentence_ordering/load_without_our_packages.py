@@ -50,7 +50,9 @@ def load(folder: str, stories: list[list[str]], save_to: str | None, save_pipeli
         tokenizer.save_pretrained(save_to)
     if save_pipeline_to:
         order.save_pretrained(save_pipeline_to)
-    answers = order([*stories, []])
+    calibrated = config.confidence_temperature is not None
+    options = {"moves": True} | ({"pairwise": True, "ties": 0.7, "score": True} if calibrated else {})
+    answers = order([*stories, []], **options)
     order.story_tokenizer.max_input_tokens = 40  # so that all the sentences together are a long text
     long_answer = order([sentence for story in stories for sentence in story])
     return {"logits": logits, "answers": answers, "long answer": long_answer, "task": order.task}

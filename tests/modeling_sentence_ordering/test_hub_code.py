@@ -71,7 +71,9 @@ def assert_same_numbers(found: dict[str, Any], folder: Path, model_folder: Path)
     """As our own package computes them in this process."""
     model, tokenizer = SentenceOrderingModel.from_pretrained(model_folder), load_tokenizer(str(model_folder))
     order = SentenceOrderingPipeline(model=model, tokenizer=tokenizer)
-    expected = order([*STORIES, []])
+    calibrated = model.config.confidence_temperature is not None
+    options: dict[str, Any] = {"moves": True} | ({"pairwise": True, "ties": 0.7, "score": True} if calibrated else {})
+    expected = order([*STORIES, []], **options)
     answer = found["loaded"][str(folder)]
     order.story_tokenizer.max_input_tokens = 40
     long_text = order([sentence for story in STORIES for sentence in story])
@@ -81,6 +83,12 @@ def assert_same_numbers(found: dict[str, Any], folder: Path, model_folder: Path)
     assert [one["order"] for one in answer["answers"]] == [one["order"] for one in expected]
     for one, other in zip(answer["answers"], expected, strict=True):
         assert one["scores"] == pytest.approx(other["scores"], rel=1e-6, abs=1e-6)
+        assert list(one) == list(other) and one["moved"] == other["moved"] and one.get("layers") == other.get("layers")
+        if "coherence" in other:
+            assert one["coherence"]["joints"] == pytest.approx(other["coherence"]["joints"])
+            assert [cell for row in one["pairwise"] for cell in row] == pytest.approx(
+                [cell for row in other["pairwise"] for cell in row]
+            )
         assert one.get("confidence") == (pytest.approx(other["confidence"]) if "confidence" in other else None)
     for logits, story in zip(
         answer["logits"], tokenized(StoryTokenizer(tokenizer, model.config), STORIES), strict=True

@@ -219,7 +219,7 @@ def _write_with_ray(options: argparse.Namespace, counter: _Counter) -> str:
     config = OrderStories(options.model, **_order_options(options)).config  # reports a bad model here
     folder = Path(options.output)
     with only_run_in("--output", folder):
-        model = model_folder(options.model, folder / "_order" / "model")
+        model = model_folder(options.model, folder / "_order" / "model" if options.address else None)
         run = RayRun(
             inputs,
             folder,

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from training.runs.card_options import add_card_flags, card_options
+from training.runs.card_options import CardOptions
 from training.system.console import PROGRAM, say
 from training.system.processes import Processes
 
@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = f"{PROGRAM} train --encoder ENCODER --data SRC [SRC ...] --output_dir DIR [--FIELD VALUE ...]"
     add_recipe_flags(parser)
     add_push_arguments(parser)
-    add_card_flags(parser)
+    _add_card_flags(parser)
     set_help(
         parser,
         "Train a model on stories in true order; it is shown them shuffled. --encoder, --data and --output_dir are "
@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
-    recipe, card, where = recipe_of(options), card_options(vars(options)), publication(options)
+    recipe, card, where = recipe_of(options), _card_options(options), publication(options)
 
     from transformers.utils import logging
 
@@ -59,3 +59,28 @@ def run(options: argparse.Namespace) -> int:
         again = f"{push_again(recipe.output_dir, where)} pushes the trained model again"
         say_where(push_folder(Path(recipe.output_dir), where, again=again, report=say), where)
     return 0
+
+
+def _add_card_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the model card")
+    group.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence under which the stories may be passed on, such as cc-by-4.0: only then the card quotes three of "
+        "them (never stories in the layout of ROCStories)",
+    )
+    group.add_argument(
+        "--model_license",
+        metavar="ID",
+        help="licence of the model (default: apache-2.0 for cnn, rnn and minilm on 'sample', else unknown)",
+    )
+    group.add_argument(
+        "--language", metavar="CODE", nargs="+", help="language of the stories (default: en for 'sample')"
+    )
+
+
+def _card_options(options: argparse.Namespace) -> CardOptions:
+    language = options.language
+    card = CardOptions(options.license, options.model_license, tuple(language) if language else None)
+    card.check()
+    return card

@@ -21,7 +21,7 @@ from training.system.processes import Processes
 
 # Number of batches among which stories are sorted by length: enough for little padding, few enough that batches are
 # still random.
-STRETCH = 64
+BATCHES_PER_SORT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class StoryBatchSampler(EpochBatchSampler):
     ) -> None:
         self._lengths_in = lengths if callable(lengths) else None
         self.lengths = np.asarray(lengths(0) if callable(lengths) else lengths)
-        _refuse_too_few(self.lengths, gradient_accumulation_steps)
+        refuse_too_few(len(self.lengths), gradient_accumulation_steps)
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.seed = seed
@@ -155,7 +155,7 @@ class StoryBatchSampler(EpochBatchSampler):
         if not self.group_by_length:
             return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         batches: list[np.ndarray] = []
-        stretch = STRETCH * self.batch_size
+        stretch = BATCHES_PER_SORT * self.batch_size
         for start in range(0, len(order), stretch):
             near = self._by_length(order[start : start + stretch])
             batches += [near[i : i + self.batch_size] for i in range(0, len(near), self.batch_size)]
@@ -185,7 +185,7 @@ class TokenBatchSampler(EpochBatchSampler):
     def __init__(
         self, lengths: np.ndarray, batch_tokens: int, *, gradient_accumulation_steps: int = 1, seed: int = 42
     ) -> None:
-        _refuse_too_few(lengths, gradient_accumulation_steps)
+        refuse_too_few(len(lengths), gradient_accumulation_steps)
         self.lengths = np.asarray(lengths)
         self.batch_tokens = batch_tokens
         self.gradient_accumulation_steps = gradient_accumulation_steps
@@ -244,10 +244,11 @@ class BatchShare(Sampler[list[Draw]]):
         return islice(self.sampler, self.first * size + self.processes.rank, None, size)
 
 
-def _refuse_too_few(lengths: np.ndarray, gradient_accumulation_steps: int) -> None:
-    if len(lengths) < gradient_accumulation_steps:
+def refuse_too_few(stories: int, gradient_accumulation_steps: int) -> None:
+    """Raises UserError for fewer stories than a step has batches."""
+    if stories < gradient_accumulation_steps:
         raise UserError(
-            f"{len(lengths)} training stories are too few for the {gradient_accumulation_steps} batches of a step of "
+            f"{stories} training stories are too few for the {gradient_accumulation_steps} batches of a step of "
             "the optimizer"
         )
 

@@ -9,7 +9,8 @@ from training.recipe.recipe import Recipe
 
 from .passages import TextPassages
 from .stories import TrainingTexts, drawn_stories
-from .streaming import StreamedStories, sentence_ids
+from .streaming import StreamedStories
+from .tokenizing import tokenize_stories
 
 FIRST_TEXTS = 1000
 """The texts of a stream that are looked at before training."""
@@ -39,7 +40,7 @@ def _cut_texts(stories: TrainingTexts) -> str | None:
         return None
     if isinstance(stories, StreamedStories):
         read = islice(stories.stream.read(stories.stream.order()), FIRST_TEXTS)
-        fits = [tokenizer.fits(ids) for ids in sentence_ids(tokenizer, [story.sentences for _, story in read])]
+        fits = [tokenizer.fits(ids) for ids in tokenize_stories(tokenizer, [story.sentences for _, story in read])]
         of = f"the first {len(fits):,} training texts" if len(fits) < len(stories) else f"{len(fits):,} training texts"
     else:
         fits, of = stories.fits.tolist(), f"{len(stories):,} training texts"

@@ -120,7 +120,7 @@ class TextPassages:
         """Passages in an epoch."""
         return int(self.counts.sum())
 
-    def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
+    def key_and_ids(self, draw: Draw) -> tuple[str, list[list[int]]]:
         """The key of a passage that was drawn, which is that of its text if it is the whole text, and its ids."""
         text = self._text(draw)
         key, ids = self.texts.key(text), self.texts.sentence_ids(text)

@@ -24,8 +24,9 @@ from training.system.processes import Processes
 
 from .batches import BatchShare, Draw, EpochBatchSampler, StoryBatchSampler, TokenBatchSampler, evaluation_share
 from .passages import TextPassages
-from .streaming import StreamBatchSampler, StreamedStories, sentence_ids
+from .streaming import StreamBatchSampler, StreamedStories
 from .token_cache import cached_map
+from .tokenizing import tokenize_stories
 
 _READ_AT_ONCE = 1000  # stories
 
@@ -46,7 +47,7 @@ class TokenizedStories:
         self.data_seed = data_seed
         tokenized = _tokenized(self.stories, story_tokenizer).data
         self._keys = tokenized.column("key")
-        self._parts = [_MappedStories.of(part) for part in tokenized.column("sentence_ids").chunks]
+        self._parts = [_MappedStories.from_arrow(part) for part in tokenized.column("sentence_ids").chunks]
         self._ends = np.cumsum([len(part.story_starts) - 1 for part in self._parts], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -93,7 +94,7 @@ class TokenizedStories:
         first, last = part.story_starts[row], part.story_starts[row + 1]
         return part, part.sentence_starts[first : last + 1]
 
-    def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
+    def key_and_ids(self, draw: Draw) -> tuple[str, list[list[int]]]:
         """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
         return self.key(draw.index), self.sentence_ids(draw.index)
 
@@ -134,7 +135,7 @@ class _MappedStories:
     ids: np.ndarray
 
     @classmethod
-    def of(cls, part: Any) -> _MappedStories:
+    def from_arrow(cls, part: Any) -> _MappedStories:
         """From an Arrow array of lists of lists of ids, without copying."""
         sentences = part.values
         return cls(part.offsets.to_numpy(), sentences.offsets.to_numpy(), sentences.values.to_numpy())
@@ -154,7 +155,7 @@ def _tokenized(stories: Dataset, story_tokenizer: StoryTokenizer) -> Dataset:
     """`sentence_ids` and `key` of each story, from the cache of `datasets` if they were tokenized before."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        ids = sentence_ids(story_tokenizer, batch["sentences"])
+        ids = tokenize_stories(story_tokenizer, batch["sentences"])
         return {"sentence_ids": ids, "key": list(map(story_key, batch["storyid"], batch["sentences"]))}
 
     tokenizer = story_tokenizer.tokenizer
@@ -218,7 +219,7 @@ class TrainingStories(TorchDataset[ShuffledStory]):
         return len(self.stories)
 
     def __getitem__(self, draw: Draw) -> ShuffledStory:
-        key, sentence_ids = self.stories.drawn(draw)
+        key, sentence_ids = self.stories.key_and_ids(draw)
         story = self._shuffled(key, sentence_ids, draw)
         if not self.twins:
             return story
@@ -258,13 +259,8 @@ class StoryCollator:
         if any(twins):
             stories = [row for story in stories for row in (story, story.twin) if row is not None]
         tokenized = [self.story_tokenizer.assemble(story.sentence_ids) for story in stories]
-        batch = self.story_tokenizer.collate(tokenized, [story.labels for story in stories])
-        if stories[0].num_stories is not None:
-            rows = 2 if any(twins) else 1
-            batch["num_stories"] = torch.tensor(rows * stories[0].num_stories)
-        if any(twins):
-            batch["is_twin"] = torch.arange(len(stories)) % 2 == 1
-        return batch
+        labels = [story.labels for story in stories]
+        return self.story_tokenizer.collate(tokenized, labels, num_stories=stories[0].num_stories, twins=any(twins))
 
 
 class StoryLoader(DataLoader[ShuffledStory]):

@@ -26,12 +26,13 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dataset_builder import Story, StoryStream, UserError, story_key
+from dataset_builder import Story, StoryStream, story_key
 from modeling_sentence_ordering import StoryTokenizer
 from training.system.processes import Processes
 
-from .batches import STRETCH, Draw, EpochBatchSampler
+from .batches import BATCHES_PER_SORT, Draw, EpochBatchSampler, refuse_too_few
 from .passages import PassageStream, StreamedPassage, fitting
+from .tokenizing import tokenize_stories
 
 Numbered = tuple[int, Story | StreamedPassage]
 
@@ -69,7 +70,7 @@ class StreamedStories:
         stories.passages = PassageStream(self.stream, self._num_sentences, sizes)
         return stories
 
-    def drawn(self, draw: Draw) -> tuple[str, list[list[int]]]:
+    def key_and_ids(self, draw: Draw) -> tuple[str, list[list[int]]]:
         """The `story_key` of a story that was drawn, and the ids of its sentences in true order."""
         assert isinstance(draw, StreamedDraw)
         return draw.story.key, draw.story.sentence_ids
@@ -139,8 +140,7 @@ class StreamBatchSampler(EpochBatchSampler):
         num_workers: int = 0,
     ) -> None:
         lanes = gradient_accumulation_steps
-        if len(stories) < lanes:
-            raise UserError(f"{len(stories)} training stories are too few for {lanes} accumulation steps")
+        refuse_too_few(len(stories), lanes)
         self.stories = stories
         self.batch_size = batch_size
         self.gradient_accumulation_steps = lanes
@@ -186,7 +186,7 @@ class StreamBatchSampler(EpochBatchSampler):
         )
         return round(batches * self.gradient_accumulation_steps)
 
-    def drawn(self, steps: int) -> Iterator[Story | StreamedPassage]:
+    def stories_of_steps(self, steps: int) -> Iterator[Story | StreamedPassage]:
         """The stories in the first steps of a run, each once. They are read again; few of them are tokenized."""
         blocks = self._blocks(0)
         reading = self._read(0, blocks)
@@ -207,7 +207,7 @@ class StreamBatchSampler(EpochBatchSampler):
         blocks = []
         for first in range(0, self._full_steps, self._block_steps):
             end = min(first + self._block_steps, self._full_steps)
-            stretches = [(start, min(STRETCH, end - start)) for start in range(first, end, STRETCH)]
+            stretches = [(start, min(BATCHES_PER_SORT, end - start)) for start in range(first, end, BATCHES_PER_SORT)]
             blocks.append(_Block(first, stretches, (end - first) * self.batch_size))
         if self._tail_steps:
             blocks.append(_Block(self._full_steps, [(self._full_steps, self._tail_steps)], None))
@@ -285,18 +285,6 @@ class _Block:
     stories: int | None
 
 
-def sentence_ids(story_tokenizer: StoryTokenizer, stories: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-    """Token ids of each sentence of each story, as many as the encoder can use.
-
-    Raises:
-        UserError: if the tokenizer fails on a sentence.
-    """
-    try:
-        return story_tokenizer.tokenize_stories(stories, longest=story_tokenizer.max_input_tokens)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 class _Tokenizing(TorchDataset[StreamedStory]):
     """Tokenizes the stories of a stretch, in a worker."""
 
@@ -304,7 +292,7 @@ class _Tokenizing(TorchDataset[StreamedStory]):
         self._story_tokenizer = story_tokenizer
 
     def __getitems__(self, stories: list[Numbered]) -> list[StreamedStory]:
-        ids = sentence_ids(self._story_tokenizer, [story.sentences for _, story in stories])
+        ids = tokenize_stories(self._story_tokenizer, [story.sentences for _, story in stories])
         return [self._tokenized(row, story, own) for (row, story), own in zip(stories, ids, strict=True)]
 
     def _tokenized(self, row: int, story: Story | StreamedPassage, ids: list[list[int]]) -> StreamedStory:

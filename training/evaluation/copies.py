@@ -7,35 +7,32 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from training.data.batches import evaluation_batches
-from training.data.stories import TokenizedStories
+from training.data.stories import TokenizedStories, sentences_of
 
 from .metrics import LABEL_PADDING
 
 Copies = Mapping[int, Sequence[int]]
 """For each story with identical sentences, by its row: for each original index the lowest one of the same text."""
 
-_PORTION = 1024  # stories
-
 
 def copies_of(stories: TokenizedStories) -> Copies:
     """The stories with identical sentences, by their indices."""
     found: dict[int, list[int]] = {}
-    for start in range(0, len(stories), _PORTION):
-        for index, sentences in enumerate(stories.stories[start : start + _PORTION]["sentences"], start):
-            if len(set(sentences)) < len(sentences):
-                first: dict[str, int] = {}
-                found[index] = [first.setdefault(sentence, position) for position, sentence in enumerate(sentences)]
+    for index, sentences in enumerate(sentences_of(stories.stories)):
+        if len(set(sentences)) < len(sentences):
+            first: dict[str, int] = {}
+            found[index] = [first.setdefault(sentence, position) for position, sentence in enumerate(sentences)]
     return found
 
 
-def chosen(copies: Copies, stories: Sequence[int] | np.ndarray) -> Copies:
+def select_copies(copies: Copies, stories: Sequence[int] | np.ndarray) -> Copies:
     """The copies of some stories, whose rows are renumbered."""
     return {row: copies[int(story)] for row, story in enumerate(stories) if int(story) in copies}
 
 
 def copies_in_loader(stories: TokenizedStories, batch_size: int) -> Copies:
     """The copies of stories in the order of `evaluation_loader`."""
-    return chosen(copies_of(stories), np.concatenate(evaluation_batches(stories.lengths, batch_size)))
+    return select_copies(copies_of(stories), np.concatenate(evaluation_batches(stories.lengths, batch_size)))
 
 
 def match_copies_to_ranks(

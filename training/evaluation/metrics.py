@@ -23,7 +23,7 @@ METRIC_NAMES: tuple[str, ...] = (
     "stories",
     "sentences",
 )
-"""The keys of an evaluation's JSON, in its order. ``loss`` is the model's own and is not computed here."""
+"""The keys of an evaluation's JSON, in its order."""
 
 LOGGED_METRICS: tuple[str, ...] = ("loss", "accuracy", "kendalls_tau", "pmr", "mean_logits", "std_logits")
 """What an evaluation during training logs, in every framework."""
@@ -36,7 +36,12 @@ GREATER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
 )
 """For each metric that can choose the best checkpoint, whether greater is better."""
 
-LABEL_PADDING = -100
+LABEL_PADDING = -100  # PADDING of modeling_sentence_ordering, which imports torch
+
+
+def is_better(metric: str, value: float, best: float | None) -> bool:
+    """Whether a value of a metric is better than the best so far. As in Trainer, an equal value is not, nor is nan."""
+    return best is None or (value > best if GREATER_IS_BETTER[metric] else value < best)
 
 
 def ordering_metrics(
@@ -64,7 +69,6 @@ def ordering_metrics(
         - ``accuracy``: share of a story's sentences at their true rank, averaged over stories.
         - ``kendalls_tau``: Kendall (1938), (concordant - discordant) pairs over all pairs, averaged over stories.
         - ``pmr``: perfect match ratio, share of stories in perfect order.
-        - ``mean_logits``, ``std_logits``: mean and population standard deviation of the surviving sentences' scores.
         - ``stories``, ``sentences``: numbers of those with labels, including those that could not be scored.
         - ``dropped_sentences``: labelled sentences that the mask hides.
         - ``unscored_stories``: stories with fewer than two surviving sentences.
@@ -82,13 +86,10 @@ def ordering_metrics(
         raise ValueError(
             f"none of {stories} stories has two sentences with a label and a score, so there is no order to judge"
         )
-    markers = score_array[survives]
     return {
         "accuracy": float(per_story["accuracy"][scored].mean()),
         "kendalls_tau": float(per_story["kendalls_tau"][scored].mean()),
         "pmr": float(per_story["pmr"][scored].mean()),
-        "mean_logits": float(markers.mean()),
-        "std_logits": float(markers.std()),
         "stories": stories,
         "sentences": int(labelled.sum()),
         "dropped_sentences": int((labelled & ~survives).sum()),

@@ -13,16 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from modeling_sentence_ordering import SentenceOrderingModel, decoded_ranks, objective_loss, score_stories
+from modeling_sentence_ordering.pipeline_sentence_ordering import PORTION
 from training.data.batches import evaluation_share
 from training.data.stories import TokenizedStories, evaluation_loader
 from training.system.errors import CommandFailed
 from training.system.processes import Processes
 
-from .copies import Copies, chosen, copies_of, match_copies_to_ranks
+from .copies import Copies, copies_of, match_copies_to_ranks, select_copies
 from .metrics import LABEL_PADDING, METRIC_NAMES, ordering_metrics
-
-# Stories that are scored between two updates of the progress bar, and among which batches of similar length are made.
-_PORTION = 1024
 
 
 class ScoresNotFinite(CommandFailed):
@@ -48,7 +46,7 @@ class Predictions:
     copies: Copies = field(default_factory=dict)
 
     @classmethod
-    def of_batch(cls, output: Any, labels: Tensor) -> Predictions:
+    def from_batch(cls, output: Any, labels: Tensor) -> Predictions:
         """From the output and the labels of a batch, `(batch, max_sentences)`."""
         pairs = None if output.pair_logits is None else list(output.pair_logits.cpu().numpy())
         scores, known, mask = (tensor.cpu().numpy() for tensor in (output.logits, labels, output.sentence_mask))
@@ -66,7 +64,7 @@ class Predictions:
             pairs = [logits for batch in batches if batch.pair_logits is not None for logits in batch.pair_logits]
         return cls(scores, labels, mask, pairs)
 
-    def take(self, indices: list[int], output: Any, labels: Tensor) -> None:
+    def store_batch(self, indices: list[int], output: Any, labels: Tensor) -> None:
         """Copies the output for a batch of stories to their rows; `labels` is `(batch, max_sentences)`.
 
         Keeping the small tensors of each batch instead would fragment the memory.
@@ -80,10 +78,10 @@ class Predictions:
                 size = len(self.pair_logits[index])
                 self.pair_logits[index][:] = logits[:size, :size]
 
-    def chosen(self, stories: np.ndarray) -> Predictions:
+    def select(self, stories: np.ndarray) -> Predictions:
         """The stories with these indices, `(chosen,)`."""
         pairs = None if self.pair_logits is None else [self.pair_logits[story] for story in stories]
-        copies = chosen(self.copies, stories)
+        copies = select_copies(self.copies, stories)
         return Predictions(self.scores[stories], self.labels[stories], self.sentence_mask[stories], pairs, copies)
 
     @cached_property
@@ -122,13 +120,13 @@ class Predictions:
         Yields their indices `(portion,)`, and the input indices of the sentences that were scored and have a label,
         `(portion, sentences)`.
         """
-        survives = self.sentence_mask & (self.labels != LABEL_PADDING)
-        counts = survives.sum(axis=1)
+        scored = self.sentence_mask & (self.labels != LABEL_PADDING)
+        counts = scored.sum(axis=1)
         for count in np.unique(counts[counts > 0]):
             of_this = np.flatnonzero(counts == count)
-            for start in range(0, len(of_this), _PORTION):
-                stories = of_this[start : start + _PORTION]
-                yield stories, np.nonzero(survives[stories])[1].reshape(-1, count)
+            for start in range(0, len(of_this), PORTION):
+                stories = of_this[start : start + PORTION]
+                yield stories, np.nonzero(scored[stories])[1].reshape(-1, count)
 
     def pair_logits_of(self, stories: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Pair logits among chosen sentences, `(portion, sentences, sentences)`; arguments as `by_count` yields."""
@@ -146,7 +144,7 @@ def _concatenated(batches: Sequence[np.ndarray], padding: float) -> np.ndarray:
     )
 
 
-def _room_for_pairs(num_sentences: np.ndarray, dtype: Any) -> list[np.ndarray]:
+def _empty_pair_logits(num_sentences: np.ndarray, dtype: Any) -> list[np.ndarray]:
     """A square of zeros for each story, as views of one array."""
     sizes = num_sentences.astype(np.int64)
     memory = np.split(np.zeros(int((sizes**2).sum()), dtype=dtype), np.cumsum(sizes**2)[:-1])
@@ -188,7 +186,7 @@ def predict(
     batches, counting = evaluation_share(stories.lengths, batch_size, processes)
     bar = {"disable": None if processes.is_first else True, "delay": 1, "leave": False}
     progress = tqdm(total=sum(map(len, batches)), desc=description, unit=" stories", **bar)
-    pairs = _room_for_pairs(stories.num_sentences, scores.dtype) if model.config.head == "pairs" else None
+    pairs = _empty_pair_logits(stories.num_sentences, scores.dtype) if model.config.head == "pairs" else None
     predictions = Predictions(scores, labels, mask, pairs, copies_of(stories))
     # Sharded weights are gathered in `forward`; in inference mode, they could not be trained afterwards.
     untracked = torch.inference_mode if processes.world_size == 1 else torch.no_grad
@@ -203,7 +201,7 @@ def predict(
                 batch_labels = batch.pop("labels")
                 output = model(**{key: value.to(model.device) for key, value in batch.items()})
                 if place < counting:
-                    predictions.take(indices, output, batch_labels)
+                    predictions.store_batch(indices, output, batch_labels)
                 progress.update(len(indices))
     finally:
         model.train(was_training)
@@ -248,8 +246,8 @@ def _predict_arranged(
     progress: Any,
 ) -> None:
     """Fills in the predictions that `order` makes for these stories."""
-    for start in range(0, len(indices), _PORTION):
-        portion = indices[start : start + _PORTION]
+    for start in range(0, len(indices), PORTION):
+        portion = indices[start : start + PORTION]
         ways = [stories.evaluation_labels(index) for index in portion]
         in_true_order = stories.stories.select(portion)["sentences"]
         shown = [[story[i] for i in labels] for story, labels in zip(in_true_order, ways, strict=True)]

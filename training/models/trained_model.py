@@ -35,6 +35,12 @@ def is_trained_model(name_or_path: str) -> bool:
         return False  # loading it reports the error
 
 
+def check_name(flag: str, name: str, error: type[UserError] = UserError) -> None:
+    """Raises `error`, naming the flag, for what is neither a folder nor an id on the Hub."""
+    if not Path(name).is_dir() and (Path(name).exists() or hub_id(name) is None):
+        raise error(f"{flag} {name}: no such folder, and not the id of a repository on the Hub")
+
+
 def check_trained_model(repo_id: str) -> None:
     """Checks that a repository on the Hub is a sentence ordering model, without downloading its weights.
 
@@ -42,8 +48,7 @@ def check_trained_model(repo_id: str) -> None:
         UserError: if it is not, or there is none.
         OSError: if the Hub cannot be reached.
     """
-    if Path(repo_id).exists() or hub_id(repo_id) is None:
-        raise UserError(f"--model {repo_id}: no such folder, and no id of a repository on the Hub either")
+    check_name("--model", repo_id)
     try:
         fields = PretrainedConfig.get_config_dict(repo_id)[0]
     except (OSError, ValueError) as error:
@@ -67,11 +72,10 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
         UserError: if there is no such model, or something else than a sentence ordering model is in it.
         OSError: if the Hub cannot be reached.
     """
+    check_name("--model", name_or_path)
     folder = Path(name_or_path)
     if folder.is_dir():
         _check_folder(folder)
-    elif folder.exists() or hub_id(name_or_path) is None:
-        raise UserError(f"--model {name_or_path}: no such folder, and no id of a repository on the Hub either")
     try:
         refuse_adapter(name_or_path)
         config = SentenceOrderingConfig.from_pretrained(name_or_path)

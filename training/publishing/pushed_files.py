@@ -64,6 +64,8 @@ def _link_or_copy(source: str, target: str) -> None:
 def operations(folder: Path, present: Iterable[str], stale: Sequence[str]) -> list[CommitOperation]:
     """The operations of the commit: all files of the folder are added, outdated ones in the repository deleted.
 
+    `repository_sentence_ordering.upload` does the same for `push_to_hub`, without this package.
+
     Args:
         folder: the files to upload.
         present: files in the repository.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dataset_builder import SAMPLES, UserError
 from model_card.licences import UNKNOWN, check_language, check_licence
@@ -53,34 +50,3 @@ class CardOptions:
             model_license=self.model_license or (SAMPLE_LICENCE if free else UNKNOWN),
             language=self.language or ((SAMPLE_LANGUAGE,) if sample else None),
         )
-
-
-def add_card_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags to a parser."""
-    group = parser.add_argument_group("the model card")
-    group.add_argument(
-        "--license",
-        metavar="ID",
-        help="licence under which the stories may be passed on, such as cc-by-4.0: only then the card quotes three of "
-        "them (never stories in the layout of ROCStories)",
-    )
-    group.add_argument(
-        "--model_license",
-        metavar="ID",
-        help="licence of the model (default: apache-2.0 for cnn, rnn and minilm on 'sample', else unknown)",
-    )
-    group.add_argument(
-        "--language", metavar="CODE", nargs="+", help="language of the stories (default: en for 'sample')"
-    )
-
-
-def card_options(values: Mapping[str, Any]) -> CardOptions:
-    """The card options from parsed flags, validated. Other flags are ignored.
-
-    Raises:
-        UserError: see `CardOptions.check`.
-    """
-    language: Sequence[str] | None = values["language"]
-    options = CardOptions(values["license"], values["model_license"], tuple(language) if language else None)
-    options.check()
-    return options

@@ -139,7 +139,7 @@ def check_same_stories(checkpoint: Path, digests: dict[str, str]) -> None:
     differ = [split for split in before | digests if before.get(split) != digests.get(split)]
     if differ:
         raise RecipeError(
-            f"--resume_from_checkpoint goes on with the stories of the run, but its {' and '.join(differ)} stories "
+            f"--resume_from_checkpoint continues with the stories of the run, but its {' and '.join(differ)} stories "
             f"are not those of {checkpoint}: the data have changed. Restore them, or begin a new run"
         )
 

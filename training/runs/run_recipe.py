@@ -206,7 +206,7 @@ def _open_log(
     recipe, path = run.recipe, run.folder / model_folder.LOG_FILE
     old_rows = read_training_log(path) if resume_from else []
     tensorboard = run.folder / model_folder.TENSORBOARD if "tensorboard" in reported_to(recipe.report_to) else None
-    opened = TrainingLog(path, tensorboard, log, Reporting.of(recipe, run.model), on_evaluation)
+    opened = TrainingLog(path, tensorboard, log, Reporting.from_recipe(recipe, run.model), on_evaluation)
     if resume_from is not None:
         opened.continue_from(old_rows, framework.checkpoint_step(resume_from))
     return opened

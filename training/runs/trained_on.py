@@ -36,7 +36,7 @@ def record_training_stories(run: TrainingRun, steps: int) -> TrainedOn:
     lengths: set[int] = set()
 
     def hashes() -> Iterator[str]:
-        for story in sampler.drawn(steps):
+        for story in sampler.stories_of_steps(steps):
             lengths.add(len(story.sentences))
             yield story.text_hash if isinstance(story, StreamedPassage) else story_hash(story.sentences)
 

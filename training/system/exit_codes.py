@@ -60,10 +60,10 @@ def exit_code(command: Callable[[], int], arguments: Sequence[str] = (), *, verb
 def _is_bad_input(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENAMETOOLONG
-    return isinstance(error, UserError) or _is_lack_of_letters(error)
+    return isinstance(error, UserError) or _cannot_be_encoded(error)
 
 
-def _is_lack_of_letters(error: Exception) -> bool:
+def _cannot_be_encoded(error: Exception) -> bool:
     """Whether text cannot be written in the encoding of standard output."""
     return isinstance(error, UnicodeEncodeError) and not error.encoding.lower().startswith("utf")
 
@@ -78,7 +78,7 @@ def _try_to_flush() -> None:
 
 def _message(error: Exception) -> str:
     text = str(error) or type(error).__name__
-    if isinstance(error, UnicodeEncodeError) and _is_lack_of_letters(error):
+    if isinstance(error, UnicodeEncodeError) and _cannot_be_encoded(error):
         shown = error.object[error.start : error.start + 1]
         return (
             f"the output is encoded as {error.encoding}, which has no {shown!r}: set PYTHONIOENCODING=utf-8, or write "

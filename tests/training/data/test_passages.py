@@ -140,14 +140,14 @@ def test_training_draws_passages_that_fit_and_never_cross_texts(
         lengths = passages.lengths_in(epoch)
         assert (lengths <= passages.longest).all()
         for draw in draws:
-            key, ids = passages.drawn(draw)
+            key, ids = passages.key_and_ids(draw)
             own = texts.key(int(passages.storyid(draw).removeprefix("id-")))
             assert key.startswith(own)
             text = texts.sentence_ids(int(passages.storyid(draw).removeprefix("id-")))
             assert any(text[start : start + len(ids)] == ids for start in range(len(text)))
             assert texts.story_tokenizer.fits(ids) and 2 <= len(ids) <= SIZES[1]
             assert texts.story_tokenizer.length(ids) == lengths[draw.index]
-        drawn.append({passages.drawn(draw)[0] for draw in draws})
+        drawn.append({passages.key_and_ids(draw)[0] for draw in draws})
         if tokens is not None:
             assert all(len(batch) * max(lengths[draw.index] for draw in batch) <= tokens for batch in batches)
     assert len(steps) == 1
@@ -182,9 +182,9 @@ def test_a_stream_gives_the_passages_of_a_table(
     recipe = make_recipe(passage_sentences=SIZES, shuffle_buffer_size=40)
     passages = TextPassages(texts, SIZES, recipe.seed)
     for epoch in range(2):
-        expected = [passages.drawn(Draw(number, epoch, 1.0)) for number in range(len(passages))]
+        expected = [passages.key_and_ids(Draw(number, epoch, 1.0)) for number in range(len(passages))]
         batches = drawn_batches(training_sampler(streamed, recipe), epoch)
-        found = [streamed.drawn(draw) for batch in batches for draw in batch]
+        found = [streamed.key_and_ids(draw) for batch in batches for draw in batch]
         assert sorted(found) == sorted(expected)
         numbers = [draw.index for batch in batches for draw in batch]
         assert sorted(numbers) == list(range(len(passages))) != numbers
@@ -200,7 +200,7 @@ def test_a_streamed_epoch_of_passages_goes_on_from_any_place_in_any_process(
     whole = drawn_batches(training_sampler(streamed, recipe), 1)
     room = tight.story_tokenizer.room
     assert all(len(ids) >= 2 and sum(len(i) + 1 for i in ids) <= room
-               for batch in whole for draw in batch for _, ids in [streamed.drawn(draw)])  # fmt: skip
+               for batch in whole for draw in batch for _, ids in [streamed.key_and_ids(draw)])  # fmt: skip
     recipe = dataclasses.replace(recipe, dataloader_num_workers=workers)
     for place in [1, len(whole) // 2, len(whole) - 1]:
         sampler = training_sampler(streamed, recipe)

@@ -178,7 +178,7 @@ def _length(draw: Any) -> int:
 @pytest.mark.parametrize("steps", [1, 5, 43, 44, 100])
 def test_what_some_steps_draw_is_told_without_taking_them(stories: StreamedStories, steps: int) -> None:
     sampler = StreamBatchSampler(stories, 4, gradient_accumulation_steps=4, buffer_size=300)
-    drawn = [story.storyid for story in sampler.drawn(steps)]
+    drawn = [story.storyid for story in sampler.stories_of_steps(steps)]
     expected = [stories.storyid(draw) for batch in batches(sampler)[: steps * 4] for draw in batch]
     assert sorted(drawn) == sorted(expected)
     assert sampler.stories_in(steps) == len(drawn) == len(set(drawn))

@@ -78,5 +78,5 @@ def test_stories_with_identical_sentences_are_found_in_an_evaluation(trained: Tr
     stories = TokenizedStories(Dataset.from_list(rows), StoryTokenizer(tokenizer, model.config))
     assert copies_of(stories) == {0: [0, 0], 2: [0, 1, 0]}
     predictions = predict(model, stories)
-    assert evaluation_metrics(predictions.chosen(np.array([0])), model.config)["pmr"] == 1.0
-    assert predictions.chosen(np.array([2, 1])).copies == {0: [0, 1, 0]}
+    assert evaluation_metrics(predictions.select(np.array([0])), model.config)["pmr"] == 1.0
+    assert predictions.select(np.array([2, 1])).copies == {0: [0, 1, 0]}

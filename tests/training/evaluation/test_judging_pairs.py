@@ -125,11 +125,11 @@ def test_batches_joined_are_the_whole(stories: Dataset) -> None:
         labels, shuffled = sentences_of(stories, index)
         batch = story_tokenizer.collate([story_tokenizer.assemble(story_tokenizer.tokenize(shuffled))], [labels])
         with torch.no_grad():
-            batches.append(Predictions.of_batch(model(**batch), batch["labels"]))
+            batches.append(Predictions.from_batch(model(**batch), batch["labels"]))
     one, other = (evaluation_metrics(found, model.config) for found in (Predictions.joined(batches), whole))
     assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
     chosen = np.array([4, 1, 31])
-    assert (whole.chosen(chosen).ranks == whole.ranks[chosen]).all()
+    assert (whole.select(chosen).ranks == whole.ranks[chosen]).all()
 
 
 def test_a_model_that_says_nothing_gets_what_chance_gets(stories: Dataset) -> None:

@@ -228,7 +228,7 @@ def test_a_run_of_two_processes_is_not_resumed_by_one_that_does_other_steps(
     twice = ("--gradient_accumulation_steps", "2", "--resume_from_checkpoint")
     result = run_command(*command("lightning", "bert", "two-lightning-bert", *twice))
     assert result.code == 2
-    assert "the checkpoint was written by 2 processes: it goes on with as many, not 1" in result.err
+    assert "the checkpoint was written by 2 processes" in result.err and "not 1" in result.err
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class StoryDataModule(LightningDataModule):
         self._digest: str | None = None
 
     @classmethod
-    def around(
+    def from_stories(
         cls, splits: Mapping[str, TokenizedStories], recipe: Recipe, streamed: StreamedStories | None = None
     ) -> StoryDataModule:
         """A data module for stories that are tokenized or streamed, with the recipe's batches."""
@@ -231,7 +231,7 @@ class StoryDataModule(LightningDataModule):
         """
         written, now = state_dict.get("processes", 1), self._processes.world_size
         if state_dict and written != now:
-            raise UserError(f"the checkpoint was written by {written} processes: it goes on with as many, not {now}")
+            raise UserError(f"the checkpoint was written by {written} processes: resume it with as many, not {now}")
         self._position = state_dict
 
     @property

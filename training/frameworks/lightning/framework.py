@@ -31,7 +31,7 @@ from training.recipe.recipe import Recipe
 from .checkpoints import WholeCheckpointIO, model_weights, read_checkpoint
 from .data import StoryDataModule
 from .module import SentenceOrderingModule
-from .recipe_callback import RecipeCallback, checkpoint_path, evaluates
+from .recipe_callback import RecipeCallback, checkpoint_path
 
 REFUSED: Mapping[str, str] = {}
 PROCESSES = True
@@ -101,7 +101,7 @@ def build_trainer(run: TrainingRun, total_steps: int, callbacks: list[Callback])
         max_epochs=-1,
         accumulate_grad_batches=recipe.gradient_accumulation_steps,
         gradient_clip_val=recipe.max_grad_norm or None,
-        limit_val_batches=1.0 if evaluates(run) else 0,
+        limit_val_batches=1.0 if run.evaluates else 0,
         check_val_every_n_epoch=None if by_steps else 1,
         val_check_interval=recipe.eval_steps * recipe.gradient_accumulation_steps if by_steps else 1.0,
         num_sanity_val_steps=0,
@@ -127,9 +127,9 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
     stories = dict(run.splits) if isinstance(run.training, StreamedStories) else {"train": run.training, **run.splits}
     callback = RecipeCallback(run, total_steps)
     callbacks: list[Callback] = [callback]
-    if recipe.early_stopping_patience and evaluates(run):
+    if recipe.early_stopping_patience and run.evaluates:
         callbacks.insert(0, _early_stopping(recipe))  # first, so that a checkpoint includes this evaluation
-    module = SentenceOrderingModule.around(run.model, run.tokenizer, recipe)
+    module = SentenceOrderingModule.from_model(run.model, run.tokenizer, recipe)
     whole = WholeWeights()
     if recipe.fsdp:
         callbacks.append(whole)
@@ -138,7 +138,7 @@ def train(run: TrainingRun, resume_from: Path | None = None) -> None:
         trainer = build_trainer(run, total_steps, callbacks)
         trainer.fit(
             module,
-            datamodule=StoryDataModule.around(stories, recipe, streamed),
+            datamodule=StoryDataModule.from_stories(stories, recipe, streamed),
             ckpt_path=None if resume_from is None else str(resume_from),
             weights_only=True,
         )

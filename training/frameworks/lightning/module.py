@@ -106,7 +106,7 @@ class SentenceOrderingModule(LightningModule):
             self._take(model, tokenizer)
 
     @classmethod
-    def around(cls, model: SentenceOrderingModel, tokenizer: Any, recipe: Recipe) -> SentenceOrderingModule:
+    def from_model(cls, model: SentenceOrderingModel, tokenizer: Any, recipe: Recipe) -> SentenceOrderingModule:
         """A module that trains a model by a resolved recipe."""
         return cls(model, tokenizer, **{name: getattr(recipe, name) for name in recipe_fields()})
 
@@ -343,8 +343,11 @@ class SentenceOrderingModule(LightningModule):
         if "state_dict" not in checkpoint:  # sharded weights were loaded before
             return
         shapes = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
-        if shapes != {name: tensor.shape for name, tensor in self.state_dict().items()}:
-            raise UserError("the checkpoint is of another model: its weights differ in name or shape")
+        own = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        if differ := sorted(name for name in shapes | own if shapes.get(name) != own.get(name)):
+            raise UserError(
+                f"the checkpoint is of another model: its weights differ in name or shape ({', '.join(differ[:3])})"
+            )
 
     def _take(self, model: SentenceOrderingModel, tokenizer: Any) -> None:
         self.model = model.train()

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from training.evaluation.metrics import GREATER_IS_BETTER, LOGGED_METRICS
+from training.evaluation.metrics import LOGGED_METRICS, is_better
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.run import TrainingRun
 
@@ -61,7 +61,7 @@ class RecipeCallback(Callback):
             self._log(trainer, pl_module)
         if last:
             trainer.should_stop = True  # with `max_steps` alone Lightning would stop without a last evaluation
-        if not evaluates(self._run) and self._saves_after(step, _steps_per_epoch(trainer)):
+        if not self._run.evaluates and self._saves_after(step, _steps_per_epoch(trainer)):
             self._save(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,8 +74,7 @@ class RecipeCallback(Callback):
         metrics = {name: trainer.callback_metrics[f"val_{name}"].item() for name in LOGGED_METRICS}
         self._run.log.evaluation(step, _epochs_done(trainer), metrics)
         name = self._run.recipe.metric_for_best_model
-        sign = 1 if GREATER_IS_BETTER[name] else -1
-        if self._best_metric is None or sign * metrics[name] > sign * self._best_metric:
+        if is_better(name, metrics[name], self._best_metric):
             self._best_metric, self.best_step = metrics[name], step
         self._stopped_early = trainer.should_stop and step < self._total_steps
         self._save(trainer)
@@ -123,11 +122,6 @@ class RecipeCallback(Callback):
         for old in steps[: -self._run.recipe.save_total_limit]:
             if old != self.best_step:
                 checkpoint_path(folder, old).unlink()
-
-
-def evaluates(run: TrainingRun) -> bool:
-    """Whether the run evaluates during training."""
-    return run.validation is not None and run.recipe.eval_strategy != "no"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

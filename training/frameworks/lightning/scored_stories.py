@@ -23,7 +23,7 @@ class ScoredStories:
     def add(self, model: SentenceOrderingModel, batch: dict[str, Tensor]) -> None:
         """Scores the stories of a batch."""
         output = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
-        self._batches.append(Predictions.of_batch(output, batch["labels"]))
+        self._batches.append(Predictions.from_batch(output, batch["labels"]))
 
     def metrics(self, config: SentenceOrderingConfig, processes: Processes, copies: Copies) -> dict[str, float]:
         """The metrics over the stories of all processes, with the `copies` of their loader."""

@@ -21,6 +21,7 @@ from transformers.utils import logging
 from dataset_builder import UserError
 from dataset_builder.file_writing import UNFINISHED, new_folder
 from modeling_sentence_ordering import save_tokenizer
+from training.evaluation.metrics import is_better
 from training.frameworks.run import TrainingRun
 from training.models.model_folder import load_weights, read_json, write_json
 
@@ -50,11 +51,10 @@ class Progress:
     best_step: int | None = None
     evaluations_since_best: int = 0
 
-    def record_evaluation(self, metric: float, greater_is_better: bool) -> None:
-        """Records an evaluation. As in Trainer, an equal value is not better, nor is nan."""
-        best = self.best_metric
-        if best is None or (metric > best if greater_is_better else metric < best):
-            self.best_metric, self.best_step, self.evaluations_since_best = metric, self.step, 0
+    def record_evaluation(self, metric: str, value: float) -> None:
+        """Records the value of `metric_for_best_model` in an evaluation."""
+        if is_better(metric, value, self.best_metric):
+            self.best_metric, self.best_step, self.evaluations_since_best = value, self.step, 0
         else:
             self.evaluations_since_best += 1
 

@@ -130,7 +130,7 @@ class RecipeCallback(poutyne.Callback):
             metrics = self._evaluate()
             self.run.log.evaluation(self.progress.step, self._epoch, metrics)
             name = self.recipe.metric_for_best_model
-            self.progress.record_evaluation(metrics[name], greater_is_better=name != "loss")
+            self.progress.record_evaluation(name, metrics[name])
         self.losses.check_before_saving(self.progress.step)
         self.progress.loss_sum = self._loss_sum.item()
         self.checkpoints.save(self.progress)

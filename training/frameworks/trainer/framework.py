@@ -23,7 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from dataset_builder import UserError
 from modeling_sentence_ordering import save_tokenizer
 from training.data.stories import EvaluationStories, StoryLoader, training_loader
-from training.evaluation.metrics import LOGGED_METRICS
+from training.evaluation.metrics import GREATER_IS_BETTER, LOGGED_METRICS
 from training.frameworks.loss_watch import LossWatch
 from training.frameworks.optimization import build_optimizer, build_schedule, has_idle_weights, seed_step
 from training.frameworks.run import TrainingRun
@@ -137,8 +137,7 @@ class RecipeCallback(TrainerCallback):
 
 def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> TrainingArguments:
     """The recipe as `TrainingArguments`."""
-    evaluates = run.validation is not None and recipe.eval_strategy != "no"
-    keeps_best = evaluates and recipe.load_best_model_at_end
+    keeps_best = run.evaluates and recipe.load_best_model_at_end
     on_cpu = run.model.device.type == "cpu" and not torch.cuda.is_available()
     return OneDeviceArguments(
         output_dir=str(run.checkpoints),
@@ -154,16 +153,16 @@ def training_arguments(recipe: Recipe, run: TrainingRun, total_steps: int) -> Tr
         fsdp_config=fully_sharded(run) if recipe.fsdp else None,
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and run.processes.world_size > 1 else None,
-        eval_strategy=recipe.eval_strategy if evaluates else "no",
+        eval_strategy=recipe.eval_strategy if run.evaluates else "no",
         eval_steps=recipe.eval_steps,
         save_strategy=recipe.eval_strategy,
         save_steps=recipe.eval_steps,
         # Trainer's limit includes the best checkpoint; with a limit of 1 it would keep the best instead of the last.
-        save_total_limit=recipe.save_total_limit + evaluates,
+        save_total_limit=recipe.save_total_limit + run.evaluates,
         load_best_model_at_end=keeps_best,
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model=recipe.metric_for_best_model,
-        greater_is_better=recipe.metric_for_best_model != "loss",
+        greater_is_better=GREATER_IS_BETTER[recipe.metric_for_best_model],
         logging_steps=recipe.logging_steps,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,

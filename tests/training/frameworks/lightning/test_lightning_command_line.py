@@ -83,9 +83,8 @@ def test_an_encoder_without_a_tokenizer_gets_one_from_the_training_stories(confi
 
 def test_bad_input_is_one_line_and_exit_code_2(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", str(config), "--model.encoder", "nowhere/at/all"]) == 2
-    assert capfd.readouterr().err == (
-        "sentence-ordering: --encoder nowhere/at/all: no such folder, and no id of a repository on the Hub either\n"
-    )
+    error = capfd.readouterr().err
+    assert "--encoder nowhere/at/all: no such folder" in error and error.count("\n") == 1, error
     for flags in (["--model.no_such_thing", "1"], ["--trainer.max_steps", "many"], ["--data.data", "{"]):
         assert main(["fit", "--config", str(config), *flags]) == 2
         error = capfd.readouterr().err

@@ -113,7 +113,7 @@ def test_what_is_missing_is_named(home: Path, tmp_path: Path) -> None:
         module.prepare_data()
     run = small_run(tmp_path, home / "tiny-bert", "lightning")
     assert isinstance(run.training, TokenizedStories)
-    given_splits = StoryDataModule.around({"train": run.training}, run.recipe)
+    given_splits = StoryDataModule.from_stories({"train": run.training}, run.recipe)
     with pytest.raises(ValueError, match="no test stories.* train"):
         given_splits.predict_dataloader()
     assert given_splits.val_dataloader() == []

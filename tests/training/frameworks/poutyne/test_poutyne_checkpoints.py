@@ -187,6 +187,6 @@ def test_an_equal_evaluation_is_no_better(
 ) -> None:
     progress = Progress()
     for progress.step, metric in enumerate(metrics, 1):
-        progress.record_evaluation(metric, greater_is_better)
+        progress.record_evaluation("accuracy" if greater_is_better else "loss", metric)
     assert progress.best_metric == best and progress.best_step == metrics.index(best) + 1
     assert progress.evaluations_since_best == in_a_row
