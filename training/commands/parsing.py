@@ -1,4 +1,4 @@
-"""The parser of all commands: one-line errors, help with examples, flags derived from the recipe's fields, completion."""
+"""The parser of all commands: one-line errors, help, flags derived from the recipe's fields, shell completion."""
 
 from __future__ import annotations
 
