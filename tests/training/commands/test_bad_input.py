@@ -113,7 +113,11 @@ BAD: list[tuple[str, str, list[str]]] = [
         ["no split train", "test"],
     ),
     ("order: no such file", "order --model {model} {files}/storys.jsonl", ["no such file", "did you mean"]),
-    ("order: a folder", "order --model {model} {files}/data.jsonl", ["a folder", "--output"]),
+    (
+        "order: a folder without stories",
+        "order --model {model} {files}/data.jsonl",
+        ["data.jsonl", "no file of stories", ".csv"],
+    ),
     (
         "order: format that is not read",
         "order --model {model} {files}/picture.png",
