@@ -66,11 +66,8 @@ def connected(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        with _started(address):
-            yield
-    finally:
-        ray.shutdown()
+    with _started(address):
+        yield
 
 
 @contextmanager
@@ -99,8 +96,12 @@ def _started(address: str | None) -> Iterator[None]:
                     raise OSError("it was imported before, and would listen on all network interfaces")
         except Exception as error:  # Ray raises the class itself when a process does not start
             where = "Ray does not start" if address is None else f"--address {address}"
+            ray.shutdown()
             raise CommandFailed(f"{where}: {str(error).strip().splitlines()[0]}") from error
-        yield
+        try:
+            yield
+        finally:
+            ray.shutdown()  # before its folder is removed
 
 
 @contextmanager
