@@ -142,7 +142,7 @@ def jsonl_records(lines: Lines) -> Records:
 def text_records(lines: Lines, *, prose: bool = False) -> Records:
     """Text: a sentence on each line, a blank line between stories. A bad line makes its whole story bad.
 
-    If the first line has several sentences joined with `<eos>`, each line is a story.
+    If the first line has several sentences joined with `<eos>`, each line is a story; otherwise `<eos>` is text.
 
     Args:
         lines: the lines of the file.
@@ -160,14 +160,11 @@ def text_records(lines: Lines, *, prose: bool = False) -> Records:
             continue
         if not is_blank(line):
             start = start if block else row
-            pieces = [piece for piece in _EOS.split(line) if not is_blank(piece)] if "<" in line else [line]
+            pieces = _joined_sentences(line)
             if joined is None:
                 joined = len(pieces) > 1
                 line_ends_story = line_ends_story or joined
                 broken = broken and not joined
-            if len(pieces) > 1 and not joined:
-                yield BadRecord(lines.file, row, "sentences joined with <eos>, but the first line has none")
-                broken = True
             block += pieces if joined else [line]
         if is_blank(line) or line_ends_story:
             if block and not broken:
@@ -175,6 +172,15 @@ def text_records(lines: Lines, *, prose: bool = False) -> Records:
             block, broken = [], False
     if block and not broken:
         yield start, _text_record(block, prose and not joined)
+
+
+def joins_sentences(line: str) -> bool:
+    """Whether a line has several sentences joined with `<eos>`."""
+    return len(_joined_sentences(line)) > 1
+
+
+def _joined_sentences(line: str) -> list[str]:
+    return [piece for piece in _EOS.split(line) if not is_blank(piece)] if "<" in line else [line]
 
 
 def _text_record(block: list[str], prose: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from .errors import UserError
 from .json_formats import json_records
-from .line_formats import Lines, Records, jsonl_records, text_records
+from .line_formats import Lines, Records, joins_sentences, jsonl_records, text_records
 from .parquet_format import parquet_records
 from .sentence_splitting import SentenceSplitter, splitter_of
 from .story import BadRecord, SingleSentence, Story, story_from_record
@@ -209,7 +209,9 @@ class _Reading:
 
 
 def _check_lines(story: Story) -> None:
-    """Refuses a text of three or more lines that all have three or more sentences: these are stories or paragraphs."""
+    """Refuses lines that are stories: joined sentences, or three or more lines of three or more sentences each."""
+    if any(map(joins_sentences, story.sentences)):
+        raise BadRecord(story.file, story.row, "sentences joined with <eos>, but the first line of the file has none")
     if len(story.sentences) > 2 and all(map(_THREE_SENTENCES.search, story.sentences)):
         reason = (
             "every line has several sentences; if each is a story, add --split_sentences LANG (in Python "

@@ -173,9 +173,11 @@ def test_sentences_joined_with_eos_are_a_story_in_each_line(tmp_path: Path) -> N
         assert [error.row for error in bad] == [row]
     (tmp_path / "s.txt").write_text("Title\n\na <eos> b\n\nThe token is <eos>\nIt ends.\n")
     errors: list[BadRecord] = []
-    stories = list(read_stories(tmp_path / "s.txt", as_given=True, on_error=errors.append))
-    assert [story.sentences for story in stories] == [("Title",), ("The token is <eos>", "It ends.")]
-    assert [error.row for error in errors] == [3]
+    stories = list(read_stories(tmp_path / "s.txt", on_error=errors.append))
+    assert [story.sentences for story in stories] == [("The token is <eos>", "It ends.")]
+    assert [error.row for error in errors] == [1, 3], "a single sentence, and a story in one line"
+    ordered = [story.sentences for story in read_stories(tmp_path / "s.txt", as_given=True)]
+    assert ordered == [("Title",), ("a <eos> b",), ("The token is <eos>", "It ends.")], "texts to order are kept"
 
 
 def test_a_folder_with_an_abstract_in_each_file(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ from training.system.interrupts import exit_with
 from training.system.processes import Processes
 
 from . import build, compare, demo, evaluate, export, order, push, score, search, train
-from .completion import SHELLS, PrintCompletion
-from .parsing import ArgumentParser, add_output_flags
+from .parsing import SHELLS, ArgumentParser, PrintCompletion, add_output_flags
 
 
 class Command(Protocol):

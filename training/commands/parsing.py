@@ -1,4 +1,4 @@
-"""The parser of all commands: one-line errors, help with examples, and flags derived from the recipe's fields."""
+"""The parser of all commands: one-line errors, help, flags derived from the recipe's fields, shell completion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from typing import Any, NoReturn
 from training.recipe.file import named_recipe, read_recipe_file, recipe_names
 from training.recipe.recipe import Recipe
 from training.recipe.settings import Limits, Setting, add_flags, settings_of, unknown_choice
-from training.system.console import BAD_INPUT, PROGRAM, report_failure
+from training.system.console import BAD_INPUT, PROGRAM, report_failure, show
+
+# Flags, and names of values in the help, that a shell completes with files or folders.
+_FILES = {"FILE", "SRC", "INPUT", "data", "validation_data"}
+_FOLDERS = {"DIR", "DIR_OR_REPO", "encoder", "output_dir", "resume_from_checkpoint"}
+SHELLS = ("bash", "zsh", "tcsh")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -133,3 +138,28 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     if options.config is not None:
         fields |= read_recipe_file(options.config)
     return Recipe(**fields | {name: value for name, value in vars(options).items() if name in settings_of(Recipe)})
+
+
+class PrintCompletion(argparse.Action):
+    """Prints the script and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: Any = None) -> None:
+        import shtab
+
+        complete_files(parser, shtab.FILE, shtab.DIRECTORY)
+        show(shtab.complete(parser, values))
+        parser.exit()
+
+
+def complete_files(parser: argparse.ArgumentParser, file: Any, folder: Any) -> None:
+    """Completes files and folders where a flag takes them, in all commands."""
+    action: Any
+    for action in parser._actions:
+        names = {action.metavar, action.dest}
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                complete_files(command, file, folder)
+        elif names & _FOLDERS:
+            action.complete = folder
+        elif names & _FILES:
+            action.complete = file

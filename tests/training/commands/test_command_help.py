@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.conftest import TRAIN_FLAGS, Trained, run_command
 from training.commands.command_line import COMMANDS, program_parser
-from training.commands.completion import SHELLS
+from training.commands.parsing import SHELLS
 
 ASK = """
 source "$1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from functools import partial
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
@@ -36,14 +37,16 @@ def assert_in_some_order(answers: list[dict[str, list[str]]], stories: list[list
 
 @pytest.mark.parametrize("source", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("target", ["", ".jsonl", ".csv", ".parquet"])
-def test_order_changes_no_letter(source: str, target: str, trained: Trained, tmp_path: Path) -> None:
+def test_order_changes_no_letter(
+    source: str, target: str, trained: Trained, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     stories = list(STORIES.values())
     path, answer = write(tmp_path / f"in{source}", stories), tmp_path / f"out{target}"
     result = run_command("order", "--model", trained.folder, path, *(["--output", str(answer)] if target else []))
     assert result.code == 0, result.err
     assert result.err.startswith("sentence-ordering: note:"), "long sentences were cut"
     if target == ".csv":
-        csv.field_size_limit(1 << 20)
+        request.addfinalizer(partial(csv.field_size_limit, csv.field_size_limit(1 << 20)))
         with open(answer, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         for row, story in zip(rows, stories, strict=True):
