@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = ("README.md", "dataset_builder/README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))))
 # The pages that every run of the tests takes; the others take minutes.
-QUICK = ("README.md", "dataset_builder/README.md", "docs/train_trainer.md", "docs/train_poutyne.md")
+QUICK = ("dataset_builder/README.md", "docs/train_trainer.md", "docs/train_poutyne.md")
 TRAINS_FIRST_MODEL = ("README.md", "docs/quickstart.md")
 MAX_STEPS = 4
 NAME = "your-name"

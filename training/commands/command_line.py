@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr
+from functools import partial
 from importlib.metadata import version
 from typing import Any, NoReturn, Protocol, TextIO, cast
 
@@ -88,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"a command is missing; choose from {', '.join(COMMANDS)}")
     except SystemExit as stop:
         return int(stop.code or 0)
+    except OSError as error:  # help or version could not be written
+        return exit_code(partial(_raise, error))
     set_quiet(options.quiet)
     began = time.monotonic()
     try:
@@ -101,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.verbose:
         complain(f"exit code {code} after {time.monotonic() - began:.1f} s, {_versions()}")
     return code
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _note_once(message: str) -> None:

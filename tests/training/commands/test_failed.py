@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dataset_builder import load_all
 from tests.training.conftest import TRAIN_FLAGS, Trained, run_command
 
 ROOT = Path(__file__).parents[3]
@@ -67,6 +68,7 @@ def test_without_space_the_file_is_named_and_no_other_is_lost(
     for split in ("test", "all"):  # so that the stories are in the cache, which would be the first to find no space
         warmed = run_command(*"evaluate --model {model} --data {data} --split".format(**places).split(), split)
         assert warmed.code == 0, warmed.err
+    load_all(["sample"])  # the examples of the demo
     with little_space(size):
         result = run_command(*arguments.format(**places, old=old).split())
     lines = [line for line in result.err.splitlines() if ": note: " not in line]

@@ -137,7 +137,7 @@ def test_progress_does_not_depend_on_portions(
     model, tokenizer = loaded
     tokenized = TokenizedStories(stories, StoryTokenizer(tokenizer, model.config))
     expected = predict(model, tokenized, num_permutations=2)
-    monkeypatch.setattr("training.evaluation.predictions._PORTION", 7)
+    monkeypatch.setattr("training.evaluation.predictions.PORTION", 7)
     found = predict(model, tokenized, num_permutations=2)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     np.testing.assert_array_equal(found.labels, expected.labels)

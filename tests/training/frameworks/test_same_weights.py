@@ -36,7 +36,7 @@ RECIPE: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "mse": {"objective": "mse", "max_grad_norm": 60.0},
     "pairwise": {"objective": "pairwise", "max_grad_norm": 0.9},
-    "consistency": {"objective": "pairwise", "max_grad_norm": 0.9, "consistency": 1.0, "head_learning_rate": 2e-3},
+    "consistency": {"objective": "pairwise", "max_grad_norm": 0.8, "consistency": 1.0, "head_learning_rate": 2e-3},
     "pairs": {"objective": "pairwise", "max_grad_norm": 0.9, "head": "pairs", "pair_size": 4, "context_layers": 1},
 }
 

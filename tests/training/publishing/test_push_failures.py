@@ -212,6 +212,7 @@ def test_a_training_whose_push_fails_tells_how_to_push_in_the_same_way(hub: Hub,
     assert repository.private and hub.commits(f"{hub.user}/secret", "dev")[0].title == "Two words"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [500, "drop"])
 def test_a_card_that_cannot_be_downloaded_is_not_replaced(how: How, hub: Hub, tmp_path: Path) -> None:
     """A temporary error is retried; if it stays, nothing is pushed. Neither counts as a repository without a card."""

@@ -258,7 +258,7 @@ class StoryDataModule(LightningDataModule):
     def _split(self, name: str) -> TokenizedStories:
         if name not in self.splits:
             sources = "the data have" if self.given is not None else f"{', '.join(self.hparams['data'])}:"
-            found = self._found if self.given is None else self.given
+            found = self.given or self._found or self.splits
             raise UserError(f"{sources} no {name} stories (found: {', '.join(found) or 'none'})")
         return self.splits[name]
 
