@@ -33,7 +33,7 @@ MOST_DRAWS = 100
 
 
 def disturbed(sentences: Sequence[str], kind: str, generator: np.random.Generator) -> list[int] | None:
-    """Another order of a text, as indices; None if there is no other, or none was drawn.
+    """A different order of a text, as indices; None if the text has only one or the draws found no other.
 
     Args:
         sentences: of the original.

@@ -58,7 +58,7 @@ def filtered(path: Path, folder: Path) -> Path:
     """A file with the texts that have 2 to 15 sentences.
 
     Raises:
-        UserError: if a line is no JSON object with sentences.
+        UserError: if a line is not a JSON object with sentences.
     """
     kept = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

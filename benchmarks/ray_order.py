@@ -1,4 +1,4 @@
-"""`order --engine ray` against one process: 100,000 made-up stories, two workers, one of which is killed half-way.
+"""`order --engine ray` against one process: 100,000 made-up stories, two workers; one worker is killed half-way.
 
     python benchmarks/ray_order.py --folder /tmp/ray-order [--stories 100000]
 

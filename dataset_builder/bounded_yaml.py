@@ -14,7 +14,7 @@ LONGEST_TEXT = 2**20
 LONGEST_NUMBER = 1000
 """Maximum number of characters of a number: the time to parse one such as 1:59:59:… grows with its square."""
 MOST_VALUES = 100_000
-"""Maximum number of values; those that an alias repeats count each time."""
+"""Maximum number of values; values repeated by an alias count each time."""
 
 
 def read_yaml(text: str) -> Any:

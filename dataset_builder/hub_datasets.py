@@ -63,7 +63,7 @@ def load_splits(source: str, digest: str | None) -> list[tuple[str, Any]]:
             own cache folder.
 
     Raises:
-        UserError: there is no such data set, or its card names files outside of it.
+        UserError: the data set does not exist, or its card names files outside of it.
     """
     import datasets
 

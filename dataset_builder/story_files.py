@@ -231,7 +231,7 @@ def split_of_name(name: str) -> str | None:
 
 
 def format_of_name(name: str) -> str:
-    """The format of a file by its suffixes, the last of which may be one of `COMPRESSIONS`.
+    """The format of a file by its suffixes; the last may be one of `COMPRESSIONS`.
 
     Raises:
         UserError: the suffix is unknown, the file is compressed Parquet, or the format of what is in a ZIP archive is

@@ -1,4 +1,4 @@
-"""The values of which a model card is made."""
+"""The values that a model card shows."""
 
 from __future__ import annotations
 

@@ -368,7 +368,7 @@ class PairHead(nn.Module):
     There are no biases: in a difference they cancel out, or add to what s expresses already.
 
     Args:
-        width: of a sentence's vector, of which s, q and k are linear functions.
+        width: size of a sentence's vector; s, q and k are linear functions of it.
         size: of q and k.
     """
 

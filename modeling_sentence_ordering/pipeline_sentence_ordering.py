@@ -447,7 +447,7 @@ class SentenceOrderingPipeline(Pipeline):
       `order`, as input indices.
     - `coherence`, with `score=True`: how well the sentences stand in the order of the input, whatever the constraints:
       `log_probability`, `kendalls_tau`, `joints` and `weakest_joints`, see `coherence`.
-    - `truncated`, for a long text only: the indices of sentences of which only the beginning was read, because any two
+    - `truncated`, for a long text only: the indices of sentences whose beginning alone was read, because any two
       sentences must fit into the encoder together.
 
     `pairwise`, `layers` and `coherence` need a calibrated model, and the first two at most 2,000 sentences.

@@ -14,7 +14,7 @@ from training.inference.story_input import input_files, input_records
 from training.system.console import PROGRAM, complain, drop_output, note, say
 from training.system.output_names import check_apart
 
-from .parsing import ArgumentParser, add_recipe_flags, set_help
+from .parsing import ArgumentParser, add_input_flags, set_help
 
 if TYPE_CHECKING:
     from training.inference.ordering import OrderedStory
@@ -32,10 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.epilog = (
         'a record of JSONL may constrain the order:\n  {"sentences": [...], "first": 0, "last": 3, "before": [[1, 2]]}'
     )
-    parser.add_argument(
-        "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV, JSON or Parquet, or a folder"
-    )
-    add_recipe_flags(parser, ("split_sentences",))
+    add_input_flags(parser)
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model")
     parser.add_argument(
         "--output", metavar="FILE", help="file to write: .txt, .jsonl, .csv or .parquet; with --engine, a folder"
@@ -51,8 +48,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_number(
         "--ties",
-        "do not assert an order of which the model is less sure than P: sentences between which it is not are one "
-        "layer, bracketed in text, and 'layers' in other formats",
+        "leave an order open if the model is less sure of it than P: these sentences are one layer, bracketed in "
+        "text, and 'layers' in other formats",
         metavar="P",
         kind=float,
         above=0.5,

@@ -102,6 +102,14 @@ def set_help(parser: argparse.ArgumentParser, description: str, *, examples: Seq
     parser.epilog = f"{before}example{'s' * (len(examples) > 1)}:\n{typed}\n\nwhat it writes:\n{wrapped}"
 
 
+def add_input_flags(parser: ArgumentParser) -> None:
+    """Adds the input of `order` and `score`, and how its prose is split."""
+    parser.add_argument(
+        "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV, JSON or Parquet, or a folder"
+    )
+    add_recipe_flags(parser, ("split_sentences",))
+
+
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
     """Adds `--quiet` and `--verbose`."""
     flags = parser.add_mutually_exclusive_group()

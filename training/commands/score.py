@@ -13,7 +13,7 @@ from training.inference.story_input import input_records
 from training.system.console import PROGRAM, complain, note, say, show
 from training.system.output_names import check_apart, check_file_name
 
-from .parsing import ArgumentParser, add_recipe_flags, set_help
+from .parsing import ArgumentParser, add_input_flags, set_help
 
 if TYPE_CHECKING:
     from training.inference.ordering import OrderedStory
@@ -24,10 +24,7 @@ _SUFFIXES = {"--output": (".jsonl", ".csv"), "--output_json": (".json",), "--plo
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's flags and the text of its help."""
-    parser.add_argument(
-        "input", nargs="?", metavar="INPUT", help="text (.txt), JSONL, CSV, TSV, JSON or Parquet, or a folder"
-    )
-    add_recipe_flags(parser, ("split_sentences",))
+    add_input_flags(parser)
     parser.add_argument("--model", required=True, metavar="DIR_OR_REPO", help="the trained model, calibrated")
     parser.add_argument(
         "--group_by", metavar="COLUMN", help="column such as genre or author: means of its values, with intervals"

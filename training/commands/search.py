@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="search space as YAML: recipe fields, each with a list of choices, or with low and high and log or step",
     )
-    parser.add_number("--n_trials", "number of trials, with those that are pruned", default=20, at_least=1)
+    parser.add_number("--n_trials", "number of trials, pruned ones included", default=20, at_least=1)
     set_help(
         parser,
         "Try recipes with Optuna: first the recipe of the flags, then others from the search space. A trial that is "

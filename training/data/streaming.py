@@ -59,7 +59,7 @@ class StreamedStories:
         return len(self.stream if self.passages is None else self.passages)
 
     def in_passages(self, sizes: Sequence[int]) -> StreamedStories:
-        """These stories, of which passages of so many sentences are drawn.
+        """These stories, read in passages with this number of sentences.
 
         The first call reads all stories, to count their sentences: the number of passages must be known before.
         """

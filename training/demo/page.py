@@ -96,7 +96,7 @@ class Story:
         shown: their indices, in the order shown.
         is_answer: whether this is the order of the model.
         confidence: of the model, for each sentence shown but the last; None if it is not calibrated.
-        truncated: indices of sentences of which only the beginning was read.
+        truncated: indices of sentences whose beginning alone was read.
         moved: the smallest set of sentences that the model moved from their lines in the text.
     """
 

@@ -32,7 +32,7 @@ def analyse(predictions: Predictions, temperature: float | None = None) -> dict[
         - `positions`: see `rank_counts`; row the true position, column the predicted one.
         - `examples`: see `choose_examples`.
         - `partial_orders`: see `partial_orders`; only with a temperature.
-        Stories of which fewer than two sentences were scored are left out.
+        Stories with fewer than two scored sentences are left out.
 
     Raises:
         ValueError: no story could be scored.

@@ -69,7 +69,7 @@ def ordering_metrics(
         - ``accuracy``: share of a story's sentences at their true rank, averaged over stories.
         - ``kendalls_tau``: Kendall (1938), (concordant - discordant) pairs over all pairs, averaged over stories.
         - ``pmr``: perfect match ratio, share of stories in perfect order.
-        - ``stories``, ``sentences``: numbers of those with labels, including those that could not be scored.
+        - ``stories``, ``sentences``: numbers of labelled ones, including the ones that could not be scored.
         - ``dropped_sentences``: labelled sentences that the mask hides.
         - ``unscored_stories``: stories with fewer than two surviving sentences.
 

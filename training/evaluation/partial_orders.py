@@ -40,7 +40,7 @@ def partial_orders(predictions: Predictions, temperature: float) -> list[dict[st
         - `precision`: share of the asserted precedences that are right; None if there is none.
         - `recall`: share of all true precedences that are asserted.
         - `kendalls_tau_b`: Kendall's tau-b (1945, "The Treatment of Ties in Ranking Problems") between the layers and
-          the true order, averaged over stories; 0 for a story of which nothing is asserted.
+          the true order, averaged over stories; 0 for a story without an asserted precedence.
 
         Empty if there is no pair.
     """

@@ -1,4 +1,4 @@
-"""The interface of the three frameworks, each of which is a module `framework`."""
+"""The interface of the three frameworks. Each is a module named `framework`."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class OrderedStory:
         scores: one per input sentence; the lowest comes first.
         confidence: for each sentence but the last, the probability that it comes before the next; None if the model is
             not calibrated.
-        truncated: indices of input sentences of which only the beginning was read.
+        truncated: indices of input sentences whose beginning alone was read.
         pairwise, layers, moved, coherence: see `SentenceOrderingPipeline`; None unless asked for.
         error: error message, or None.
     """

@@ -69,7 +69,7 @@ def load_trained_model(name_or_path: str, *, bf16: bool = False) -> tuple[Senten
         The model in eval mode on the fastest device, and its tokenizer.
 
     Raises:
-        UserError: if there is no such model, or something else than a sentence ordering model is in it.
+        UserError: the model does not exist, or it is not a sentence ordering model.
         OSError: if the Hub cannot be reached.
     """
     check_name("--model", name_or_path)

@@ -64,7 +64,7 @@ class Setting:
         is_list: whether the value is a list.
         metavars: names of the values in `--help`, for a list of that many values.
         is_optional: whether None is a value.
-        choices: all values, or a function that returns them, for those that need an expensive import.
+        choices: all values, or a function that returns them, for choices that need an expensive import.
         bare: value of a flag without a value; None if the flag requires one.
         limits: range of a number.
     """

@@ -69,7 +69,7 @@ class StoryDataModule(LightningDataModule):
         seed: seed of the order of stories and of the shuffles of sentences.
         data_seed: seed of the split and of the shuffles in evaluation.
         test_size: fraction held out if the data have no splits.
-        validation_size: fraction of those that is for validation.
+        validation_size: fraction of the held-out stories for validation.
 
     Attributes:
         splits: the tokenized stories of each split that `setup` has loaded, except a streamed one.
